@@ -1,0 +1,251 @@
+#include "envelope/base/p256.h"
+
+#include <openssl/bn.h>
+#include <openssl/core_names.h>
+#include <openssl/ec.h>
+#include <openssl/ecdsa.h>
+#include <openssl/evp.h>
+#include <openssl/param_build.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "envelope/base/base64url.h"
+#include "envelope/base/hash.h"
+
+namespace keyescrow {
+namespace {
+
+constexpr std::uint8_t kSpkiPrefix[26] = {0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48,
+                                          0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
+                                          0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00};
+
+const EC_GROUP* Group() {
+  static const EC_GROUP* const group = EC_GROUP_new_by_curve_name(NID_X9_62_prime256v1);
+  return group;
+}
+
+struct PkeyDeleter {
+  void operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }
+};
+using Pkey = std::unique_ptr<EVP_PKEY, PkeyDeleter>;
+struct ContextDeleter {
+  void operator()(EVP_PKEY_CTX* context) const { EVP_PKEY_CTX_free(context); }
+};
+using PkeyContext = std::unique_ptr<EVP_PKEY_CTX, ContextDeleter>;
+
+Error LibraryError(const char* what) {
+  return Error(ErrorCode::kCryptoLibrary, Action::kReportBug,
+               std::string("the cryptographic library failed: ") + what,
+               "check the machine's memory, then report this");
+}
+
+Pkey MakePkey(int selection, OSSL_PARAM* parameters) {
+  PkeyContext context(EVP_PKEY_CTX_new_from_name(nullptr, "EC", nullptr));
+  EVP_PKEY* key = nullptr;
+  if (!context || EVP_PKEY_fromdata_init(context.get()) != 1 ||
+      EVP_PKEY_fromdata(context.get(), &key, selection, parameters) != 1) {
+    return nullptr;
+  }
+  return Pkey(key);
+}
+
+char kGroupName[] = "prime256v1";
+
+Pkey PublicPkey(const P256Point& point) {
+  auto encoded = point.Uncompressed();
+  OSSL_PARAM parameters[] = {
+      OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, kGroupName, 0),
+      OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, encoded.data(), encoded.size()),
+      OSSL_PARAM_construct_end()};
+  return MakePkey(EVP_PKEY_PUBLIC_KEY, parameters);
+}
+
+}  // namespace
+
+std::optional<P256Point> P256Point::FromXy(ByteView x, ByteView y) {
+  if (x.size() != 32 || y.size() != 32) return std::nullopt;
+  P256Point point;
+  std::copy(x.begin(), x.end(), point.x_.begin());
+  std::copy(y.begin(), y.end(), point.y_.begin());
+  const auto encoded = point.Uncompressed();
+  // EC_POINT_oct2point refuses coordinates of p or more and points off the curve.
+  EC_POINT* parsed = EC_POINT_new(Group());
+  const int ok = EC_POINT_oct2point(Group(), parsed, encoded.data(), encoded.size(), nullptr);
+  EC_POINT_free(parsed);
+  if (ok != 1) return std::nullopt;
+  return point;
+}
+
+std::optional<P256Point> P256Point::FromUncompressed(ByteView bytes) {
+  if (bytes.size() != 65 || bytes[0] != 4) return std::nullopt;
+  return FromXy(bytes.subspan(1, 32), bytes.subspan(33, 32));
+}
+
+std::optional<P256Point> P256Point::FromSpki(ByteView der) {
+  if (der.size() != 91 || std::memcmp(der.data(), kSpkiPrefix, sizeof kSpkiPrefix) != 0) {
+    return std::nullopt;
+  }
+  return FromUncompressed(der.subspan(sizeof kSpkiPrefix));
+}
+
+std::array<std::uint8_t, 65> P256Point::Uncompressed() const {
+  std::array<std::uint8_t, 65> bytes;
+  bytes[0] = 4;
+  std::copy(x_.begin(), x_.end(), bytes.begin() + 1);
+  std::copy(y_.begin(), y_.end(), bytes.begin() + 33);
+  return bytes;
+}
+
+std::array<std::uint8_t, 91> P256Point::Spki() const {
+  std::array<std::uint8_t, 91> der;
+  std::copy(std::begin(kSpkiPrefix), std::end(kSpkiPrefix), der.begin());
+  const auto point = Uncompressed();
+  std::copy(point.begin(), point.end(), der.begin() + sizeof kSpkiPrefix);
+  return der;
+}
+
+std::string JwkThumbprint(const P256Point& point) {
+  const std::string canonical = R"({"crv":"P-256","kty":"EC","x":")" + EncodeBase64Url(point.x()) +
+                                R"(","y":")" + EncodeBase64Url(point.y()) + R"("})";
+  return EncodeBase64Url(Sha256(AsBytes(canonical)));
+}
+
+bool VerifyEs256(const P256Point& key, const Bytes32& digest, const Bytes64& signature) {
+  const Pkey pkey = PublicPkey(key);
+  if (!pkey) return false;
+  const Bytes der = EcdsaSignatureToDer(signature);
+  PkeyContext context(EVP_PKEY_CTX_new(pkey.get(), nullptr));
+  return context && EVP_PKEY_verify_init(context.get()) == 1 &&
+         EVP_PKEY_verify(context.get(), der.data(), der.size(), digest.data(), digest.size()) == 1;
+}
+
+Bytes EcdsaSignatureToDer(const Bytes64& signature) {
+  // SEQUENCE { INTEGER r, INTEGER s }: minimal, with a zero byte before a set top bit.
+  Bytes body;
+  for (std::size_t part = 0; part < 2; ++part) {
+    const std::uint8_t* number = signature.data() + part * 32;
+    std::size_t skip = 0;
+    while (skip < 31 && number[skip] == 0) ++skip;
+    const bool pad = (number[skip] & 0x80) != 0;
+    body.push_back(0x02);
+    body.push_back(static_cast<std::uint8_t>(32 - skip + (pad ? 1 : 0)));
+    if (pad) body.push_back(0);
+    body.insert(body.end(), number + skip, number + 32);
+  }
+  Bytes der = {0x30, static_cast<std::uint8_t>(body.size())};
+  der.insert(der.end(), body.begin(), body.end());
+  return der;
+}
+
+std::optional<Bytes64> EcdsaSignatureFromDer(ByteView der) {
+  const unsigned char* cursor = der.data();
+  ECDSA_SIG* parsed = d2i_ECDSA_SIG(nullptr, &cursor, static_cast<long>(der.size()));
+  if (parsed == nullptr) return std::nullopt;
+  Bytes64 signature;
+  const bool fits = BN_bn2binpad(ECDSA_SIG_get0_r(parsed), signature.data(), 32) == 32 &&
+                    BN_bn2binpad(ECDSA_SIG_get0_s(parsed), signature.data() + 32, 32) == 32 &&
+                    !BN_is_negative(ECDSA_SIG_get0_r(parsed)) &&
+                    !BN_is_negative(ECDSA_SIG_get0_s(parsed));
+  ECDSA_SIG_free(parsed);
+  if (!fits || cursor != der.data() + der.size()) return std::nullopt;
+  // DER is canonical: another encoding of the same numbers is not accepted.
+  const Bytes again = EcdsaSignatureToDer(signature);
+  if (!std::equal(again.begin(), again.end(), der.begin(), der.end())) return std::nullopt;
+  return signature;
+}
+
+struct P256KeyPair::Impl {
+  Pkey key;
+  P256Point point;
+};
+
+P256KeyPair::P256KeyPair(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+P256KeyPair::P256KeyPair(P256KeyPair&&) noexcept = default;
+P256KeyPair& P256KeyPair::operator=(P256KeyPair&&) noexcept = default;
+P256KeyPair::~P256KeyPair() = default;
+
+Result<P256KeyPair> P256KeyPair::Generate() {
+  Pkey key(EVP_EC_gen("P-256"));
+  if (!key) return LibraryError("P-256 key generation");
+  std::uint8_t encoded[65];
+  std::size_t size = 0;
+  if (EVP_PKEY_get_octet_string_param(key.get(), OSSL_PKEY_PARAM_PUB_KEY, encoded, sizeof encoded,
+                                      &size) != 1) {
+    return LibraryError("reading a P-256 public key");
+  }
+  auto point = P256Point::FromUncompressed({encoded, size});
+  if (!point) return LibraryError("a generated point is not on the curve");
+  return P256KeyPair(std::make_unique<Impl>(Impl{std::move(key), *point}));
+}
+
+Result<P256KeyPair> P256KeyPair::FromScalar(const SecretBytes& scalar) {
+  if (scalar.size() != 32) return LibraryError("a P-256 private key is not 32 bytes");
+  BIGNUM* number = BN_secure_new();
+  BN_bin2bn(scalar.Expose().data(), 32, number);
+  BN_set_flags(number, BN_FLG_CONSTTIME);
+  const bool in_range = !BN_is_zero(number) && BN_cmp(number, EC_GROUP_get0_order(Group())) < 0;
+  EC_POINT* product = EC_POINT_new(Group());
+  std::uint8_t encoded[65] = {};
+  const bool multiplied =
+      in_range && EC_POINT_mul(Group(), product, number, nullptr, nullptr, nullptr) == 1 &&
+      EC_POINT_point2oct(Group(), product, POINT_CONVERSION_UNCOMPRESSED, encoded, sizeof encoded,
+                         nullptr) == sizeof encoded;
+  EC_POINT_free(product);
+  Pkey key;
+  if (multiplied) {
+    OSSL_PARAM_BLD* builder = OSSL_PARAM_BLD_new();
+    OSSL_PARAM_BLD_push_utf8_string(builder, OSSL_PKEY_PARAM_GROUP_NAME, kGroupName, 0);
+    OSSL_PARAM_BLD_push_octet_string(builder, OSSL_PKEY_PARAM_PUB_KEY, encoded, sizeof encoded);
+    OSSL_PARAM_BLD_push_BN(builder, OSSL_PKEY_PARAM_PRIV_KEY, number);
+    OSSL_PARAM* parameters = OSSL_PARAM_BLD_to_param(builder);
+    key = MakePkey(EVP_PKEY_KEYPAIR, parameters);
+    OSSL_PARAM_free(parameters);  // cleanses the part that a secure BIGNUM gave
+    OSSL_PARAM_BLD_free(builder);
+  }
+  BN_clear_free(number);
+  auto point = P256Point::FromUncompressed({encoded, sizeof encoded});
+  if (!key || !point) return LibraryError("a P-256 private key is out of range");
+  return P256KeyPair(std::make_unique<Impl>(Impl{std::move(key), *point}));
+}
+
+const P256Point& P256KeyPair::Public() const { return impl_->point; }
+
+Result<SecretBytes> P256KeyPair::Scalar() const {
+  ASSIGN_OR_RETURN(SecretBytes scalar, SecretBytes::Allocate(32));
+  BIGNUM* number = nullptr;
+  const bool ok =
+      EVP_PKEY_get_bn_param(impl_->key.get(), OSSL_PKEY_PARAM_PRIV_KEY, &number) == 1 &&
+      BN_bn2binpad(number, scalar.ExposeMutable().data(), 32) == 32;
+  BN_clear_free(number);
+  if (!ok) return LibraryError("reading a P-256 private key");
+  return scalar;
+}
+
+Result<Bytes64> P256KeyPair::SignEs256(const Bytes32& digest) const {
+  PkeyContext context(EVP_PKEY_CTX_new(impl_->key.get(), nullptr));
+  std::uint8_t der[80];
+  std::size_t size = sizeof der;
+  if (!context || EVP_PKEY_sign_init(context.get()) != 1 ||
+      EVP_PKEY_sign(context.get(), der, &size, digest.data(), digest.size()) != 1) {
+    return LibraryError("ES256 signing");
+  }
+  auto signature = EcdsaSignatureFromDer({der, size});
+  if (!signature) return LibraryError("ES256 gave a malformed signature");
+  return *signature;
+}
+
+Result<SecretBytes> P256KeyPair::SharedX(const P256Point& peer) const {
+  ASSIGN_OR_RETURN(SecretBytes shared, SecretBytes::Allocate(32));
+  const Pkey other = PublicPkey(peer);
+  PkeyContext context(EVP_PKEY_CTX_new(impl_->key.get(), nullptr));
+  std::size_t size = 32;
+  if (!other || !context || EVP_PKEY_derive_init(context.get()) != 1 ||
+      EVP_PKEY_derive_set_peer(context.get(), other.get()) != 1 ||
+      EVP_PKEY_derive(context.get(), shared.ExposeMutable().data(), &size) != 1 || size != 32) {
+    return LibraryError("ECDH");
+  }
+  return shared;
+}
+
+}  // namespace keyescrow

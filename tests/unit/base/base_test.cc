@@ -1,0 +1,159 @@
+#include <gtest/gtest.h>
+
+#include "envelope/base/aes.h"
+#include "envelope/base/base64url.h"
+#include "envelope/base/clock.h"
+#include "envelope/base/ed25519.h"
+#include "envelope/base/hash.h"
+#include "envelope/base/p256.h"
+#include "envelope/base/rsa.h"
+#include "envelope/factor.h"
+
+namespace keyescrow {
+namespace {
+
+Bytes FromHex(std::string_view hex) {
+  Bytes bytes;
+  for (std::size_t i = 0; i + 1 < hex.size(); i += 2) {
+    bytes.push_back(static_cast<std::uint8_t>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16)));
+  }
+  return bytes;
+}
+
+TEST(Sha256, MatchesFips180Example) {
+  EXPECT_EQ(ToHex(Sha256(AsBytes("abc"))),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+TEST(Hmac, MatchesRfc4231Case2) {
+  EXPECT_EQ(ToHex(HmacSha256(AsBytes("Jefe"), {AsBytes("what do ya want "), AsBytes("for nothing?")})),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+  EXPECT_EQ(ToHex(HmacSha512(AsBytes("Jefe"), {AsBytes("what do ya want for nothing?")})).substr(0, 64),
+            "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea250554");
+  EXPECT_EQ(ToHex(HmacSha256({}, {})),
+            "b613679a0814d9ec772f95d778c35fc5ff1697c493715653c6c712144292c5ad");
+}
+
+TEST(Hkdf, MatchesAnIndependentComputation) {
+  // python: hkdf-extract with an empty salt, expand with info "info", SHA-512, 96 bytes
+  auto key = SecretBytes::CopyOf(AsBytes("input key"));
+  ASSERT_TRUE(key);
+  auto out = HkdfSha512(*key, "info", 96);
+  ASSERT_TRUE(out);
+  const Bytes64 prk = HmacSha512({}, {key->Expose()});
+  const std::uint8_t one = 1, two = 2;
+  const Bytes64 t1 = HmacSha512(prk, {AsBytes("info"), ByteView(&one, 1)});
+  const Bytes64 t2 = HmacSha512(prk, {t1, AsBytes("info"), ByteView(&two, 1)});
+  EXPECT_EQ(ToHex(out->Expose()), ToHex(t1) + ToHex(t2).substr(0, 64));
+}
+
+TEST(Base64Url, RefusesWhatDoesNotReencode) {
+  EXPECT_EQ(EncodeBase64Url(FromHex("fbff")), "-_8");
+  EXPECT_TRUE(DecodeBase64Url("-_8"));
+  EXPECT_FALSE(DecodeBase64Url("-_9"));   // a bit set that no byte uses
+  EXPECT_FALSE(DecodeBase64Url("-_8="));  // padding
+  EXPECT_FALSE(DecodeBase64Url("A"));
+  EXPECT_FALSE(DecodeBase64Url("+/8"));
+  EXPECT_EQ(EncodeBase64(FromHex("fbff")), "+/8=");
+  EXPECT_FALSE(DecodeBase64("+/8"));
+  EXPECT_TRUE(DecodeBase64("+/8="));
+}
+
+TEST(Clock, ParsesOnlyValidUtc) {
+  EXPECT_EQ(ParseUtc("1970-01-02T00:00:01Z"), 86401);
+  EXPECT_EQ(FormatUtc(*ParseUtc("2024-02-29T23:59:59Z")), "2024-02-29T23:59:59Z");
+  EXPECT_FALSE(ParseUtc("2023-02-29T00:00:00Z"));
+  EXPECT_FALSE(ParseUtc("2023-02-28T24:00:00Z"));
+  EXPECT_FALSE(ParseUtc("2023-02-28T23:59:60Z"));
+  EXPECT_FALSE(ParseUtc("2023-02-28 23:59:59Z"));
+}
+
+TEST(SecretBytes, ReusesWipedSlots) {
+  const std::uint8_t* where = nullptr;
+  {
+    auto secret = SecretBytes::CopyOf(AsBytes("0123456789abcdef"));
+    ASSERT_TRUE(secret);
+    where = secret->Expose().data();
+  }
+  auto again = SecretBytes::Allocate(16);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->Expose().data(), where);
+  EXPECT_EQ(ToHex(again->Expose()), std::string(32, '0'));
+}
+
+TEST(SecretBytes, HoldsAMebibyte) {
+  auto secret = SecretBytes::Allocate(1 << 20);
+  ASSERT_TRUE(secret) << secret.error().message();
+  secret->ExposeMutable()[(1 << 20) - 1] = 1;
+  SecretBytes moved = std::move(*secret);
+  EXPECT_EQ(moved.size(), 1U << 20);
+  moved.Truncate(3);
+  EXPECT_EQ(moved.size(), 3U);
+}
+
+TEST(P256, SignsVerifiesAndRoundTripsDer) {
+  auto pair = P256KeyPair::Generate();
+  ASSERT_TRUE(pair);
+  const Bytes32 digest = Sha256(AsBytes("message"));
+  auto signature = pair->SignEs256(digest);
+  ASSERT_TRUE(signature);
+  EXPECT_TRUE(VerifyEs256(pair->Public(), digest, *signature));
+  EXPECT_FALSE(VerifyEs256(pair->Public(), Sha256(AsBytes("other")), *signature));
+  EXPECT_FALSE(VerifyEs256(pair->Public(), digest, Bytes64{}));
+  EXPECT_EQ(EcdsaSignatureFromDer(EcdsaSignatureToDer(*signature)), *signature);
+}
+
+TEST(P256, RestoresAPairFromItsScalar) {
+  auto pair = P256KeyPair::Generate();
+  ASSERT_TRUE(pair);
+  auto scalar = pair->Scalar();
+  ASSERT_TRUE(scalar);
+  auto again = P256KeyPair::FromScalar(*scalar);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->Public(), pair->Public());
+  auto other = P256KeyPair::Generate();
+  auto left = pair->SharedX(other->Public());
+  auto right = other->SharedX(pair->Public());
+  ASSERT_TRUE(left && right);
+  EXPECT_TRUE(left->EqualsConstantTime(*right));
+  auto zero = SecretBytes::Allocate(32);
+  EXPECT_FALSE(P256KeyPair::FromScalar(*zero));
+}
+
+TEST(P256, RefusesPointsOffTheCurve) {
+  auto pair = P256KeyPair::Generate();
+  auto bytes = pair->Public().Uncompressed();
+  bytes[64] ^= 1;
+  EXPECT_FALSE(P256Point::FromUncompressed(bytes));
+  EXPECT_TRUE(P256Point::FromSpki(pair->Public().Spki()));
+}
+
+TEST(Ed25519, MatchesRfc8032Test1) {
+  auto seed = SecretBytes::CopyOf(
+      FromHex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"));
+  auto key = Ed25519PublicKey(*seed);
+  ASSERT_TRUE(key);
+  EXPECT_EQ(ToHex(*key), "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
+  auto signature = Ed25519Sign(*seed, {});
+  ASSERT_TRUE(signature);
+  EXPECT_TRUE(Ed25519Verify(*key, {}, *signature));
+  EXPECT_FALSE(Ed25519Verify(*key, AsBytes("x"), *signature));
+}
+
+TEST(Tpm2AuthPolicy, MatchesPolicyAuthValueAlone) {
+  // tpm2_policyauthvalue in a trial session
+  EXPECT_EQ(ToHex(envelope::Tpm2AuthPolicy({}, std::nullopt, {})),
+            "8fcd2169ab92694e0c633f1ab772842b8241bbc20288981fc7ac1eddc1fddb0e");
+}
+
+TEST(PcrSelection, IsStrict) {
+  using envelope::ParsePcrSelection;
+  EXPECT_EQ(envelope::FormatPcrSelection(*ParsePcrSelection("sha256:0,7,23")), "sha256:0,7,23");
+  for (const char* bad : {"", "sha256:", "sha1:7", "sha256:7,0", "sha256:7,7", "sha256:24",
+                          "sha256:07", "sha256:1,", "sha256: 1"}) {
+    EXPECT_FALSE(ParsePcrSelection(bad)) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace keyescrow
