@@ -1,0 +1,74 @@
+// Files that are whole at every instant: written under a temporary name in the same folder, synced,
+// renamed, and the folder synced. After a power cut the name holds the old bytes or the new ones.
+#pragma once
+
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include <string>
+
+#include "envelope/base/bytes.h"
+#include "envelope/base/result.h"
+
+namespace keyescrow::agent {
+
+struct DurableWriteOptions {
+  mode_t mode = 0644;      // of a new file; an existing one keeps owner, mode and access list
+  bool exclusive = false;  // fail with kAlreadyExists if the name is taken
+};
+
+// WriteFileDurably makes `path` hold `bytes` and returns once they survive a power cut. A symbolic
+// link at `path` is refused, never followed.
+// Errors: kAlreadyExists (exclusive); kDestinationUnwritable, kDestinationFull,
+// kDestinationIsFolder, kDestinationIsSymlink, kDestinationNotRegular. On error nothing changed
+// and no temporary file is left.
+Status WriteFileDurably(const std::string& path, ByteView bytes,
+                        const DurableWriteOptions& options);
+
+// FileReplacement: the steps of WriteFileDurably one by one, for those who must do something in
+// between. Unless Publish succeeded, the destructor removes the temporary file.
+class FileReplacement {
+ public:
+  // Open opens the folder of `path`; `path` itself is looked at by Inspect.
+  // Errors: kDestinationUnwritable (naming the folder), kDestinationIsFolder (path ends in "/").
+  static Result<FileReplacement> Open(const std::string& path);
+  FileReplacement(FileReplacement&& other) noexcept;
+  FileReplacement& operator=(FileReplacement&&) = delete;
+  ~FileReplacement();
+
+  // Inspect looks at the name itself, without following a link: true if a regular file is there
+  // (`found` is then filled), false if nothing is.
+  // Errors: kDestinationIsFolder, kDestinationIsSymlink, kDestinationNotRegular.
+  Result<bool> Inspect(struct stat* found) const;
+
+  // OpenExisting opens the regular file for reading, no link followed. The caller closes.
+  Result<int> OpenExisting() const;
+
+  // Stage writes `bytes` into a new temporary file (O_EXCL, 0600) and syncs it.
+  // Errors: kDestinationUnwritable, kDestinationFull.
+  Status Stage(ByteView bytes);
+
+  // CopyAccess gives the staged file the owner, mode and POSIX access list of `existing_fd`.
+  Status CopyAccess(int existing_fd);
+  Status SetMode(mode_t mode);
+
+  enum class Existing { kReplace, kKeep };
+  // Publish renames the staged file to the name and syncs the folder. kKeep: kAlreadyExists if the
+  // name was taken meanwhile.
+  Status Publish(Existing existing);
+
+  const std::string& path() const { return path_; }
+
+ private:
+  FileReplacement(std::string path, std::string folder, std::string name, int folder_fd);
+  Error SystemError(const char* step, int error_number) const;
+
+  std::string path_;
+  std::string folder_;
+  std::string name_;
+  std::string temporary_;  // name inside the folder; "": none
+  int folder_fd_ = -1;
+  int fd_ = -1;
+};
+
+}  // namespace keyescrow::agent
