@@ -1,0 +1,46 @@
+// One Run… a command, each in commands/<name>.cc. It returns the exit status (exit_code.h), having
+// written its result to standard output and its error to standard error.
+#pragma once
+
+#include "agent/cli/options.h"
+
+namespace keyescrow::agent {
+
+class Session;  // what main.cc wires: terminal, secrets, configuration, store, devices
+
+int RunInit(const GlobalOptions& global, const InitOptions& options, Session& session);
+int RunDoctor(const GlobalOptions& global, const DoctorOptions& options, Session& session);
+int RunTokenAdd(const GlobalOptions& global, const TokenAddOptions& options, Session& session);
+int RunTokenList(const GlobalOptions& global, const TokenListOptions& options, Session& session);
+int RunTokenShow(const GlobalOptions& global, const TokenShowOptions& options, Session& session);
+int RunTokenKeygen(const GlobalOptions& global, const TokenKeygenOptions& options,
+                   Session& session);
+int RunTokenRemove(const GlobalOptions& global, const TokenRemoveOptions& options,
+                   Session& session);
+int RunKeyAdd(const GlobalOptions& global, const KeyAddOptions& options, Session& session);
+int RunKeyList(const GlobalOptions& global, const KeyListOptions& options, Session& session);
+int RunKeyRemove(const GlobalOptions& global, const KeyRemoveOptions& options, Session& session);
+int RunBackup(const GlobalOptions& global, const BackupOptions& options, Session& session);
+int RunRestore(const GlobalOptions& global, const RestoreOptions& options, Session& session);
+int RunVerify(const GlobalOptions& global, const VerifyOptions& options, Session& session);
+int RunExport(const GlobalOptions& global, const ExportOptions& options, Session& session);
+int RunImport(const GlobalOptions& global, const ImportOptions& options, Session& session);
+int RunImportEvent(const GlobalOptions& global, const ImportEventOptions& options,
+                   Session& session);
+int RunList(const GlobalOptions& global, const ListOptions& options, Session& session);
+int RunShow(const GlobalOptions& global, const ShowOptions& options, Session& session);
+int RunStatus(const GlobalOptions& global, const StatusOptions& options, Session& session);
+int RunAgentKeyShow(const GlobalOptions& global, const AgentKeyShowOptions& options,
+                    Session& session);
+int RunAgentKeyExport(const GlobalOptions& global, const AgentKeyExportOptions& options,
+                      Session& session);
+int RunTrustAdd(const GlobalOptions& global, const TrustAddOptions& options, Session& session);
+int RunTrustList(const GlobalOptions& global, const TrustListOptions& options, Session& session);
+int RunTrustRemove(const GlobalOptions& global, const TrustRemoveOptions& options,
+                   Session& session);
+int RunAuditLog(const GlobalOptions& global, const AuditLogOptions& options, Session& session);
+int RunAuditCheckpoint(const GlobalOptions& global, const AuditCheckpointOptions& options,
+                       Session& session);
+int RunAuditProve(const GlobalOptions& global, const AuditProveOptions& options, Session& session);
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,180 @@
+// The options of every command, as plain structs: what ParseCommandLine fills and Run… takes.
+//
+// A text member that was not given is "": an empty value on the command line is refused, since it
+// is nearly always an unset shell variable. Names, path expressions and locations are only split
+// here; the use cases check them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace keyescrow::agent {
+
+enum class ColorMode : std::uint8_t { kAuto, kAlways, kNever };
+
+// GlobalOptions are accepted before and after the command.
+struct GlobalOptions {
+  bool json = false;
+  std::string config;  // "": KEYESCROW_CONFIG, else the default place
+  std::string state;   // "": KEYESCROW_STATE, else the default place
+  std::string tpm;     // "": the default TCTI; "none": no TPM
+  bool quiet = false;
+  bool trace = false;
+  bool no_input = false;
+  bool yes = false;
+  ColorMode color = ColorMode::kAuto;
+};
+
+// SecretOptions say where secrets come from; secret_sources.h reads them.
+struct SecretOptions {
+  std::vector<std::string> password_files;  // [PATH-ID=]FILE, "-" for standard input
+  std::optional<std::uint32_t> password_fd;
+  std::vector<std::string> new_password_files;  // [PATH-ID=]FILE
+  std::vector<std::string> pin_files;           // [TOKEN=]FILE
+  std::optional<std::uint32_t> pin_fd;
+};
+
+struct InitOptions {};
+
+struct DoctorOptions {
+  std::string module;  // --module SO: try this PKCS#11 module as well
+};
+
+enum class TokenKeyKind : std::uint8_t { kRsa3072, kP256 };
+
+struct TokenAddOptions {
+  std::string name;
+  std::string uri;     // RFC 7512
+  std::string module;  // required
+  bool use_last_try = false;
+  SecretOptions secrets;
+};
+struct TokenKeygenOptions {
+  std::string name;
+  std::string uri;
+  std::string module;  // required
+  TokenKeyKind kind = TokenKeyKind::kRsa3072;
+  bool use_last_try = false;
+  SecretOptions secrets;
+};
+struct TokenListOptions {};
+struct TokenShowOptions {
+  std::string name;
+};
+struct TokenRemoveOptions {
+  std::string name;
+};
+
+struct KeyAddOptions {
+  std::string name;
+  std::string source;              // required
+  std::vector<std::string> paths;  // EXPR
+};
+struct KeyListOptions {};
+struct KeyRemoveOptions {
+  std::string name;
+};
+
+enum class KdfChoice : std::uint8_t { kArgon2id, kPbkdf2Sha512 };
+
+// BackupOptions: exactly one of `name` and `all`; `generate_bytes` comes with `to`; `from` and
+// `generate_bytes` exclude each other (the parser checks these three).
+struct BackupOptions {
+  std::string name;
+  bool all = false;
+  std::string from;                             // SOURCE
+  std::optional<std::uint32_t> generate_bytes;  // 1–65536
+  std::string to;                               // SINK of the generated key
+  std::vector<std::string> paths;               // [ID=]EXPR
+  std::optional<KdfChoice> kdf;
+  std::vector<std::string> prove;  // path ids, or "none" alone
+  std::string note;
+  std::string output;  // -o SINK: also write a portable file
+  SecretOptions secrets;
+};
+
+// RestoreOptions: `agent` and `accept_unknown_agent` exclude each other (the parser checks it).
+struct RestoreOptions {
+  std::string name_or_file;
+  std::string to;                        // SINK; "": what the declaration or the terminal says
+  std::string via;                       // path id
+  std::optional<std::uint64_t> version;  // from 1
+  std::string reason;
+  std::string expect;  // NAME[@VERSION]
+  bool replace = false;
+  bool discard_previous = false;
+  std::string module;
+  std::string agent;  // thumbprint
+  bool accept_unknown_agent = false;
+  bool use_last_try = false;
+  std::string event_log;  // FILE
+  SecretOptions secrets;
+};
+
+struct VerifyOptions {
+  std::vector<std::string> names_or_files;  // empty: everything in the store
+  std::string trust;                        // FILE
+  std::string agent;                        // thumbprint
+  std::string since;                        // FILE with a checkpoint
+};
+
+struct ExportOptions {
+  std::string name;
+  std::string output;  // -o SINK, required
+};
+struct ImportOptions {
+  std::string file;
+};
+struct ImportEventOptions {
+  std::string file;
+};
+
+struct ListOptions {};
+struct ShowOptions {
+  std::string name_or_file;
+  std::string module;
+};
+struct StatusOptions {
+  std::string name;  // "": every key
+  bool nagios = false;
+};
+
+struct AgentKeyShowOptions {};
+struct AgentKeyExportOptions {
+  std::string output;  // -o SINK; "": standard output
+};
+struct TrustAddOptions {
+  std::string agent;               // thumbprint, or a file of `agent-key export`
+  std::vector<std::string> hosts;  // for which hosts it may sign; empty: any
+  std::vector<std::string> keys;   // for which key names (patterns as in policies); empty: any
+};
+struct TrustListOptions {};
+struct TrustRemoveOptions {
+  std::string agent;  // thumbprint
+};
+
+struct AuditLogOptions {};
+struct AuditCheckpointOptions {};
+struct AuditProveOptions {
+  std::string name;
+};
+
+// TextToPrint: the command was answered by the parser (help, version, completion): print it to
+// standard output and exit with 0.
+struct TextToPrint {
+  std::string text;
+};
+
+using CommandOptions =
+    std::variant<TextToPrint, InitOptions, DoctorOptions, TokenAddOptions, TokenListOptions,
+                 TokenShowOptions, TokenKeygenOptions, TokenRemoveOptions, KeyAddOptions,
+                 KeyListOptions, KeyRemoveOptions, BackupOptions, RestoreOptions, VerifyOptions,
+                 ExportOptions, ImportOptions, ImportEventOptions, ListOptions, ShowOptions,
+                 StatusOptions, AgentKeyShowOptions, AgentKeyExportOptions, TrustAddOptions,
+                 TrustListOptions, TrustRemoveOptions, AuditLogOptions, AuditCheckpointOptions,
+                 AuditProveOptions>;
+
+}  // namespace keyescrow::agent
