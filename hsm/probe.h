@@ -1,0 +1,99 @@
+// What `token add`, `token list`, `token probe`, `token keygen` and `doctor` ask of a module. Each
+// call is one worker process of its own.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "envelope/base/result.h"
+#include "envelope/factor.h"
+#include "hsm/token_factor.h"
+#include "hsm/token_info.h"
+#include "hsm/worker_options.h"
+
+namespace keyescrow::hsm {
+
+// ModuleReport: CK_INFO and the module's tokens.
+struct ModuleReport {
+  std::string manufacturer;
+  std::string description;
+  std::string library_version;   // "major.minor"
+  std::string cryptoki_version;  // of the interface in use
+  std::vector<TokenInfo> tokens;
+  std::uint32_t num_uninitialized = 0;  // slots whose token has no label and PIN yet
+};
+
+// ProbeSpec: a module and, by the URI's attributes, one of its tokens and keys.
+struct ProbeSpec {
+  std::string module_path;
+  std::string module_arguments;
+  std::string uri;  // may be empty: any
+  bool use_last_try = false;
+};
+
+// InspectModule loads the module and lists its initialised tokens, without a PIN.
+// Errors: kModuleMissing, kModuleInvalid, kModuleFailed, kTokenTimeout, …
+Result<ModuleReport> InspectModule(const ProbeSpec& spec, const TokenWorkerOptions& options = {});
+
+// ListTokens is InspectModule's tokens. Errors: as InspectModule.
+Result<std::vector<TokenInfo>> ListTokens(const std::string& module_path,
+                                          const TokenWorkerOptions& options = {});
+
+struct FoundKey {
+  TokenInfo token;
+  TokenKey key;
+};
+
+// ReadPublicKeys returns the RSA and P-256 public keys on the one token that the URI's token
+// attributes match, filtered by its `id` and `object`. With `pins` it logs in first, for tokens
+// that hide public keys. Errors: kTokenNotFound, kTokenAmbiguous, kInvalidUri, …
+Result<std::vector<FoundKey>> ReadPublicKeys(const ProbeSpec& spec,
+                                             envelope::PinProvider* pins = nullptr,
+                                             const TokenWorkerOptions& options = {});
+
+// FindPublicKey is ReadPublicKeys where exactly one key must match (`token add`).
+// Errors: kTokenKeyNotFound, kTokenKeyAmbiguous (the hint lists id and label of each), …
+Result<FoundKey> FindPublicKey(const ProbeSpec& spec, envelope::PinProvider* pins = nullptr,
+                               const TokenWorkerOptions& options = {});
+
+// KeyEvidence: what the token asserts of a private key. Claims of the module, not proof: print
+// "token-asserted". Absent: the module does not say.
+struct KeyEvidence {
+  TokenInfo token;
+  TokenKey key;
+  std::string module_description;
+  std::string library_version;
+  std::optional<bool> sensitive;
+  std::optional<bool> extractable;
+  std::optional<bool> always_sensitive;
+  std::optional<bool> never_extractable;
+  std::optional<bool> local;
+  std::optional<bool> wrap_with_trusted;
+  std::optional<bool> always_authenticate;
+  std::optional<bool> decrypt;
+  std::optional<bool> derive;
+  std::optional<bool> sign;
+  std::optional<bool> unwrap;
+};
+
+// ReadKeyEvidence logs in once and reads the private key's attributes.
+// Errors: as TokenFactor, kTokenKeyNotFound.
+Result<KeyEvidence> ReadKeyEvidence(const TokenSpec& spec, envelope::PinProvider& pins,
+                                    const TokenWorkerOptions& options = {});
+
+enum class GeneratedKey : std::uint8_t { kRsa2048, kRsa3072, kP256 };
+
+struct GenerateSpec {
+  ProbeSpec where;  // the URI's token attributes must match exactly one token
+  GeneratedKey kind = GeneratedKey::kRsa3072;
+  Bytes id;           // CKA_ID, 1–64 bytes; refused where the token has a key of that id
+  std::string label;  // CKA_LABEL, 1–128 bytes
+};
+
+// GenerateKeyPair makes a key pair inside the token: sensitive, not extractable, every usage flag
+// explicit. Errors: kAlreadyExists, kTokenMechanism, kTokenVendor, as TokenFactor's login.
+Result<FoundKey> GenerateKeyPair(const GenerateSpec& spec, envelope::PinProvider& pins,
+                                 const TokenWorkerOptions& options = {});
+
+}  // namespace keyescrow::hsm

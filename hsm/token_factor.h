@@ -1,0 +1,51 @@
+// TokenFactor: a factor's secret S out of a private key that stays inside a PKCS#11 token.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "envelope/base/result.h"
+#include "envelope/factor.h"
+#include "hsm/token_info.h"
+#include "hsm/worker_options.h"
+
+namespace keyescrow::hsm {
+
+// TokenSpec: which private key. The public key is the identity; the URI's attributes are hints.
+struct TokenSpec {
+  std::string name;              // the name it was registered under, for PIN requests and messages
+  std::string module_path;       // absolute, or as dlopen finds it; never from an envelope
+  std::string module_arguments;  // CK_C_INITIALIZE_ARGS.pReserved (NSS, YubiHSM); usually empty
+  std::string uri;               // RFC 7512 path attributes; may be empty
+  Bytes spki;                    // canonical DER of the public key
+  bool use_last_try = false;     // spend the last PIN try before the token locks
+};
+
+// One worker process, one login. Blocking up to the options' deadlines; used from the thread that
+// called Start (the worker is killed when that thread ends).
+class TokenFactor final : public envelope::TokenFactor {
+ public:
+  // Start spawns the worker and returns at once; the module loads while the caller goes on. `pins`
+  // outlives the factor. Errors: kInvalidUri, kOutOfMemory, kModuleFailed (no process).
+  static Result<std::unique_ptr<TokenFactor>> Start(TokenSpec spec, envelope::PinProvider& pins,
+                                                    TokenWorkerOptions options = {});
+  ~TokenFactor() override;  // logs out, ends and reaps the worker; blocks for at most a second
+
+  Status Locate() override;
+  Result<SecretBytes> UnwrapRsa(const envelope::Pkcs11RsaRecord& record) override;
+  Result<SecretBytes> DeriveEcdh(const envelope::Pkcs11EcdhRecord& record) override;
+
+  // Finish lets the worker log out and leave while the caller goes on; nothing may follow but the
+  // destructor, which then finds the process gone.
+  void Finish();
+
+  // token returns what Locate found.
+  const TokenInfo& token() const;
+
+ private:
+  class Impl;
+  explicit TokenFactor(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace keyescrow::hsm
