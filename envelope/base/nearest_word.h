@@ -1,4 +1,4 @@
-// The nearest known word, for error messages: "unknown key `tmp`; did you mean `tpm`?".
+// The nearest known word, for error messages: "unknown key 'hosts', did you mean 'host'?".
 #pragma once
 
 #include <initializer_list>
@@ -13,7 +13,7 @@ namespace keyescrow {
 // words of up to 3 letters, 2 up to 7, else 3. Case does not count.
 std::string_view NearestWord(std::string_view word, std::span<const std::string_view> known);
 
-// DidYouMean returns ", did you mean `nearest`?" without the final mark's space, or "" for none.
+// DidYouMean returns ", did you mean 'nearest'?", or "" for none.
 std::string DidYouMean(std::string_view word, std::span<const std::string_view> known);
 
 }  // namespace keyescrow
