@@ -1,0 +1,198 @@
+// EscrowStore: where an agent keeps envelopes, registered tokens, trusted agents and its audit log.
+//
+// Everything that changes goes through Commit: one transaction of rows, log entries, tiles and a
+// signed checkpoint, durable when Commit returns. The store computes none of the log's bytes: a
+// callback does, inside the transaction, from the log's head as it is there.
+// Used from one thread; several processes may have the same store open.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "envelope/base/bytes.h"
+#include "envelope/base/result.h"
+
+namespace keyescrow::agent::store {
+
+// ---- rows
+
+struct EnvelopeRecord {
+  std::string key_name;
+  std::uint32_t key_version = 0;
+  std::uint32_t revision = 0;
+  std::string envelope_id;   // b64u
+  Bytes32 sha256{};          // the envelope hash
+  std::int64_t created = 0;  // Unix seconds, as all times here
+  Bytes bytes;               // the file; empty in listings
+  std::uint64_t log_seq = 0; // the entry that escrowed it; set by Commit from event_index
+  std::size_t event_index = 0;  // which of the commit's events escrows it
+};
+
+struct TokenRecord {
+  std::string name;
+  std::string uri;       // RFC 7512, path attributes
+  std::string module;    // path of the PKCS#11 module
+  Bytes spki;
+  std::string evidence;  // JSON
+  std::int64_t added = 0;
+};
+
+struct TrustRecord {
+  std::string thumbprint;
+  Bytes spki;
+  std::string name;
+  std::vector<std::string> hosts;  // patterns; empty: any
+  std::vector<std::string> keys;   // patterns; empty: any
+  std::int64_t added = 0;
+  std::optional<std::int64_t> removed;
+};
+
+// PathState: when a path was last proven and last failed. The history is in the log.
+struct PathState {
+  std::string key_name;
+  std::uint32_t key_version = 0;
+  std::string path_id;
+  std::optional<std::int64_t> proven;
+  std::uint32_t proven_revision = 0;  // the envelope's revision that was reopened
+  std::optional<std::int64_t> failed;
+  std::string failure;  // an error code's name
+};
+
+// PathOutcome updates a PathState.
+struct PathOutcome {
+  std::string key_name;
+  std::uint32_t key_version = 0;
+  std::uint32_t revision = 0;
+  std::string path_id;
+  std::int64_t time = 0;
+  bool proven = false;
+  std::string failure;
+};
+
+// DestinationRecord: where a restore left a previous generation (PATH.keyescrow-previous).
+struct DestinationRecord {
+  std::string path;
+  std::string key_name;
+  std::uint32_t key_version = 0;
+  std::string previous_path;  // "" where nothing was replaced
+  std::int64_t time = 0;
+};
+
+struct Setting {
+  std::string name;
+  std::optional<std::string> value;  // none removes it
+};
+
+// Change: the rows of one commit. Trust and tokens are replaced by name, removed by name.
+struct Change {
+  std::vector<EnvelopeRecord> envelopes;
+  std::vector<TokenRecord> tokens;
+  std::vector<std::string> removed_tokens;
+  std::vector<TrustRecord> trust;
+  std::vector<std::string> removed_trust;  // thumbprints; the row stays, with its time
+  std::int64_t removal_time = 0;
+  std::vector<PathOutcome> path_outcomes;
+  std::vector<DestinationRecord> destinations;
+  std::vector<std::string> removed_destinations;  // paths
+  std::vector<Setting> settings;
+};
+
+// ---- the log
+
+struct LogHead {
+  std::uint64_t size = 0;
+  std::string checkpoint;    // the signed note; "" in an empty log
+  bool p256_signed = true;   // whether it carries the agent key's line
+  std::optional<int> migrated_from;  // a migration of the schema that the log does not tell yet
+};
+
+struct NewEntry {
+  Bytes bytes;
+  Bytes32 leaf_hash{};
+  std::string key_name;                // for searches; "" for none
+  std::optional<Bytes16> imported_id;  // makes the import of an event idempotent
+};
+
+struct TileRow {
+  unsigned level = 0;
+  std::uint64_t index = 0;
+  Bytes bytes;
+};
+
+struct LogAppend {
+  std::vector<NewEntry> entries;  // numbered from the head's size
+  std::vector<TileRow> tiles;     // replaced whole
+  std::string checkpoint;
+  bool p256_signed = false;
+  std::vector<Setting> settings;
+  bool clears_migration = false;
+};
+
+using ReadTile = std::function<Result<Bytes>(unsigned level, std::uint64_t index)>;
+// BuildAppend computes the log's part of a commit; it runs inside the transaction, with the write
+// lock held. An error rolls everything back. An append without entries commits nothing.
+using BuildAppend = std::function<Result<LogAppend>(const LogHead& head, const ReadTile& tile)>;
+
+struct LogEntry {
+  std::uint64_t seq = 0;
+  Bytes bytes;
+  Bytes32 leaf_hash{};
+};
+
+// ---- the store
+
+class EscrowStore {
+ public:
+  virtual ~EscrowStore() = default;
+
+  // Commit returns the new head once it is durable. Blocks up to the busy timeout for other writers.
+  // Errors: kStoreBusy, kStoreFull, kStoreReadOnly, kStoreUnavailable, kStoreDamaged,
+  // kAlreadyExists (an envelope of that name, version and revision); those of `build`.
+  virtual Result<LogHead> Commit(const Change& change, const BuildAppend& build) = 0;
+
+  // CheckWritable says whether a commit could succeed now: not read-only, not full, not held by
+  // another. Errors: kStoreReadOnly, kStoreFull, kStoreBusy.
+  virtual Status CheckWritable() = 0;
+
+  virtual Result<LogHead> Head() = 0;
+  virtual Result<Bytes> Tile(unsigned level, std::uint64_t index) = 0;
+  virtual Result<LogEntry> Entry(std::uint64_t seq) = 0;  // kNotFound
+  // Entries calls `visit` for entries from `first` on, in order, of `key_name` alone unless it is
+  // empty, until it returns false. Constant memory; sees one state of the log.
+  virtual Status Entries(std::uint64_t first, std::string_view key_name,
+                         const std::function<bool(const LogEntry&)>& visit) = 0;
+  virtual Status Checkpoints(std::uint64_t first_size,
+                             const std::function<bool(std::uint64_t, std::string_view)>& visit) = 0;
+  // ReadTogether runs `body` in one read transaction: all reads in it see one state.
+  virtual Status ReadTogether(const std::function<Status()>& body) = 0;
+  virtual Result<std::optional<std::uint64_t>> ImportedSeq(const Bytes16& event_id) = 0;
+
+  // FindEnvelope returns the highest revision of a version; of the highest version where none is
+  // given. Errors: kKeyNotFound, kVersionNotFound.
+  virtual Result<EnvelopeRecord> FindEnvelope(std::string_view key_name,
+                                              std::optional<std::uint32_t> version) = 0;
+  // Envelopes calls `visit` for the highest revision of every version of every key, or with
+  // `all_revisions` for every row; ordered by name, version, revision. `with_bytes` fills bytes.
+  struct EnvelopeQuery {
+    std::string key_name;  // "": all
+    bool all_revisions = false;
+    bool with_bytes = false;
+  };
+  virtual Status Envelopes(const EnvelopeQuery& query,
+                           const std::function<bool(const EnvelopeRecord&)>& visit) = 0;
+
+  virtual Result<std::vector<TokenRecord>> Tokens() = 0;
+  virtual Result<TokenRecord> FindToken(std::string_view name) = 0;  // kTokenNotRegistered
+  virtual Result<std::vector<TrustRecord>> Trust() = 0;              // removed ones too
+  // FindTrust returns the row of a thumbprint that was not removed. Errors: kNotFound.
+  virtual Result<TrustRecord> FindTrust(std::string_view thumbprint) = 0;
+  virtual Result<std::vector<PathState>> PathStates(std::string_view key_name) = 0;  // "": all
+  virtual Result<std::vector<DestinationRecord>> Destinations() = 0;
+  virtual Result<std::optional<std::string>> GetSetting(std::string_view name) = 0;
+};
+
+}  // namespace keyescrow::agent::store
