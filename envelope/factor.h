@@ -31,10 +31,10 @@ struct Pkcs11RsaRecord {
 // Pkcs11EcdhRecord: S = X9.63-KDF-SHA-256(Z, EcdhSharedInfo(record)), Z = x of ECDH(spki, epk).
 struct Pkcs11EcdhRecord {
   std::string token;
-  Bytes spki;                  // 91 bytes
+  Bytes spki;  // 91 bytes
   std::string uri;
-  Bytes epk;                   // 65 bytes, uncompressed
-  std::optional<Bytes32> mask; // members of `shares` only: the share is S xor mask
+  Bytes epk;                    // 65 bytes, uncompressed
+  std::optional<Bytes32> mask;  // members of `shares` only: the share is S xor mask
 };
 
 // EcdhSharedInfo returns "keyescrow1|ecdh|" epk_b64u "|" spki_b64u.
@@ -62,11 +62,11 @@ class TokenFactor {
 
 // PinRequest: what a person needs to know before typing a PIN.
 struct PinRequest {
-  std::string token_name;    // registered name, or "" where the token is not registered
-  std::string token_label;   // CK_TOKEN_INFO, trimmed
+  std::string token_name;   // registered name, or "" where the token is not registered
+  std::string token_label;  // CK_TOKEN_INFO, trimmed
   std::string token_serial;
-  bool count_low = false;    // CKF_USER_PIN_COUNT_LOW: a wrong PIN was typed since the last right one
-  bool final_try = false;    // CKF_USER_PIN_FINAL_TRY; asked only with use_last_try
+  bool count_low = false;  // CKF_USER_PIN_COUNT_LOW: a wrong PIN was typed since the last right one
+  bool final_try = false;  // CKF_USER_PIN_FINAL_TRY; asked only with use_last_try
 };
 
 // PinProvider yields a PIN for one token; called at most once a login, after the token was found.
@@ -115,7 +115,7 @@ struct SealRequest {
   const SecretBytes* secret = nullptr;      // 1–128 bytes
   const SecretBytes* auth_value = nullptr;  // 32 bytes, or null: no password in the path
   std::string host;
-  std::vector<std::uint8_t> pcrs;           // empty: not bound to PCRs
+  std::vector<std::uint8_t> pcrs;  // empty: not bound to PCRs
 };
 
 struct UnsealRequest {
@@ -135,8 +135,8 @@ struct TpmState {
   std::uint32_t max_auth_fail = 0;
   std::uint32_t lockout_interval_s = 0;
   std::uint32_t lockout_recovery_s = 0;
-  bool srk_persistent = false;        // our template's key is at 0x81000001
-  bool srk_handle_occupied = false;   // another key is at 0x81000001: ours is made transient
+  bool srk_persistent = false;       // our template's key is at 0x81000001
+  bool srk_handle_occupied = false;  // another key is at 0x81000001: ours is made transient
 };
 
 // TpmFactor: sealing to the TPM of this host. Blocking, with a deadline of its own for every

@@ -10,7 +10,8 @@ Status Transform(const EVP_CIPHER* cipher, CipherDirection direction, ByteView k
   EVP_CIPHER_CTX* context = EVP_CIPHER_CTX_new();
   int written = 0;
   const bool ok =
-      context != nullptr && key.size() == static_cast<std::size_t>(EVP_CIPHER_get_key_length(cipher)) &&
+      context != nullptr &&
+      key.size() == static_cast<std::size_t>(EVP_CIPHER_get_key_length(cipher)) &&
       iv.size() == 16 && output.size() >= input.size() &&
       EVP_CipherInit_ex2(context, cipher, key.data(), iv.data(),
                          direction == CipherDirection::kEncrypt ? 1 : 0, nullptr) == 1 &&

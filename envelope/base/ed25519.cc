@@ -22,8 +22,8 @@ Error LibraryError() {
 }
 
 Pkey PrivateKey(const SecretBytes& seed) {
-  return Pkey(EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, nullptr, seed.Expose().data(),
-                                           seed.size()));
+  return Pkey(
+      EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, nullptr, seed.Expose().data(), seed.size()));
 }
 
 }  // namespace
@@ -32,8 +32,7 @@ Result<Bytes32> Ed25519PublicKey(const SecretBytes& seed) {
   const Pkey key = PrivateKey(seed);
   Bytes32 public_key;
   std::size_t size = public_key.size();
-  if (!key || EVP_PKEY_get_raw_public_key(key.get(), public_key.data(), &size) != 1 ||
-      size != 32) {
+  if (!key || EVP_PKEY_get_raw_public_key(key.get(), public_key.data(), &size) != 1 || size != 32) {
     return LibraryError();
   }
   return public_key;

@@ -35,11 +35,11 @@ enum class Action : std::uint8_t {
 enum class Failure : std::uint8_t { kNone, kFormat, kLimit, kSignature, kFactor, kUnwrap, kMac };
 
 // Stable names, for JSON and documents.
-std::string_view ErrorCodeName(ErrorCode code);   // e.g. "wrong_password"
+std::string_view ErrorCodeName(ErrorCode code);  // e.g. "wrong_password"
 std::string_view ErrorCodeMeaning(ErrorCode code);
-int ErrorCodeExitStatus(ErrorCode code);          // the exit status of the command line
-std::string_view ActionName(Action action);       // e.g. "reauthenticate"
-std::string_view FailureName(Failure failure);    // "format" …; "" for kNone
+int ErrorCodeExitStatus(ErrorCode code);        // the exit status of the command line
+std::string_view ActionName(Action action);     // e.g. "reauthenticate"
+std::string_view FailureName(Failure failure);  // "format" …; "" for kNone
 
 class [[nodiscard]] Error {
  public:

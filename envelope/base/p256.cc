@@ -187,10 +187,10 @@ Result<P256KeyPair> P256KeyPair::FromScalar(const SecretBytes& scalar) {
   const bool in_range = !BN_is_zero(number) && BN_cmp(number, EC_GROUP_get0_order(Group())) < 0;
   EC_POINT* product = EC_POINT_new(Group());
   std::uint8_t encoded[65] = {};
-  const bool multiplied =
-      in_range && EC_POINT_mul(Group(), product, number, nullptr, nullptr, nullptr) == 1 &&
-      EC_POINT_point2oct(Group(), product, POINT_CONVERSION_UNCOMPRESSED, encoded, sizeof encoded,
-                         nullptr) == sizeof encoded;
+  const bool multiplied = in_range &&
+                          EC_POINT_mul(Group(), product, number, nullptr, nullptr, nullptr) == 1 &&
+                          EC_POINT_point2oct(Group(), product, POINT_CONVERSION_UNCOMPRESSED,
+                                             encoded, sizeof encoded, nullptr) == sizeof encoded;
   EC_POINT_free(product);
   Pkey key;
   if (multiplied) {
@@ -214,9 +214,8 @@ const P256Point& P256KeyPair::Public() const { return impl_->point; }
 Result<SecretBytes> P256KeyPair::Scalar() const {
   ASSIGN_OR_RETURN(SecretBytes scalar, SecretBytes::Allocate(32));
   BIGNUM* number = nullptr;
-  const bool ok =
-      EVP_PKEY_get_bn_param(impl_->key.get(), OSSL_PKEY_PARAM_PRIV_KEY, &number) == 1 &&
-      BN_bn2binpad(number, scalar.ExposeMutable().data(), 32) == 32;
+  const bool ok = EVP_PKEY_get_bn_param(impl_->key.get(), OSSL_PKEY_PARAM_PRIV_KEY, &number) == 1 &&
+                  BN_bn2binpad(number, scalar.ExposeMutable().data(), 32) == 32;
   BN_clear_free(number);
   if (!ok) return LibraryError("reading a P-256 private key");
   return scalar;

@@ -15,9 +15,9 @@ namespace keyescrow {
 // a P256Point that exists is on the curve with coordinates below p.
 class P256Point {
  public:
-  static std::optional<P256Point> FromXy(ByteView x, ByteView y);            // 32 bytes each
-  static std::optional<P256Point> FromUncompressed(ByteView bytes);          // 65 bytes, 04‖x‖y
-  static std::optional<P256Point> FromSpki(ByteView der);                    // exactly 91 bytes
+  static std::optional<P256Point> FromXy(ByteView x, ByteView y);    // 32 bytes each
+  static std::optional<P256Point> FromUncompressed(ByteView bytes);  // 65 bytes, 04‖x‖y
+  static std::optional<P256Point> FromSpki(ByteView der);            // exactly 91 bytes
 
   const Bytes32& x() const { return x_; }
   const Bytes32& y() const { return y_; }

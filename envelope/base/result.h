@@ -33,11 +33,11 @@ inline Status Ok() { return Status(); }
 #define KEYESCROW_CONCAT(a, b) KEYESCROW_CONCAT_INNER(a, b)
 
 // RETURN_IF_ERROR leaves the function with the Error of `expression`, a Result, if it holds one.
-#define RETURN_IF_ERROR(expression)                                             \
-  do {                                                                          \
-    if (auto return_if_error_result = (expression); !return_if_error_result) {  \
-      return std::move(return_if_error_result).error();                         \
-    }                                                                           \
+#define RETURN_IF_ERROR(expression)                                            \
+  do {                                                                         \
+    if (auto return_if_error_result = (expression); !return_if_error_result) { \
+      return std::move(return_if_error_result).error();                        \
+    }                                                                          \
   } while (false)
 
 // ASSIGN_OR_RETURN(auto x, F()) declares x as F's value, or leaves the function with F's Error.

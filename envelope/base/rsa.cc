@@ -17,9 +17,7 @@ namespace {
 constexpr std::uint8_t kRsaAlgorithm[] = {0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86,
                                           0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00};
 
-const EVP_MD* Digest(OaepHash hash) {
-  return hash == OaepHash::kSha1 ? EVP_sha1() : EVP_sha256();
-}
+const EVP_MD* Digest(OaepHash hash) { return hash == OaepHash::kSha1 ? EVP_sha1() : EVP_sha256(); }
 
 }  // namespace
 
@@ -108,14 +106,13 @@ Result<Bytes> RsaPublicKey::EncryptOaep(OaepHash hash, const SecretBytes& plaint
   EVP_PKEY_CTX* context = EVP_PKEY_CTX_new(impl_->key, nullptr);
   Bytes ciphertext(modulus_size_bytes());
   std::size_t size = ciphertext.size();
-  const bool ok =
-      context != nullptr && EVP_PKEY_encrypt_init(context) == 1 &&
-      EVP_PKEY_CTX_set_rsa_padding(context, RSA_PKCS1_OAEP_PADDING) == 1 &&
-      EVP_PKEY_CTX_set_rsa_oaep_md(context, Digest(hash)) == 1 &&
-      EVP_PKEY_CTX_set_rsa_mgf1_md(context, Digest(hash)) == 1 &&
-      EVP_PKEY_encrypt(context, ciphertext.data(), &size, plaintext.Expose().data(),
-                       plaintext.size()) == 1 &&
-      size == ciphertext.size();
+  const bool ok = context != nullptr && EVP_PKEY_encrypt_init(context) == 1 &&
+                  EVP_PKEY_CTX_set_rsa_padding(context, RSA_PKCS1_OAEP_PADDING) == 1 &&
+                  EVP_PKEY_CTX_set_rsa_oaep_md(context, Digest(hash)) == 1 &&
+                  EVP_PKEY_CTX_set_rsa_mgf1_md(context, Digest(hash)) == 1 &&
+                  EVP_PKEY_encrypt(context, ciphertext.data(), &size, plaintext.Expose().data(),
+                                   plaintext.size()) == 1 &&
+                  size == ciphertext.size();
   EVP_PKEY_CTX_free(context);
   if (!ok) {
     return Error(ErrorCode::kCryptoLibrary, Action::kReportBug,
@@ -127,9 +124,9 @@ Result<Bytes> RsaPublicKey::EncryptOaep(OaepHash hash, const SecretBytes& plaint
 Result<SecretBytes> RemoveOaepPadding(OaepHash hash, const SecretBytes& encoded_message) {
   ASSIGN_OR_RETURN(SecretBytes plaintext, SecretBytes::Allocate(encoded_message.size()));
   const auto size = static_cast<int>(encoded_message.size());
-  const int count = RSA_padding_check_PKCS1_OAEP_mgf1(
-      plaintext.ExposeMutable().data(), size, encoded_message.Expose().data(), size, size, nullptr,
-      0, Digest(hash), Digest(hash));
+  const int count = RSA_padding_check_PKCS1_OAEP_mgf1(plaintext.ExposeMutable().data(), size,
+                                                      encoded_message.Expose().data(), size, size,
+                                                      nullptr, 0, Digest(hash), Digest(hash));
   if (count < 0) {
     return Error(ErrorCode::kTokenDataInvalid, Action::kWrongDevice,
                  "the decrypted block has no OAEP padding: made for another key, or damaged",

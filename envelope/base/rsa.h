@@ -18,7 +18,8 @@ class RsaPublicKey {
   // FromSpki takes canonical DER (rsaEncryption with NULL parameters), at most 1200 bytes; nothing
   // if it is anything else or re-encodes differently.
   static std::optional<RsaPublicKey> FromSpki(ByteView der);
-  // FromModulus builds the key from big-endian numbers (PKCS#11's CKA_MODULUS, CKA_PUBLIC_EXPONENT).
+  // FromModulus builds the key from big-endian numbers (PKCS#11's CKA_MODULUS,
+  // CKA_PUBLIC_EXPONENT).
   static std::optional<RsaPublicKey> FromModulus(ByteView modulus, ByteView exponent);
   RsaPublicKey(RsaPublicKey&&) noexcept;
   RsaPublicKey& operator=(RsaPublicKey&&) noexcept;

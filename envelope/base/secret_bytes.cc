@@ -39,12 +39,13 @@ std::size_t RoundUpToPage(std::size_t size) { return (size + kPage - 1) / kPage 
 Error LockError(std::size_t size, int error_number) {
   rlimit limit{};
   getrlimit(RLIMIT_MEMLOCK, &limit);
-  return Error(ErrorCode::kMemoryLockLimit, Action::kCheckSystemState,
-               "cannot lock " + std::to_string(size) +
-                   " bytes of memory for a secret: the limit on locked memory (RLIMIT_MEMLOCK) is " +
-                   std::to_string(limit.rlim_cur) + " bytes",
-               "raise it for this shell with 'ulimit -l 8192', or set LimitMEMLOCK=8M in the "
-               "service's unit")
+  return Error(
+             ErrorCode::kMemoryLockLimit, Action::kCheckSystemState,
+             "cannot lock " + std::to_string(size) +
+                 " bytes of memory for a secret: the limit on locked memory (RLIMIT_MEMLOCK) is " +
+                 std::to_string(limit.rlim_cur) + " bytes",
+             "raise it for this shell with 'ulimit -l 8192', or set LimitMEMLOCK=8M in the "
+             "service's unit")
       .WithNative("errno", static_cast<std::uint64_t>(error_number));
 }
 
@@ -66,9 +67,7 @@ Result<std::uint8_t*> MapLocked(std::size_t size) {
   return data;
 }
 
-void UnmapLocked(std::uint8_t* data, std::size_t size) {
-  munmap(data - kPage, size + 2 * kPage);
-}
+void UnmapLocked(std::uint8_t* data, std::size_t size) { munmap(data - kPage, size + 2 * kPage); }
 
 }  // namespace
 

@@ -60,7 +60,8 @@ Result<SecretBytes> Concatenate(std::span<const SecretBytes* const> parts);
 // Cleanse wipes memory that a library filled with a secret (OPENSSL_cleanse: not optimised away).
 void Cleanse(void* memory, std::size_t size_bytes);
 
-// HardenProcess turns core dumps and ptrace by the same user off (PR_SET_DUMPABLE 0, RLIMIT_CORE 0).
+// HardenProcess turns core dumps and ptrace by the same user off (PR_SET_DUMPABLE 0, RLIMIT_CORE
+// 0).
 void HardenProcess();
 
 }  // namespace keyescrow

@@ -15,7 +15,8 @@ namespace {
 Bytes FromHex(std::string_view hex) {
   Bytes bytes;
   for (std::size_t i = 0; i + 1 < hex.size(); i += 2) {
-    bytes.push_back(static_cast<std::uint8_t>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16)));
+    bytes.push_back(
+        static_cast<std::uint8_t>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16)));
   }
   return bytes;
 }
@@ -26,10 +27,12 @@ TEST(Sha256, MatchesFips180Example) {
 }
 
 TEST(Hmac, MatchesRfc4231Case2) {
-  EXPECT_EQ(ToHex(HmacSha256(AsBytes("Jefe"), {AsBytes("what do ya want "), AsBytes("for nothing?")})),
-            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
-  EXPECT_EQ(ToHex(HmacSha512(AsBytes("Jefe"), {AsBytes("what do ya want for nothing?")})).substr(0, 64),
-            "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea250554");
+  EXPECT_EQ(
+      ToHex(HmacSha256(AsBytes("Jefe"), {AsBytes("what do ya want "), AsBytes("for nothing?")})),
+      "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+  EXPECT_EQ(
+      ToHex(HmacSha512(AsBytes("Jefe"), {AsBytes("what do ya want for nothing?")})).substr(0, 64),
+      "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea250554");
   EXPECT_EQ(ToHex(HmacSha256({}, {})),
             "b613679a0814d9ec772f95d778c35fc5ff1697c493715653c6c712144292c5ad");
 }

@@ -1,0 +1,316 @@
+#include "envelope/sealed_envelope.h"
+
+#include <algorithm>
+
+#include "envelope/base/base64url.h"
+#include "envelope/base/ed25519.h"
+#include "envelope/base/hash.h"
+#include "envelope/json_strict.h"
+#include "envelope/jwe.h"
+
+namespace keyescrow::envelope {
+namespace {
+
+Error SignatureError(ErrorCode code, std::string message, std::string hint) {
+  return Error(code, Action::kFixInput, std::move(message), std::move(hint))
+      .WithFailure(Failure::kSignature);
+}
+
+Error UnwrapError(const PathRecord& path) {
+  for (const FactorRecord& factor : path.factors) {
+    if (std::holds_alternative<PasswordRecord>(factor)) {
+      return Error(ErrorCode::kWrongPassword, Action::kReauthenticate,
+                   "the password does not open the path " + path.id,
+                   "type the password that this path was made with; nothing was changed")
+          .WithFailure(Failure::kUnwrap);
+    }
+  }
+  return Error(ErrorCode::kEnvelopeUnwrap, Action::kWrongDevice,
+               "what the factors gave does not open the path " + path.id,
+               "use another path; this one was damaged before it was signed")
+      .WithFailure(Failure::kUnwrap);
+}
+
+Error MacError() {
+  return Error(ErrorCode::kEnvelopeMac, Action::kFixInput,
+               "the content's tag does not verify: the header or the content was changed after it "
+               "was sealed",
+               "take another copy of the envelope")
+      .WithFailure(Failure::kMac);
+}
+
+// JwsParts: the outer JSON, decoded.
+struct JwsParts {
+  std::string payload;
+  std::string protected_header;
+  Bytes64 signature{};
+};
+
+Result<JwsParts> ReadJws(std::string_view text) {
+  ASSIGN_OR_RETURN(const JsonValue json, ParseStrictJson(text));
+  ObjectReader reader(json, "envelope");
+  JwsParts parts;
+  parts.payload = reader.String("payload");
+  parts.protected_header = reader.String("protected");
+  const Bytes signature = reader.Base64Url("signature", 64);
+  RETURN_IF_ERROR(reader.Finish());
+  std::copy(signature.begin(), signature.end(), parts.signature.begin());
+  return parts;
+}
+
+struct AgentKey {
+  P256Point point;
+  std::string thumbprint;
+};
+
+Result<AgentKey> ReadProtected(std::string_view protected_text) {
+  const auto bytes = DecodeBase64Url(protected_text);
+  if (!bytes) return FormatError("envelope: \"protected\" is not canonical base64url");
+  ASSIGN_OR_RETURN(const JsonValue json, ParseStrictJson(AsText(*bytes)));
+  ObjectReader reader(json, "protected header");
+  reader.Require(reader.String("alg") == "ES256", "alg is not ES256");
+  reader.Require(reader.String("typ") == "keyescrow+jws", "typ is not keyescrow+jws");
+  const std::string thumbprint = reader.String("kid");
+  ObjectReader jwk(reader.Object("jwk"), "protected header: jwk");
+  RETURN_IF_ERROR(reader.Finish());
+  const std::string curve = jwk.String("crv");
+  const std::string key_type = jwk.String("kty");
+  const Bytes x = jwk.Base64Url("x", 32);
+  const Bytes y = jwk.Base64Url("y", 32);
+  jwk.Require(curve == "P-256" && key_type == "EC", "is not a P-256 key");
+  RETURN_IF_ERROR(jwk.Finish());
+  const auto point = P256Point::FromXy(x, y);
+  if (!point) return FormatError("protected header: jwk is not on the curve");
+  if (JwkThumbprint(*point) != thumbprint) {
+    return FormatError("protected header: kid is not the thumbprint of jwk");
+  }
+  return AgentKey{*point, thumbprint};
+}
+
+const TrustedAgent* FindTrusted(const ReadOptions& options, std::string_view thumbprint) {
+  for (const TrustedAgent& agent : options.trusted) {
+    if (agent.thumbprint == thumbprint) return &agent;
+  }
+  return nullptr;
+}
+
+bool MatchesAny(const std::vector<std::string>& patterns, std::string_view name) {
+  return patterns.empty() ||
+         std::any_of(patterns.begin(), patterns.end(),
+                     [&](const std::string& pattern) { return NamePatternMatches(pattern, name); });
+}
+
+// PathKeys: PK and D.
+struct PathKeys {
+  SecretBytes wrapping_key;
+  SecretBytes drill_seed;
+};
+
+Result<PathKeys> DerivePathKeys(std::span<const SecretBytes* const> secrets,
+                                std::string_view binding, std::string_view types) {
+  ASSIGN_OR_RETURN(const SecretBytes input, Concatenate(secrets));
+  const std::string label = "keyescrow1|path|" + std::string(binding) + "|" + std::string(types);
+  ASSIGN_OR_RETURN(const SecretBytes output, HkdfSha512(input, label, 96));
+  PathKeys keys;
+  ASSIGN_OR_RETURN(keys.wrapping_key, SecretBytes::CopyOf(output.Expose().first(64)));
+  ASSIGN_OR_RETURN(keys.drill_seed, SecretBytes::CopyOf(output.Expose().subspan(64)));
+  return keys;
+}
+
+Result<SecretBytes> DeriveContentKey(const SecretBytes& file_key, std::string_view key_name,
+                                     std::uint32_t key_version, std::string_view envelope_id) {
+  return HkdfSha512(file_key,
+                    "keyescrow1|content|" + std::string(key_name) + "|" +
+                        std::to_string(key_version) + "|" + std::string(envelope_id),
+                    64);
+}
+
+}  // namespace
+
+Result<SealedEnvelope> SealedEnvelope::Read(ByteView file, const ReadOptions& options) {
+  if (file.size() > kMaxFileSizeBytes) return LimitError("the envelope is over 3 MiB");
+  std::string_view text = AsText(file);
+  if (text.ends_with('\n')) text.remove_suffix(1);
+  ASSIGN_OR_RETURN(const JwsParts jws, ReadJws(text));
+  ASSIGN_OR_RETURN(const AgentKey agent, ReadProtected(jws.protected_header));
+  const auto payload = DecodeBase64Url(jws.payload);
+  if (!payload) return FormatError("envelope: \"payload\" is not canonical base64url");
+
+  const Bytes32 digest =
+      Sha256({AsBytes(jws.protected_header), AsBytes("."), AsBytes(jws.payload)});
+  if (!VerifyEs256(agent.point, digest, jws.signature)) {
+    return SignatureError(ErrorCode::kEnvelopeSignature,
+                          "the envelope's signature does not verify: it was edited or damaged",
+                          "take another copy of the envelope");
+  }
+  const TrustedAgent* trusted = FindTrusted(options, agent.thumbprint);
+  if (trusted == nullptr && !options.accept_unknown_agent) {
+    return SignatureError(
+        ErrorCode::kAgentNotTrusted,
+        "the envelope was signed by the agent " + agent.thumbprint + ", which is not trusted here",
+        "compare this thumbprint with the one on the recovery sheet or from 'agent-key show' on "
+        "its host; if it is the same, pass --agent " +
+            agent.thumbprint);
+  }
+
+  if (payload->size() > kMaxPayloadSizeBytes) return LimitError("the payload is over 2 MiB");
+  ASSIGN_OR_RETURN(const JsonValue inner_json, ParseStrictJson(AsText(*payload)));
+  ObjectReader inner(inner_json, "payload");
+  inner.Require(inner.String("protected") == kProtected, "\"protected\" is not A256CBC-HS512");
+  std::string aad = inner.String("aad");
+  const Bytes iv = inner.Base64Url("iv", 16);
+  Bytes ciphertext = inner.Base64Url("ciphertext");
+  const Bytes tag = inner.Base64Url("tag", 32);
+  inner.Require(!ciphertext.empty() && ciphertext.size() % 16 == 0,
+                "\"ciphertext\" is not whole blocks");
+  if (ciphertext.size() > kMaxContentSizeBytes + 16) {
+    inner.Fail(LimitError("the content is over 1 MiB"));
+  }
+  const Bytes header_bytes = inner.Base64Url("aad");
+  RETURN_IF_ERROR(inner.Finish());
+
+  ASSIGN_OR_RETURN(Header header, ParseHeader(AsText(header_bytes)));
+  if (header.agent != agent.thumbprint) {
+    return FormatError("header: agent is not the key that signed");
+  }
+  if (trusted != nullptr && (!MatchesAny(trusted->host_patterns, header.host) ||
+                             !MatchesAny(trusted->key_patterns, header.key_name))) {
+    return SignatureError(ErrorCode::kAgentOutOfScope,
+                          "the agent " + agent.thumbprint + " is trusted, but not for the key " +
+                              header.key_name + " of the host " + header.host,
+                          "check who made this envelope; 'trust list' shows what each agent may "
+                          "sign for");
+  }
+
+  SealedEnvelope envelope(std::move(header), agent.point);
+  envelope.agent_trusted_ = trusted != nullptr;
+  envelope.hash_ = Sha256(AsBytes(jws.payload));
+  envelope.aad_ = std::move(aad);
+  std::copy(iv.begin(), iv.end(), envelope.iv_.begin());
+  envelope.ciphertext_ = std::move(ciphertext);
+  std::copy(tag.begin(), tag.end(), envelope.tag_.begin());
+  return envelope;
+}
+
+Status RequireOpenable(const PathRecord& path) {
+  const bool shares = std::any_of(
+      path.factors.begin(), path.factors.end(),
+      [](const FactorRecord& factor) { return std::holds_alternative<SharesRecord>(factor); });
+  if (!shares && !path.recovery_key) return Ok();
+  return Error(
+      ErrorCode::kUnsupportedHere, Action::kFixInput,
+      "the path " + path.id + (shares ? " needs officers' shares" : " has a recovery key") +
+          ", which this version reads but does not open",
+      "use another path, or install a newer keyescrow; this is version " KEYESCROW_VERSION);
+}
+
+Result<OpenedEnvelope> SealedEnvelope::Open(
+    std::size_t path_index, std::span<const SecretBytes* const> factor_secrets) const {
+  const PathRecord& path = header_.paths.at(path_index);
+  RETURN_IF_ERROR(RequireOpenable(path));
+  if (factor_secrets.size() != path.factors.size() ||
+      std::any_of(factor_secrets.begin(), factor_secrets.end(),
+                  [](const SecretBytes* secret) { return secret->size() != 32; })) {
+    return Error(ErrorCode::kFactorBad, Action::kWrongDevice,
+                 "a factor of the path " + path.id + " gave something other than 32 bytes",
+                 "use another path")
+        .WithFailure(Failure::kFactor);
+  }
+  ASSIGN_OR_RETURN(PathKeys keys, DerivePathKeys(factor_secrets, PathBinding(header_, path),
+                                                 FactorTypes(path.factors)));
+  ASSIGN_OR_RETURN(
+      SecretBytes file_key,
+      DecryptJwe(keys.wrapping_key, kProtected, path.wrapped_key.iv, path.wrapped_key.ciphertext,
+                 path.wrapped_key.tag, UnwrapError(path)));
+  if (file_key.size() != 32) return UnwrapError(path);
+  ASSIGN_OR_RETURN(const Bytes32 drill_key, Ed25519PublicKey(keys.drill_seed));
+  if (drill_key != path.drill_key) return UnwrapError(path);
+  ASSIGN_OR_RETURN(SecretBytes content, DecryptContent(file_key));
+  return OpenedEnvelope(path.id, std::move(content), std::move(file_key),
+                        std::move(keys.drill_seed));
+}
+
+Result<SecretBytes> SealedEnvelope::DecryptContent(const SecretBytes& file_key) const {
+  ASSIGN_OR_RETURN(
+      const SecretBytes content_key,
+      DeriveContentKey(file_key, header_.key_name, header_.key_version, header_.envelope_id));
+  const std::string aad = std::string(kProtected) + "." + aad_;
+  ASSIGN_OR_RETURN(SecretBytes content,
+                   DecryptJwe(content_key, aad, iv_, ciphertext_, tag_, MacError()));
+  if (content.empty()) return FormatError("the content is empty");
+  return content;
+}
+
+Result<SecretBytes> DeriveTpmAuth(const SecretBytes& password_secret, std::string_view binding) {
+  return HkdfSha512(password_secret, "keyescrow1|tpmauth|" + std::string(binding), 32);
+}
+
+Result<std::string> NewEnvelopeId(RandomSource& random) {
+  Bytes16 id;
+  RETURN_IF_ERROR(random.Fill(id));
+  return EncodeBase64Url(id);
+}
+
+Result<SealedBytes> Seal(const EnvelopeDraft& draft, const std::vector<EnrolledPath>& paths,
+                         const SecretBytes& content, Signer& signer, RandomSource& random) {
+  if (content.empty() || content.size() > kMaxContentSizeBytes) {
+    return LimitError("a protected key has 1 byte to 1 MiB");
+  }
+  Header header;
+  header.envelope_id = draft.envelope_id;
+  header.policy = draft.policy;
+  header.key_name = draft.key_name;
+  header.key_version = draft.key_version;
+  header.revision = draft.revision;
+  header.previous = draft.previous;
+  header.host = draft.host;
+  header.created = draft.created;
+  header.updated = draft.updated;
+  header.agent = JwkThumbprint(signer.PublicKey());
+  header.note = draft.note;
+
+  ASSIGN_OR_RETURN(const SecretBytes file_key, RandomSecret(random, 32));
+  for (const EnrolledPath& enrolled : paths) {
+    PathRecord path;
+    path.id = enrolled.id;
+    path.factors = enrolled.factors;
+    std::vector<const SecretBytes*> secrets;
+    for (const SecretBytes& secret : enrolled.secrets) secrets.push_back(&secret);
+    ASSIGN_OR_RETURN(const PathKeys keys,
+                     DerivePathKeys(secrets, PathBinding(header, path), FactorTypes(path.factors)));
+    path.wrapped_key_header = kProtected;
+    ASSIGN_OR_RETURN(path.wrapped_key, EncryptJwe(keys.wrapping_key, kProtected, file_key, random));
+    ASSIGN_OR_RETURN(path.drill_key, Ed25519PublicKey(keys.drill_seed));
+    header.paths.push_back(std::move(path));
+  }
+
+  const std::string header_text = WriteHeader(header);
+  RETURN_IF_ERROR(ParseHeader(header_text));  // never sign what no reader would take
+  const std::string aad = EncodeBase64Url(AsBytes(header_text));
+  ASSIGN_OR_RETURN(
+      const SecretBytes content_key,
+      DeriveContentKey(file_key, header.key_name, header.key_version, header.envelope_id));
+  ASSIGN_OR_RETURN(const CompactJwe jwe,
+                   EncryptJwe(content_key, std::string(kProtected) + "." + aad, content, random));
+  const std::string inner = R"({"protected":")" + std::string(kProtected) + R"(","aad":")" + aad +
+                            R"(","iv":")" + EncodeBase64Url(jwe.iv) + R"(","ciphertext":")" +
+                            EncodeBase64Url(jwe.ciphertext) + R"(","tag":")" +
+                            EncodeBase64Url(jwe.tag) + R"("})";
+  const std::string payload = EncodeBase64Url(AsBytes(inner));
+  const P256Point& key = signer.PublicKey();
+  const std::string protected_json = R"({"alg":"ES256","jwk":{"crv":"P-256","kty":"EC","x":")" +
+                                     EncodeBase64Url(key.x()) + R"(","y":")" +
+                                     EncodeBase64Url(key.y()) + R"("},"kid":")" + header.agent +
+                                     R"(","typ":"keyescrow+jws"})";
+  const std::string protected_text = EncodeBase64Url(AsBytes(protected_json));
+  ASSIGN_OR_RETURN(
+      const Bytes64 signature,
+      signer.SignDigest(Sha256({AsBytes(protected_text), AsBytes("."), AsBytes(payload)})));
+  SealedBytes sealed;
+  sealed.file = R"({"payload":")" + payload + R"(","protected":")" + protected_text +
+                R"(","signature":")" + EncodeBase64Url(signature) + "\"}\n";
+  sealed.hash = Sha256(AsBytes(payload));
+  return sealed;
+}
+
+}  // namespace keyescrow::envelope
