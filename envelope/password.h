@@ -18,7 +18,7 @@ namespace keyescrow::envelope {
 inline constexpr std::size_t kMaxPasswordBytes = 127;
 
 // NormalizePassword returns UTF-8 of NFC(typed), 1–127 bytes (FORMAT.md, factor `password`).
-// Errors: kPasswordInvalid with Failure::kFactor: not UTF-8, a NUL, empty, or too long.
+// Errors: kPasswordInvalid with Failure::kFactor: not UTF-8, empty, or too long.
 // Source: Unicode UAX #15, Normalization Form C.
 Result<SecretBytes> NormalizePassword(const SecretBytes& typed);
 
@@ -35,8 +35,8 @@ struct PasswordRules {
   std::size_t min_length = 0;  // in code points; raises the profile's own minimum, never lowers it
   bool hardware_beside = false;  // every path that the password serves also has a token or a TPM
   bool generated = false;  // it came from GeneratePassphrase with 5 words or more, this minute
-  std::vector<std::string> context_names;    // the policy's, key's, host's and user's names
-  std::vector<std::string> extra_blocklist;  // the policy's own list, UTF-8
+  std::vector<std::string> context_names = {};    // the policy's, key's, host's and user's names
+  std::vector<std::string> extra_blocklist = {};  // the policy's own list, UTF-8
 };
 
 // kMinGeneratedWords and kMinGuessesLog2: what a path with no hardware asks for.
@@ -46,15 +46,16 @@ inline constexpr double kMinGuessesLog2 = 50;
 // CheckPassword tells whether a new password, normalised, meets the rules:
 //   nist-800-63b: 15 code points, or 8 with hardware_beside; no classes
 //   ssrs:         8 code points, upper and lower case, a digit, a symbol; hardware_beside
-//   both:         not on the blocklist and not made of a context name, whatever the case, common
+//   both:         no NUL; not on the blocklist and not made of a context name, whatever the case,
+//   common
 //                 substitutions (@ for a) and digits or symbols around it; without hardware_beside
 //                 also 2^50 guesses by zxcvbn's estimate, unless `generated`
 // Takes about a millisecond for zxcvbn. Errors: kPasswordWeak, whose message lists all that is
-// missing and never shows the password.
+// missing and never shows the password; as EstimateGuessesLog2.
 Status CheckPassword(const SecretBytes& nfc_password, const PasswordRules& rules);
 
 // EstimateGuessesLog2 is zxcvbn's estimate in bits; context names count as known words.
-// Errors: as SecretBytes::Allocate.
+// Errors: kUnsupportedHere when libzxcvbn.so.0 is not installed; as SecretBytes::Allocate.
 Result<double> EstimateGuessesLog2(const SecretBytes& nfc_password,
                                    const std::vector<std::string>& context_names);
 
