@@ -63,6 +63,7 @@ std::uint8_t WithoutLeet(std::uint8_t c, std::uint8_t one) {
 }
 
 bool IsAsciiLetter(std::uint8_t c) { return c >= 'a' && c <= 'z'; }
+bool IsDigit(std::uint8_t c) { return c >= '0' && c <= '9'; }
 bool IsDecoration(std::uint8_t c) { return c < 0x80 && !IsAsciiLetter(c); }
 
 std::string FoldedName(std::string_view name) {
@@ -124,6 +125,10 @@ class Familiar {
            IsDecoration(plain[plain.size() - 1 - familiar.tail_])) {
       ++familiar.tail_;
     }
+    while (familiar.symbol_tail_ < familiar.tail_ &&
+           !IsDigit(plain[plain.size() - 1 - familiar.symbol_tail_])) {
+      ++familiar.symbol_tail_;
+    }
     return familiar;
   }
 
@@ -161,7 +166,7 @@ class Familiar {
     for (const SecretBytes& form : forms_) {
       const ByteView text = form.Expose();
       for (const std::size_t head : {std::size_t{0}, head_}) {
-        for (const std::size_t tail : {std::size_t{0}, tail_}) {
+        for (const std::size_t tail : {std::size_t{0}, symbol_tail_, tail_}) {
           if (head + tail >= text.size()) continue;
           const ByteView core = text.subspan(head, text.size() - head - tail);
           if (core.size() * 2 >= text.size() && predicate(core)) return true;
@@ -173,7 +178,8 @@ class Familiar {
 
   std::array<SecretBytes, 3> forms_;
   std::size_t head_ = 0;
-  std::size_t tail_ = 0;
+  std::size_t tail_ = 0;         // digits and symbols at the end
+  std::size_t symbol_tail_ = 0;  // symbols at the very end
 };
 
 struct Census {
