@@ -1,0 +1,69 @@
+// Agent: an initialised state, opened: who we are, the journal, and whom we trust.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/config/config.h"
+#include "agent/usecases/agent_state.h"
+#include "agent/usecases/devices.h"
+#include "agent/usecases/journal.h"
+#include "envelope/base/clock.h"
+#include "envelope/base/random.h"
+#include "envelope/sealed_envelope.h"
+
+namespace keyescrow::agent {
+
+// Environment: what every use case works in. All pointers outlive it.
+struct Environment {
+  std::string state_dir;
+  std::string tcti;                     // --tpm or agent.toml's; "": what init recorded
+  const AgentConfig* config = nullptr;
+  Devices* devices = nullptr;
+  Clock* clock = nullptr;
+  RandomSource* random = nullptr;
+};
+
+class Agent {
+ public:
+  // Open loads the identity and opens the store. No device is touched before it is needed.
+  // Errors: kNotInitialized, kStatePermissions, kStore*.
+  static Result<std::unique_ptr<Agent>> Open(const Environment& environment);
+  ~Agent();
+
+  const Environment& environment() const { return environment_; }
+  const AgentIdentity& identity() const { return identity_; }
+  Journal& journal() { return *journal_; }
+  store::EscrowStore& store() { return journal_->store(); }
+  // signer is the agent key; a key in the TPM is opened at its first signature.
+  envelope::Signer& signer();
+  std::int64_t Now() const { return environment_.clock->NowUnixSeconds(); }
+
+  // TrustedAgents: this agent itself, and those that `trust add` registered.
+  Result<std::vector<envelope::TrustedAgent>> TrustedAgents();
+
+  // FindToken returns the registered token whose public key is `spki`, if any.
+  Result<std::optional<store::TokenRecord>> FindTokenByKey(ByteView spki);
+
+ private:
+  class LazySigner;
+  Agent() = default;
+
+  Environment environment_;
+  AgentIdentity identity_;
+  std::unique_ptr<LazySigner> signer_;
+  std::optional<Journal> journal_;
+};
+
+// ThisHost returns agent.toml's host or the machine's name, made a name of the format.
+std::string ThisHost(const AgentConfig& config);
+
+// EventPaths describes paths for an event: kinds, names, key hashes, KDF costs; no salt, no blob.
+std::vector<audit::EventPath> DescribePaths(const std::vector<const envelope::PathRecord*>& paths);
+
+// KdfCost returns e.g. "argon2id t=4 m=262144 p=4".
+std::string KdfCost(const envelope::KdfParameters& kdf);
+
+}  // namespace keyescrow::agent

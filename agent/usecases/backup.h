@@ -1,0 +1,59 @@
+// backup: escrow one key, then prove that the written bytes open.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/usecases/agent.h"
+#include "agent/usecases/open_path.h"
+#include "agent/usecases/secrets.h"
+#include "envelope/header.h"
+#include "envelope/path_expression.h"
+
+namespace keyescrow::agent {
+
+struct BackupRequest {
+  std::string key_name;
+  std::string source;                 // SOURCE; "" where `generate_bytes` is set
+  std::size_t generate_bytes = 0;     // 1–65536: make the key, and deliver it to `sink`
+  std::string sink;
+  std::vector<std::string> paths;     // [ID=]EXPR; empty: the declaration's, then the defaults
+  std::optional<envelope::KdfParameters> kdf;
+  std::vector<std::string> prove;     // path ids; empty: every path whose factors are at hand
+  bool prove_none = false;
+  std::string note;
+  std::string output;                 // SINK of a portable file, or ""
+};
+
+struct PathProof {
+  std::string path_id;
+  std::string expression;   // canonical
+  bool portable = false;    // needs no TPM
+  bool proven = false;
+  std::string why_not;      // cause, where it is not proven
+};
+
+struct BackupResult {
+  std::string key_name;
+  std::uint32_t key_version = 0;
+  std::string envelope_id;
+  Bytes32 envelope_hash{};
+  std::string thumbprint;       // of the agent key
+  std::uint64_t log_seq = 0;
+  bool p256_signed = false;
+  std::vector<PathProof> paths;
+  std::string output;           // as written, or ""
+  std::string receipt;          // file beside it, or ""
+  std::vector<std::string> findings;
+  bool portable_proven = false;
+};
+
+// Backup follows ARCHITECTURE's order: read, check, enroll, seal, commit, reopen, log the proofs.
+// Nothing is said to be escrowed before the commit returned.
+// Errors: kInvalidName, kInvalidPath, kPathForbidden, kPasswordWeak, kTokenNotRegistered, kSource*,
+// kTpm*, kStore*, kDestination*.
+Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets& secrets,
+                            Progress& progress);
+
+}  // namespace keyescrow::agent

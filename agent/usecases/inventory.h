@@ -1,0 +1,103 @@
+// list, show, status, verify: everything that can be said without a secret.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/usecases/agent.h"
+#include "agent/usecases/envelope_source.h"
+#include "agent/usecases/open_path.h"
+
+namespace keyescrow::agent {
+
+// PathStatus: proven (reopened from the written bytes lately), stale (too long ago, or an older
+// revision), unproven, broken (the last try failed after the last proof).
+enum class PathCondition : std::uint8_t { kProven, kStale, kUnproven, kBroken };
+std::string_view PathConditionName(PathCondition condition);
+
+struct PathView {
+  std::string id;
+  std::string expression;      // "password & token:ops"
+  bool portable = false;
+  std::vector<audit::EventFactor> factors;
+  // Of the store, where it is known there:
+  std::optional<PathCondition> condition;
+  std::optional<std::int64_t> proven;   // Unix seconds
+  std::string failure;                  // error code's name of the last failure
+  // Of this host, where it was probed:
+  std::optional<bool> openable;
+  std::string why_not;
+};
+
+struct KeyView {
+  std::string name;
+  std::uint32_t version = 0;
+  std::uint32_t revision = 0;
+  std::uint32_t num_versions = 0;
+  std::string host;
+  std::string policy;
+  std::string created;
+  std::string updated;
+  std::string agent;
+  bool agent_trusted = true;
+  std::string envelope_id;
+  Bytes32 envelope_hash{};
+  std::string note;
+  std::string source;                    // declared, or ""
+  std::vector<PathView> paths;
+  std::size_t size_bytes = 0;            // of the envelope
+};
+
+// Finding: one rule that one key, or the agent, breaks.
+enum class Severity : std::uint8_t { kWarning, kCritical };
+struct Finding {
+  std::string rule;      // stable: "portable_path_proven", "declared_not_escrowed" …
+  std::string key;       // or ""
+  Severity severity = Severity::kCritical;
+  std::string what;
+  std::string remedy;
+};
+
+struct StatusReport {
+  std::string host;
+  std::string policy;            // "builtin-1"
+  std::string thumbprint;
+  std::uint64_t log_size = 0;
+  std::vector<KeyView> keys;     // newest version of each
+  std::vector<Finding> findings;
+};
+
+// ListKeys returns the newest version of every key, or every version. Errors: kStore*.
+Result<std::vector<KeyView>> ListKeys(Agent& agent);
+
+// ShowEnvelope describes one envelope; with `probe`, says which of its paths can be opened here.
+Result<KeyView> ShowEnvelope(Agent* agent, const EnvelopeSource& source,
+                             const envelope::ReadOptions& trust, PathOpenOptions* probe);
+
+// EvaluateStatus evaluates the built-in policy: no path of a password alone, a portable path that is
+// proven, every path proven in the last 90 days, every declared key escrowed, both signatures on
+// the newest checkpoint, no previous generation left behind, no simulators.
+// Errors: kKeyNotFound; kNotFound where nothing is escrowed and nothing declared.
+Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name);
+
+// VerifyItem: what was checked of one envelope, or of the log.
+struct VerifyItem {
+  std::string what;                 // "prod/db version 1", "FILE", "log"
+  std::optional<Error> error;       // none: all that could be checked is good
+  std::vector<std::string> checked;
+  std::vector<std::string> not_checked;
+  std::vector<std::string> findings;
+};
+
+struct VerifyRequest {
+  std::vector<std::string> names_or_files;  // empty: the log and every envelope in the store
+  std::string trust_file;
+  std::string trusted_agent;
+  std::string since_file;
+};
+
+// Verify checks signatures, shapes, receipts and the log, with public keys alone.
+Result<std::vector<VerifyItem>> Verify(Agent* agent, const VerifyRequest& request);
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,82 @@
+// Opening a path of an envelope: choosing it by what is present, collecting its factors' secrets.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "agent/usecases/agent.h"
+#include "agent/usecases/devices.h"
+#include "agent/usecases/secrets.h"
+#include "envelope/sealed_envelope.h"
+
+namespace keyescrow::agent {
+
+// PathOpenOptions: what opens an envelope. `agent` is null on a machine without state.
+struct PathOpenOptions {
+  Devices* devices = nullptr;
+  Secrets* secrets = nullptr;
+  Progress* progress = nullptr;
+  store::EscrowStore* store = nullptr;  // registered tokens; null without state
+  std::string module;                   // --module: for tokens that are not registered
+  std::string tcti_host;                // this host's name, for messages
+  std::string purpose;                  // completes the question for a password
+  bool use_last_try = false;
+};
+
+// StretchedPasswords keeps S of a password by salt and parameters, so that a KDF runs once for each
+// distinct password, salt and parameters of one command.
+class StretchedPasswords {
+ public:
+  // Stretch normalises `typed` and returns S. Errors: kPasswordInvalid, StretchPassword's.
+  Result<const SecretBytes*> Stretch(const SecretBytes& typed, const envelope::PasswordRecord& record);
+  // Remember keeps S for a password that is normalised already.
+  Status Remember(const SecretBytes& nfc, const envelope::PasswordRecord& record,
+                  const SecretBytes& stretched);
+
+ private:
+  struct Entry {
+    std::string key;
+    SecretBytes password;
+    SecretBytes stretched;
+  };
+  std::vector<Entry> entries_;
+};
+
+// PathOpener opens the paths of one envelope. Tokens start to load when it is made.
+class PathOpener {
+ public:
+  PathOpener(const envelope::SealedEnvelope& envelope, PathOpenOptions options,
+             StretchedPasswords& passwords);
+  ~PathOpener();
+
+  // Present tells whether a path's hardware is here, without any authorisation and without a KDF.
+  // Errors: why not (kToken*, kModule*, kTpm*, kUnsupportedHere).
+  Status Present(std::size_t path_index);
+
+  // Open collects the factors' secrets and opens the envelope. One authorisation a device at most.
+  // Errors: of the factors (Failure::kFactor), kWrongPassword, kEnvelopeUnwrap, kEnvelopeMac.
+  Result<envelope::OpenedEnvelope> Open(std::size_t path_index);
+
+ private:
+  struct Token {
+    Bytes spki;
+    Result<std::unique_ptr<envelope::TokenFactor>> factor;
+    std::optional<Status> located;
+  };
+  Token& FindOrStartToken(const std::string& name, const Bytes& spki, const std::string& uri);
+  Status LocateToken(const envelope::FactorRecord& record);
+  Status TpmPresent(const envelope::Tpm2Record& record);
+  Result<SecretBytes> OpenToken(const envelope::FactorRecord& record);
+  Result<SecretBytes> OpenTpm(const envelope::Tpm2Record& record, std::string_view binding,
+                              const SecretBytes* password_secret);
+
+  const envelope::SealedEnvelope& envelope_;
+  PathOpenOptions options_;
+  StretchedPasswords& passwords_;
+  std::vector<std::unique_ptr<Token>> tokens_;
+};
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,39 @@
+// Secrets: how a use case asks for passwords and confirmations. agent/cli implements it.
+#pragma once
+
+#include <string_view>
+
+#include "envelope/base/result.h"
+#include "envelope/base/secret_bytes.h"
+#include "envelope/factor.h"
+
+namespace keyescrow::agent {
+
+class Secrets {
+ public:
+  virtual ~Secrets() = default;
+
+  // Password returns the password that opens a path, as typed.
+  virtual Result<SecretBytes> Password(std::string_view path_id, std::string_view purpose) = 0;
+  // NewPassword returns the password for a path that is being made.
+  virtual Result<SecretBytes> NewPassword(std::string_view path_id, std::string_view purpose) = 0;
+  virtual envelope::PinProvider& Pins() = 0;
+  // HasPin: a PIN for this token can be had without surprising anybody: from a file, a descriptor,
+  // or a person at a terminal.
+  virtual bool HasPin(std::string_view token_name) = 0;
+  // ConfirmLoss says that a lost password cannot be recovered and has the person type that it was
+  // understood; without a person it is said and taken as read. Errors: kUsage where it was refused.
+  virtual Status ConfirmLoss() = 0;
+};
+
+// Progress: what a use case is doing, for a sign of life. All calls are cheap.
+class Progress {
+ public:
+  virtual ~Progress() = default;
+  virtual void Step(std::string_view what) = 0;  // "stretching the password"
+  virtual void Pause() = 0;                      // before somebody is asked
+  virtual void Note(std::string_view text) = 0;
+  virtual void Warn(std::string_view text) = 0;
+};
+
+}  // namespace keyescrow::agent
