@@ -26,6 +26,8 @@ std::optional<EventType> EventTypeFromName(std::string_view name);
 
 // Outcome of what the event tells: an intent (restore.requested, .approved) is pending.
 enum class Outcome : std::uint8_t { kPending, kSuccess, kFailure };
+std::string_view OutcomeName(Outcome outcome);  // "pending", "success", "failure"
+std::optional<Outcome> OutcomeFromName(std::string_view name);
 
 struct Actor {
   std::uint32_t uid = 0;
@@ -98,7 +100,8 @@ inline constexpr std::string_view kStatelessSource = "stateless";
 
 // SerializeEvent returns the line, without a newline. Long texts are cut at a character, invalid
 // UTF-8 becomes U+FFFD; if the line would pass 2048 bytes, first the factors' details, then the
-// factors, then the paths, then half of the reason are left out and `truncated` is set.
+// factors, then the paths, then all but 128 bytes of the reason, then reason, ticket and approvers
+// are left out and `truncated` is set.
 // Errors: kInternal where even that is too long.
 Result<std::string> SerializeEvent(const Event& event);
 

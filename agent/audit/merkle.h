@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "envelope/base/bytes.h"
@@ -57,6 +58,8 @@ class TreeAppender {
   void Append(const Bytes32& leaf_hash);
   // ChangedTiles returns every tile that the appended leaves touched, whole.
   std::vector<Tile> ChangedTiles() const;
+  // TakeFilledTiles returns the tiles that became full since the last call and forgets them.
+  std::vector<Tile> TakeFilledTiles() { return std::exchange(filled_, {}); }
 
  private:
   CompactRange range_;

@@ -58,12 +58,12 @@ inline constexpr std::size_t kMaxFindings = 100;
 class LogVerifier {
  public:
   // The Ed25519 key of `keys` named `origin` is required of each checkpoint; P-256 lines that are
-  // missing are findings.
-  LogVerifier(std::string origin, std::vector<NoteKey> keys);
+  // missing are findings. Where `read` is given, every tile is compared too.
+  LogVerifier(std::string origin, std::vector<NoteKey> keys, TileReader read = nullptr);
   void Entry(std::uint64_t seq, ByteView bytes, const Bytes32& kept_leaf_hash);
   void Checkpoint(std::uint64_t size, std::string_view note);
-  // Finish compares the tiles at the right edge too, where `read` is given.
-  Result<LogReport> Finish(const TileReader& read);
+  // Finish compares what is left and reports. Errors: those of `read` but kLogDamaged.
+  Result<LogReport> Finish();
   // SinceCheckpoint makes Finish check that the auditor's own older checkpoint is a prefix: its
   // root is compared when its size is reached. Call before the first Entry.
   void SinceCheckpoint(const agent::audit::Checkpoint& older) { since_ = older; }
@@ -71,10 +71,13 @@ class LogVerifier {
  private:
   void Add(LogFault fault, std::uint64_t position, std::string text);
   void CompareSince();
+  void CompareTile(const Tile& tile);
 
   std::string origin_;
   std::vector<NoteKey> keys_;
-  CompactRange range_;
+  TileReader read_;
+  Status read_status_;
+  TreeAppender tree_;
   LogReport report_;
   std::optional<Bytes32> last_checkpoint_hash_;  // of the newest checkpoint seen
   std::uint64_t last_checkpoint_size_ = 0;

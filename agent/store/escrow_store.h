@@ -162,7 +162,8 @@ class EscrowStore {
   virtual Result<Bytes> Tile(unsigned level, std::uint64_t index) = 0;
   virtual Result<LogEntry> Entry(std::uint64_t seq) = 0;  // kNotFound
   // Entries calls `visit` for entries from `first` on, in order, of `key_name` alone unless it is
-  // empty, until it returns false. Constant memory; sees one state of the log.
+  // empty, until it returns false. Constant memory; sees one state of the log. No listing may be
+  // started again from its own callback.
   virtual Status Entries(std::uint64_t first, std::string_view key_name,
                          const std::function<bool(const LogEntry&)>& visit) = 0;
   virtual Status Checkpoints(std::uint64_t first_size,

@@ -1,0 +1,176 @@
+#include <fmt/core.h>
+
+#include "agent/store/sqlite_impl.h"
+
+namespace keyescrow::agent::store {
+namespace {
+
+std::string JoinLines(const std::vector<std::string>& lines) {
+  return fmt::format("{}", fmt::join(lines, "\n"));
+}
+
+Status PutEnvelope(Connection& connection, const EnvelopeRecord& row, std::int64_t log_seq) {
+  Statement put = connection.Prepare(
+      "INSERT INTO envelope (key_name, key_version, revision, envelope_id, sha256, created, "
+      "log_seq, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+  put.Bind(std::string_view(row.key_name)).Bind(row.key_version).Bind(row.revision);
+  put.Bind(std::string_view(row.envelope_id)).Bind(ByteView(row.sha256)).Bind(row.created);
+  return put.Bind(log_seq).Bind(ByteView(row.bytes)).Run();
+}
+
+Status PutToken(Connection& connection, const TokenRecord& row) {
+  Statement put = connection.Prepare(
+      "INSERT INTO token (name, uri, module, spki, evidence, added) VALUES (?, ?, ?, ?, ?, ?) "
+      "ON CONFLICT (name) DO UPDATE SET uri = excluded.uri, module = excluded.module, "
+      "spki = excluded.spki, evidence = excluded.evidence, added = excluded.added");
+  put.Bind(std::string_view(row.name)).Bind(std::string_view(row.uri));
+  put.Bind(std::string_view(row.module)).Bind(ByteView(row.spki));
+  return put.Bind(std::string_view(row.evidence)).Bind(row.added).Run();
+}
+
+Status PutTrust(Connection& connection, const TrustRecord& row) {
+  Statement put = connection.Prepare(
+      "INSERT INTO trust (thumbprint, spki, name, hosts, keys, added, removed) "
+      "VALUES (?, ?, ?, ?, ?, ?, NULL) ON CONFLICT (thumbprint) DO UPDATE SET "
+      "spki = excluded.spki, name = excluded.name, hosts = excluded.hosts, keys = excluded.keys, "
+      "added = excluded.added, removed = NULL");
+  const std::string hosts = JoinLines(row.hosts);
+  const std::string keys = JoinLines(row.keys);
+  put.Bind(std::string_view(row.thumbprint)).Bind(ByteView(row.spki));
+  put.Bind(std::string_view(row.name)).Bind(std::string_view(hosts));
+  return put.Bind(std::string_view(keys)).Bind(row.added).Run();
+}
+
+Status PutPathOutcome(Connection& connection, const PathOutcome& row) {
+  Statement put = connection.Prepare(
+      row.proven
+          ? "INSERT INTO path_state (key_name, key_version, path_id, proven, proven_revision, "
+            "failed, failure) VALUES (?, ?, ?, ?, ?, NULL, '') "
+            "ON CONFLICT (key_name, key_version, path_id) DO UPDATE SET "
+            "proven = excluded.proven, proven_revision = excluded.proven_revision"
+          : "INSERT INTO path_state (key_name, key_version, path_id, proven, proven_revision, "
+            "failed, failure) VALUES (?, ?, ?, NULL, 0, ?, ?) "
+            "ON CONFLICT (key_name, key_version, path_id) DO UPDATE SET "
+            "failed = excluded.failed, failure = excluded.failure");
+  put.Bind(std::string_view(row.key_name)).Bind(row.key_version).Bind(std::string_view(row.path_id));
+  put.Bind(row.time);
+  if (row.proven) return put.Bind(row.revision).Run();
+  return put.Bind(std::string_view(row.failure)).Run();
+}
+
+Status PutDestination(Connection& connection, const DestinationRecord& row) {
+  Statement put = connection.Prepare(
+      "INSERT INTO destination (path, key_name, key_version, previous_path, time) "
+      "VALUES (?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET key_name = excluded.key_name, "
+      "key_version = excluded.key_version, previous_path = excluded.previous_path, "
+      "time = excluded.time");
+  put.Bind(std::string_view(row.path)).Bind(std::string_view(row.key_name)).Bind(row.key_version);
+  return put.Bind(std::string_view(row.previous_path)).Bind(row.time).Run();
+}
+
+Status PutEntry(Connection& connection, const NewEntry& row, std::int64_t seq) {
+  Statement put = connection.Prepare(
+      "INSERT INTO log_entry (seq, leaf_hash, key_name, bytes) VALUES (?, ?, ?, ?)");
+  put.Bind(seq).Bind(ByteView(row.leaf_hash));
+  if (row.key_name.empty()) {
+    put.BindNull();
+  } else {
+    put.Bind(std::string_view(row.key_name));
+  }
+  RETURN_IF_ERROR(put.Bind(ByteView(row.bytes)).Run());
+  if (!row.imported_id) return Ok();
+  Statement imported =
+      connection.Prepare("INSERT INTO imported_event (event_id, seq) VALUES (?, ?)");
+  return imported.Bind(ByteView(*row.imported_id)).Bind(seq).Run();
+}
+
+}  // namespace
+
+Status SqliteStore::Impl::PutSetting(const Setting& setting) {
+  if (!setting.value) {
+    Statement remove = connection.Prepare("DELETE FROM meta WHERE name = ?");
+    return remove.Bind(std::string_view(setting.name)).Run();
+  }
+  Statement put = connection.Prepare(
+      "INSERT INTO meta (name, value) VALUES (?, ?) "
+      "ON CONFLICT (name) DO UPDATE SET value = excluded.value");
+  return put.Bind(std::string_view(setting.name)).Bind(std::string_view(*setting.value)).Run();
+}
+
+Status SqliteStore::Impl::WriteRows(const Change& change, const LogHead& head) {
+  for (const EnvelopeRecord& row : change.envelopes) {
+    const auto log_seq = static_cast<std::int64_t>(head.size + row.event_index);
+    RETURN_IF_ERROR(PutEnvelope(connection, row, log_seq));
+  }
+  for (const TokenRecord& row : change.tokens) RETURN_IF_ERROR(PutToken(connection, row));
+  for (const std::string& name : change.removed_tokens) {
+    Statement remove = connection.Prepare("DELETE FROM token WHERE name = ?");
+    RETURN_IF_ERROR(remove.Bind(std::string_view(name)).Run());
+  }
+  for (const TrustRecord& row : change.trust) RETURN_IF_ERROR(PutTrust(connection, row));
+  for (const std::string& thumbprint : change.removed_trust) {
+    Statement remove = connection.Prepare(
+        "UPDATE trust SET removed = ? WHERE thumbprint = ? AND removed IS NULL");
+    RETURN_IF_ERROR(remove.Bind(change.removal_time).Bind(std::string_view(thumbprint)).Run());
+  }
+  for (const PathOutcome& row : change.path_outcomes) {
+    RETURN_IF_ERROR(PutPathOutcome(connection, row));
+  }
+  for (const DestinationRecord& row : change.destinations) {
+    RETURN_IF_ERROR(PutDestination(connection, row));
+  }
+  for (const std::string& path_removed : change.removed_destinations) {
+    Statement remove = connection.Prepare("DELETE FROM destination WHERE path = ?");
+    RETURN_IF_ERROR(remove.Bind(std::string_view(path_removed)).Run());
+  }
+  for (const Setting& setting : change.settings) RETURN_IF_ERROR(PutSetting(setting));
+  return Ok();
+}
+
+Status SqliteStore::Impl::Write(const Change& change, const LogHead& head,
+                                const LogAppend& append) {
+  auto seq = static_cast<std::int64_t>(head.size);
+  for (const NewEntry& row : append.entries) RETURN_IF_ERROR(PutEntry(connection, row, seq++));
+  for (const TileRow& row : append.tiles) {
+    Statement put = connection.Prepare(
+        "INSERT INTO tile (id, bytes) VALUES (?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET bytes = excluded.bytes");
+    RETURN_IF_ERROR(put.Bind(TileId(row.level, row.index)).Bind(ByteView(row.bytes)).Run());
+  }
+  Statement put =
+      connection.Prepare("INSERT INTO checkpoint (size, p256_signed, note) VALUES (?, ?, ?)");
+  put.Bind(seq).Bind(append.p256_signed ? 1 : 0).Bind(std::string_view(append.checkpoint));
+  RETURN_IF_ERROR(put.Run());
+  RETURN_IF_ERROR(WriteRows(change, head));
+  for (const Setting& setting : append.settings) RETURN_IF_ERROR(PutSetting(setting));
+  if (append.clears_migration) RETURN_IF_ERROR(PutSetting({"migrated_from", std::nullopt}));
+  return Ok();
+}
+
+Result<LogHead> SqliteStore::Commit(const Change& change, const BuildAppend& build) {
+  Impl& impl = *impl_;
+  Transaction transaction(impl.connection);
+  RETURN_IF_ERROR(transaction.BeginImmediate());
+  ASSIGN_OR_RETURN(const LogHead head, impl.ReadHead());
+  ASSIGN_OR_RETURN(const LogAppend append,
+                   build(head, [&](unsigned level, std::uint64_t index) {
+                     return impl.ReadTileRow(level, index);
+                   }));
+  if (append.entries.empty()) return head;
+  for (const EnvelopeRecord& row : change.envelopes) {
+    if (row.event_index >= append.entries.size()) {
+      return Error(ErrorCode::kInternal, Action::kReportBug,
+                   "an envelope names an event that its commit does not have", "report this");
+    }
+  }
+  RETURN_IF_ERROR(impl.Write(change, head, append));
+  RETURN_IF_ERROR(transaction.Commit());
+  LogHead next;
+  next.size = head.size + append.entries.size();
+  next.checkpoint = append.checkpoint;
+  next.p256_signed = append.p256_signed;
+  if (!append.clears_migration) next.migrated_from = head.migrated_from;
+  return next;
+}
+
+}  // namespace keyescrow::agent::store

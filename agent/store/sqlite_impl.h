@@ -1,0 +1,39 @@
+// What the parts of SqliteStore share.
+#pragma once
+
+#include <algorithm>
+
+#include "agent/store/sqlite_connection.h"
+#include "agent/store/sqlite_store.h"
+
+namespace keyescrow::agent::store {
+
+struct SqliteStore::Impl {
+  Impl(sqlite3* handle, std::string store_path, SqliteOptions store_options)
+      : connection(handle), path(std::move(store_path)), options(store_options) {}
+  ~Impl();
+
+  Result<LogHead> ReadHead();
+  Result<Bytes> ReadTileRow(unsigned level, std::uint64_t index);
+  Status Write(const Change& change, const LogHead& head, const LogAppend& append);
+  Status WriteRows(const Change& change, const LogHead& head);
+  Status PutSetting(const Setting& setting);
+
+  Connection connection;
+  std::string path;
+  SqliteOptions options;
+  int wal_pages = 0;  // after our last commit
+};
+
+inline std::int64_t TileId(unsigned level, std::uint64_t index) {
+  return static_cast<std::int64_t>(std::uint64_t{level} << 56 | index);
+}
+
+// CopyHash returns zeroes where the blob is not 32 bytes: such a hash matches nothing.
+inline Bytes32 CopyHash(ByteView blob) {
+  Bytes32 hash{};
+  if (blob.size() == hash.size()) std::copy(blob.begin(), blob.end(), hash.begin());
+  return hash;
+}
+
+}  // namespace keyescrow::agent::store

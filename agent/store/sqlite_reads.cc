@@ -1,0 +1,287 @@
+#include <fmt/core.h>
+
+#include <cstdlib>
+
+#include "agent/store/sqlite_impl.h"
+
+namespace keyescrow::agent::store {
+namespace {
+
+// Columns of an envelope, in the order that ReadEnvelope takes them.
+#define KEYESCROW_ENVELOPE_COLUMNS \
+  "key_name, key_version, revision, envelope_id, sha256, created, log_seq"
+
+EnvelopeRecord ReadEnvelope(const Statement& row, bool with_bytes) {
+  EnvelopeRecord envelope;
+  envelope.key_name = std::string(row.Text(0));
+  envelope.key_version = static_cast<std::uint32_t>(row.Integer(1));
+  envelope.revision = static_cast<std::uint32_t>(row.Integer(2));
+  envelope.envelope_id = std::string(row.Text(3));
+  envelope.sha256 = CopyHash(row.Blob(4));
+  envelope.created = row.Integer(5);
+  envelope.log_seq = static_cast<std::uint64_t>(row.Integer(6));
+  if (with_bytes) envelope.bytes = ToBytes(row.Blob(7));
+  return envelope;
+}
+
+std::vector<std::string> SplitLines(std::string_view text) {
+  std::vector<std::string> lines;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    lines.emplace_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return lines;
+}
+
+TokenRecord ReadToken(const Statement& row) {
+  return {std::string(row.Text(0)), std::string(row.Text(1)), std::string(row.Text(2)),
+          ToBytes(row.Blob(3)),     std::string(row.Text(4)), row.Integer(5)};
+}
+
+TrustRecord ReadTrust(const Statement& row) {
+  TrustRecord trust;
+  trust.thumbprint = std::string(row.Text(0));
+  trust.spki = ToBytes(row.Blob(1));
+  trust.name = std::string(row.Text(2));
+  trust.hosts = SplitLines(row.Text(3));
+  trust.keys = SplitLines(row.Text(4));
+  trust.added = row.Integer(5);
+  if (!row.IsNull(6)) trust.removed = row.Integer(6);
+  return trust;
+}
+
+}  // namespace
+
+Result<LogHead> SqliteStore::Impl::ReadHead() {
+  LogHead head;
+  {
+    Statement row = connection.Prepare(
+        "SELECT size, note, p256_signed FROM checkpoint ORDER BY size DESC LIMIT 1");
+    ASSIGN_OR_RETURN(const bool found, row.Step());
+    if (found) {
+      head.size = static_cast<std::uint64_t>(row.Integer(0));
+      head.checkpoint = std::string(row.Text(1));
+      head.p256_signed = row.Integer(2) != 0;
+    }
+  }
+  Statement row = connection.Prepare("SELECT value FROM meta WHERE name = 'migrated_from'");
+  ASSIGN_OR_RETURN(const bool found, row.Step());
+  if (found) head.migrated_from = std::atoi(std::string(row.Text(0)).c_str());
+  return head;
+}
+
+Result<Bytes> SqliteStore::Impl::ReadTileRow(unsigned level, std::uint64_t index) {
+  Statement row = connection.Prepare("SELECT bytes FROM tile WHERE id = ?");
+  row.Bind(TileId(level, index));
+  ASSIGN_OR_RETURN(const bool found, row.Step());
+  return found ? ToBytes(row.Blob(0)) : Bytes();
+}
+
+Result<LogHead> SqliteStore::Head() { return impl_->ReadHead(); }
+
+Result<Bytes> SqliteStore::Tile(unsigned level, std::uint64_t index) {
+  return impl_->ReadTileRow(level, index);
+}
+
+Result<LogEntry> SqliteStore::Entry(std::uint64_t seq) {
+  Statement row = impl_->connection.Prepare("SELECT bytes, leaf_hash FROM log_entry WHERE seq = ?");
+  row.Bind(static_cast<std::int64_t>(seq));
+  ASSIGN_OR_RETURN(const bool found, row.Step());
+  if (!found) {
+    return Error(ErrorCode::kNotFound, Action::kFixInput,
+                 fmt::format("the log has no entry {}", seq), "list the entries with audit log");
+  }
+  return LogEntry{seq, ToBytes(row.Blob(0)), CopyHash(row.Blob(1))};
+}
+
+Status SqliteStore::Entries(std::uint64_t first, std::string_view key_name,
+                            const std::function<bool(const LogEntry&)>& visit) {
+  Statement row = impl_->connection.Prepare(
+      key_name.empty()
+          ? "SELECT seq, bytes, leaf_hash FROM log_entry WHERE seq >= ? ORDER BY seq"
+          : "SELECT seq, bytes, leaf_hash FROM log_entry WHERE seq >= ? AND key_name = ? "
+            "ORDER BY seq");
+  row.Bind(static_cast<std::int64_t>(first));
+  if (!key_name.empty()) row.Bind(key_name);
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, row.Step());
+    if (!found) return Ok();
+    const LogEntry entry{static_cast<std::uint64_t>(row.Integer(0)), ToBytes(row.Blob(1)),
+                         CopyHash(row.Blob(2))};
+    if (!visit(entry)) return Ok();
+  }
+}
+
+Status SqliteStore::Checkpoints(
+    std::uint64_t first_size, const std::function<bool(std::uint64_t, std::string_view)>& visit) {
+  Statement row = impl_->connection.Prepare(
+      "SELECT size, note FROM checkpoint WHERE size >= ? ORDER BY size");
+  row.Bind(static_cast<std::int64_t>(first_size));
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, row.Step());
+    if (!found || !visit(static_cast<std::uint64_t>(row.Integer(0)), row.Text(1))) return Ok();
+  }
+}
+
+Status SqliteStore::ReadTogether(const std::function<Status()>& body) {
+  Transaction transaction(impl_->connection);
+  RETURN_IF_ERROR(transaction.BeginRead());
+  return body();
+}
+
+Result<std::optional<std::uint64_t>> SqliteStore::ImportedSeq(const Bytes16& event_id) {
+  Statement row = impl_->connection.Prepare("SELECT seq FROM imported_event WHERE event_id = ?");
+  row.Bind(ByteView(event_id));
+  ASSIGN_OR_RETURN(const bool found, row.Step());
+  if (!found) return std::optional<std::uint64_t>();
+  return std::optional(static_cast<std::uint64_t>(row.Integer(0)));
+}
+
+Result<EnvelopeRecord> SqliteStore::FindEnvelope(std::string_view key_name,
+                                                 std::optional<std::uint32_t> version) {
+  Statement row = impl_->connection.Prepare(
+      version ? "SELECT " KEYESCROW_ENVELOPE_COLUMNS
+                ", bytes FROM envelope WHERE key_name = ? AND key_version = ? "
+                "ORDER BY revision DESC LIMIT 1"
+              : "SELECT " KEYESCROW_ENVELOPE_COLUMNS
+                ", bytes FROM envelope WHERE key_name = ? "
+                "ORDER BY key_version DESC, revision DESC LIMIT 1");
+  row.Bind(key_name);
+  if (version) row.Bind(*version);
+  ASSIGN_OR_RETURN(const bool found, row.Step());
+  if (found) return ReadEnvelope(row, true);
+  if (version) {
+    ASSIGN_OR_RETURN(const EnvelopeRecord newest, FindEnvelope(key_name, std::nullopt));
+    return Error(ErrorCode::kVersionNotFound, Action::kFixInput,
+                 fmt::format("{} has no version {}", key_name, *version),
+                 fmt::format("the newest is {}; list them with keyescrow show {}",
+                             newest.key_version, key_name));
+  }
+  return Error(ErrorCode::kKeyNotFound, Action::kFixInput,
+               fmt::format("no key named {} is escrowed here", key_name),
+               "list the keys with keyescrow list");
+}
+
+Status SqliteStore::Envelopes(const EnvelopeQuery& query,
+                              const std::function<bool(const EnvelopeRecord&)>& visit) {
+  // Eight fixed texts, so that each is prepared once.
+#define KEYESCROW_ENVELOPE_QUERY(bytes, filter, current)                                       \
+  "SELECT " KEYESCROW_ENVELOPE_COLUMNS bytes " FROM envelope AS e WHERE " filter " AND " current \
+  " ORDER BY key_name, key_version, revision"
+#define KEYESCROW_CURRENT                                                          \
+  "revision = (SELECT max(revision) FROM envelope WHERE key_name = e.key_name AND " \
+  "key_version = e.key_version)"
+  static constexpr const char* kQueries[] = {
+      KEYESCROW_ENVELOPE_QUERY("", "?1 = ''", KEYESCROW_CURRENT),
+      KEYESCROW_ENVELOPE_QUERY(", bytes", "?1 = ''", KEYESCROW_CURRENT),
+      KEYESCROW_ENVELOPE_QUERY("", "?1 = ''", "1"),
+      KEYESCROW_ENVELOPE_QUERY(", bytes", "?1 = ''", "1"),
+      KEYESCROW_ENVELOPE_QUERY("", "key_name = ?1", KEYESCROW_CURRENT),
+      KEYESCROW_ENVELOPE_QUERY(", bytes", "key_name = ?1", KEYESCROW_CURRENT),
+      KEYESCROW_ENVELOPE_QUERY("", "key_name = ?1", "1"),
+      KEYESCROW_ENVELOPE_QUERY(", bytes", "key_name = ?1", "1"),
+  };
+#undef KEYESCROW_CURRENT
+#undef KEYESCROW_ENVELOPE_QUERY
+  const std::size_t choice = (query.key_name.empty() ? 0U : 4U) + (query.all_revisions ? 2U : 0U) +
+                             (query.with_bytes ? 1U : 0U);
+  Statement row = impl_->connection.Prepare(kQueries[choice]);
+  row.Bind(std::string_view(query.key_name));
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, row.Step());
+    if (!found || !visit(ReadEnvelope(row, query.with_bytes))) return Ok();
+  }
+}
+
+Result<std::vector<TokenRecord>> SqliteStore::Tokens() {
+  Statement row = impl_->connection.Prepare(
+      "SELECT name, uri, module, spki, evidence, added FROM token ORDER BY name");
+  std::vector<TokenRecord> tokens;
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, row.Step());
+    if (!found) return tokens;
+    tokens.push_back(ReadToken(row));
+  }
+}
+
+Result<TokenRecord> SqliteStore::FindToken(std::string_view name) {
+  Statement row = impl_->connection.Prepare(
+      "SELECT name, uri, module, spki, evidence, added FROM token WHERE name = ?");
+  row.Bind(name);
+  ASSIGN_OR_RETURN(const bool found, row.Step());
+  if (found) return ReadToken(row);
+  return Error(ErrorCode::kTokenNotRegistered, Action::kFixInput,
+               fmt::format("no token is registered as {}", name),
+               "list the tokens with keyescrow token list, or register it with token add");
+}
+
+Result<std::vector<TrustRecord>> SqliteStore::Trust() {
+  Statement row = impl_->connection.Prepare(
+      "SELECT thumbprint, spki, name, hosts, keys, added, removed FROM trust "
+      "ORDER BY name, thumbprint");
+  std::vector<TrustRecord> trust;
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, row.Step());
+    if (!found) return trust;
+    trust.push_back(ReadTrust(row));
+  }
+}
+
+Result<TrustRecord> SqliteStore::FindTrust(std::string_view thumbprint) {
+  Statement row = impl_->connection.Prepare(
+      "SELECT thumbprint, spki, name, hosts, keys, added, removed FROM trust "
+      "WHERE thumbprint = ? AND removed IS NULL");
+  row.Bind(thumbprint);
+  ASSIGN_OR_RETURN(const bool found, row.Step());
+  if (found) return ReadTrust(row);
+  return Error(ErrorCode::kNotFound, Action::kFixInput,
+               fmt::format("no agent with the thumbprint {} is trusted", thumbprint),
+               "compare the thumbprint with the one that init printed, then use trust add");
+}
+
+Result<std::vector<PathState>> SqliteStore::PathStates(std::string_view key_name) {
+  Statement row = impl_->connection.Prepare(
+      key_name.empty()
+          ? "SELECT key_name, key_version, path_id, proven, proven_revision, failed, failure "
+            "FROM path_state ORDER BY key_name, key_version, path_id"
+          : "SELECT key_name, key_version, path_id, proven, proven_revision, failed, failure "
+            "FROM path_state WHERE key_name = ? ORDER BY key_version, path_id");
+  if (!key_name.empty()) row.Bind(key_name);
+  std::vector<PathState> states;
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, row.Step());
+    if (!found) return states;
+    PathState& state = states.emplace_back();
+    state.key_name = std::string(row.Text(0));
+    state.key_version = static_cast<std::uint32_t>(row.Integer(1));
+    state.path_id = std::string(row.Text(2));
+    if (!row.IsNull(3)) state.proven = row.Integer(3);
+    state.proven_revision = static_cast<std::uint32_t>(row.Integer(4));
+    if (!row.IsNull(5)) state.failed = row.Integer(5);
+    state.failure = std::string(row.Text(6));
+  }
+}
+
+Result<std::vector<DestinationRecord>> SqliteStore::Destinations() {
+  Statement row = impl_->connection.Prepare(
+      "SELECT path, key_name, key_version, previous_path, time FROM destination ORDER BY path");
+  std::vector<DestinationRecord> destinations;
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, row.Step());
+    if (!found) return destinations;
+    destinations.push_back({std::string(row.Text(0)), std::string(row.Text(1)),
+                            static_cast<std::uint32_t>(row.Integer(2)), std::string(row.Text(3)),
+                            row.Integer(4)});
+  }
+}
+
+Result<std::optional<std::string>> SqliteStore::GetSetting(std::string_view name) {
+  Statement row = impl_->connection.Prepare("SELECT value FROM meta WHERE name = ?");
+  row.Bind(name);
+  ASSIGN_OR_RETURN(const bool found, row.Step());
+  if (!found) return std::optional<std::string>();
+  return std::optional(std::string(row.Text(0)));
+}
+
+}  // namespace keyescrow::agent::store
