@@ -1,0 +1,89 @@
+#include "agent/cli/run.h"
+
+#include <new>
+#include <stdexcept>
+
+#include "agent/cli/command_line.h"
+#include "agent/cli/commands.h"
+#include "agent/cli/session.h"
+
+namespace keyescrow::agent {
+namespace {
+
+// Dispatcher calls the command that the options are of.
+struct Dispatcher {
+  const GlobalOptions& global;
+  Session& session;
+
+  int operator()(const TextToPrint&) { return kExitDone; }  // printed before
+#define KEYESCROW_COMMAND(command) \
+  int operator()(const command##Options& options) { return Run##command(global, options, session); }
+  KEYESCROW_COMMAND(Init)
+  KEYESCROW_COMMAND(Doctor)
+  KEYESCROW_COMMAND(TokenAdd)
+  KEYESCROW_COMMAND(TokenList)
+  KEYESCROW_COMMAND(TokenShow)
+  KEYESCROW_COMMAND(TokenKeygen)
+  KEYESCROW_COMMAND(TokenRemove)
+  KEYESCROW_COMMAND(KeyAdd)
+  KEYESCROW_COMMAND(KeyList)
+  KEYESCROW_COMMAND(KeyRemove)
+  KEYESCROW_COMMAND(Backup)
+  KEYESCROW_COMMAND(Restore)
+  KEYESCROW_COMMAND(Verify)
+  KEYESCROW_COMMAND(Export)
+  KEYESCROW_COMMAND(Import)
+  KEYESCROW_COMMAND(ImportEvent)
+  KEYESCROW_COMMAND(List)
+  KEYESCROW_COMMAND(Show)
+  KEYESCROW_COMMAND(Status)
+  KEYESCROW_COMMAND(AgentKeyShow)
+  KEYESCROW_COMMAND(AgentKeyExport)
+  KEYESCROW_COMMAND(TrustAdd)
+  KEYESCROW_COMMAND(TrustList)
+  KEYESCROW_COMMAND(TrustRemove)
+  KEYESCROW_COMMAND(AuditLog)
+  KEYESCROW_COMMAND(AuditCheckpoint)
+  KEYESCROW_COMMAND(AuditProve)
+#undef KEYESCROW_COMMAND
+};
+
+Result<int> Dispatch(const GlobalOptions& global, const CommandOptions& options, Terminal& terminal,
+                     Devices& devices) {
+  // What the parser answered needs no configuration, and must not read one.
+  if (const auto* text = std::get_if<TextToPrint>(&options)) {
+    RETURN_IF_ERROR(terminal.WriteResult(text->text));
+    return kExitDone;
+  }
+  Session session(global, terminal, devices);
+  return std::visit(Dispatcher{global, session}, options);
+}
+
+}  // namespace
+
+int RunCli(int argc, char** argv, Devices& devices) {
+  HardenProcess();
+  const Status ready = PrepareProcess();
+  GlobalOptions global;
+  auto parsed = ParseCommandLine(argc, argv, global);
+  Terminal terminal(global);
+  const auto fail = [&terminal](const Error& error) {
+    terminal.PrintError(error);
+    return ExitStatus(error);
+  };
+  if (!ready) return fail(ready.error());
+  if (!parsed) return fail(parsed.error());
+  try {
+    const Result<int> status = Dispatch(global, parsed->options, terminal, devices);
+    return status ? *status : fail(status.error());
+  } catch (const std::bad_alloc&) {
+    return fail(Error(ErrorCode::kOutOfMemory, Action::kCheckSystemState, "not enough memory",
+                      "free some memory, or raise the limit of this process"));
+  } catch (const std::exception& exception) {
+    return fail(Error(ErrorCode::kInternal, Action::kReportBug,
+                      std::string("an unexpected exception: ") + exception.what(),
+                      "report this with the command that you ran"));
+  }
+}
+
+}  // namespace keyescrow::agent

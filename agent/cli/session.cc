@@ -1,0 +1,128 @@
+#include "agent/cli/session.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "agent/usecases/envelope_source.h"
+
+namespace keyescrow::agent {
+
+Session::Session(const GlobalOptions& global, Terminal& terminal, Devices& devices)
+    : global_(global), terminal_(terminal), prompt_(global.no_input), progress_(terminal) {
+  const auto get_environment = [](const char* name) -> const char* { return std::getenv(name); };
+  auto paths = ResolvePaths({global.config, global.state}, get_environment, geteuid());
+  if (paths) {
+    paths_ = std::move(*paths);
+    auto config = LoadConfig(paths_.config_file);
+    if (config) {
+      config_ = std::move(*config);
+    } else {
+      config_error_ = std::move(config).error();
+    }
+  } else {
+    config_error_ = std::move(paths).error();
+  }
+  environment_.state_dir =
+      paths_.state_is_default && !config_.state.empty() ? config_.state : paths_.state_folder;
+  environment_.tcti = global.tpm.empty() ? config_.tpm : global.tpm;
+  environment_.config = &config_;
+  environment_.devices = &devices;
+  environment_.clock = &SystemClock();
+  environment_.random = &SystemRandom();
+}
+
+Status Session::RequireConfig() const {
+  if (config_error_) return *config_error_;
+  return Ok();
+}
+
+Result<Agent*> Session::OpenAgent() {
+  RETURN_IF_ERROR(RequireConfig());
+  if (!agent_) {
+    ASSIGN_OR_RETURN(agent_, Agent::Open(environment_));
+  }
+  return agent_.get();
+}
+
+Result<Agent*> Session::OpenAgentFor(bool all_files) {
+  if (!all_files) return OpenAgent();
+  if (config_error_) terminal_.Warn("going on without it: " + config_error_->message());
+  if (!agent_) {
+    // A state folder that is not known is one that is not there.
+    Result<std::unique_ptr<Agent>> opened(nullptr);
+    if (!environment_.state_dir.empty()) opened = Agent::Open(environment_);
+    if (!opened && opened.error().code() != ErrorCode::kNotInitialized) {
+      terminal_.Warn("going on without the state, which cannot be used: " +
+                     opened.error().message());
+    }
+    if (opened) agent_ = std::move(*opened);
+  }
+  if (!agent_) devices().UseTpm(environment_.tcti, {});
+  return agent_.get();
+}
+
+Result<CliSecrets*> Session::OpenSecrets(const SecretOptions& options,
+                                         std::string_view stdin_user) {
+  ASSIGN_OR_RETURN(SecretSources sources, SecretSources::Create(options, prompt_, stdin_user));
+  return &secrets_.emplace(std::move(sources), global_.yes, prompt_, terminal_, progress_);
+}
+
+Status Session::Confirm(std::string_view what, std::string_view expected) {
+  if (global_.yes) return Ok();
+  progress_.Pause();
+  if (!prompt_.available()) {
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 std::string(what) + " must be confirmed, and nobody can be asked",
+                 "add --yes, or run on a terminal without --no-input");
+  }
+  ASSIGN_OR_RETURN(
+      const std::string answer,
+      prompt_.AskLine("type \"" + EscapeForTerminal(expected) + "\" " + EscapeForTerminal(what),
+                      "add --yes"));
+  if (answer == expected) return Ok();
+  return Error(ErrorCode::kUsage, Action::kFixInput, "it was not confirmed: nothing was done",
+               "type it exactly as it is shown, or add --yes");
+}
+
+Status Session::CheckStdoutSink(std::string_view option, bool is_key) const {
+  if (terminal_.json()) {
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 std::string(option) + " - and --json both want standard output",
+                 "name a file, or leave --json out");
+  }
+  return is_key ? terminal_.CheckBinaryOutput() : Ok();
+}
+
+Result<int> Session::Finish(const Json& document, std::string_view text, int status,
+                            bool stdout_taken) {
+  progress_.Pause();
+  if (stdout_taken) {
+    while (!text.empty()) {
+      const std::size_t end = text.find('\n');
+      terminal_.Note(text.substr(0, end));
+      text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+    }
+    return status;
+  }
+  RETURN_IF_ERROR(terminal_.json() ? terminal_.WriteResult(DumpDocument(document))
+                                   : terminal_.WriteResult(text));
+  return status;
+}
+
+int Session::Exit(const Result<int>& outcome) {
+  progress_.Pause();
+  if (outcome) return *outcome;
+  terminal_.PrintError(outcome.error());
+  return ExitStatus(outcome.error());
+}
+
+bool MeansFile(const std::string& name_or_file) {
+  if (LooksLikeFile(name_or_file)) return true;
+  struct stat status {};
+  return stat(name_or_file.c_str(), &status) == 0 && !S_ISDIR(status.st_mode);
+}
+
+}  // namespace keyescrow::agent
