@@ -24,12 +24,16 @@ namespace keyescrow::agent {
 
 enum class AgentKeyPlace : std::uint8_t { kFile, kTpm };
 
+// UnsetPoint is the curve's base point: nobody's key, since its private half is 1. It stands where
+// no key was loaded yet, and LoadAgentIdentity refuses it.
+const P256Point& UnsetPoint();
+
 // AgentIdentity: all that is public of this agent (agent.json).
 struct AgentIdentity {
   std::string host;
   std::string origin;      // of the log; fixed at init, whatever keys come later
   std::string created;     // T
-  P256Point p256;          // the agent key
+  P256Point p256 = UnsetPoint();  // the agent key
   AgentKeyPlace place = AgentKeyPlace::kFile;
   Bytes tpm_public;        // TPM2B_PUBLIC and TPM2B_PRIVATE of the agent key; empty in kFile
   Bytes tpm_private;

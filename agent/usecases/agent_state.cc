@@ -1,0 +1,294 @@
+#include "agent/usecases/agent_state.h"
+
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "agent/store/sqlite_store.h"
+#include "envelope/base/base64url.h"
+
+namespace keyescrow::agent {
+namespace {
+
+constexpr const char* kIdentityFile = "agent.json";
+constexpr const char* kSeedFile = "ed25519.seed";
+constexpr const char* kScalarFile = "agent-p256.key";
+constexpr const char* kTpmAuthFile = "agent-tpm.auth";
+constexpr std::size_t kSecretBytes = 32;
+constexpr std::size_t kMaxIdentityBytes = 16 * 1024;
+constexpr int kIdentitySchema = 1;
+
+class File {
+ public:
+  explicit File(int descriptor) : descriptor_(descriptor) {}
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  ~File() {
+    if (descriptor_ >= 0) close(descriptor_);
+  }
+  int get() const { return descriptor_; }
+  bool ok() const { return descriptor_ >= 0; }
+
+ private:
+  int descriptor_;
+};
+
+Error WriteError(const std::string& path, int error_number) {
+  ErrorCode code = ErrorCode::kStoreUnavailable;
+  std::string hint = "look for disk errors in the kernel's log";
+  switch (error_number) {
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+      code = ErrorCode::kStoreFull;
+      hint = "free space on the disk under the state folder";
+      break;
+    case EROFS:
+    case EACCES:
+    case EPERM:
+      code = ErrorCode::kStoreReadOnly;
+      hint = "make the state folder writable, or run as its owner";
+      break;
+    default: break;
+  }
+  return ErrnoError(code, Action::kCheckSystemState, fmt::format("{} cannot be written", path),
+                    std::move(hint), error_number);
+}
+
+// WritePrivateFile puts `bytes` at folder/name: temporary, fsync, rename, fsync of the folder.
+Status WritePrivateFile(const std::string& folder, const char* name, ByteView bytes) {
+  const std::string path = fmt::format("{}/{}", folder, name);
+  const std::string temporary = path + ".new";
+  if (unlink(temporary.c_str()) != 0 && errno != ENOENT) return WriteError(temporary, errno);
+  const File file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                       0600));
+  if (!file.ok() || fchmod(file.get(), 0600) != 0) return WriteError(temporary, errno);
+  while (!bytes.empty()) {
+    const ssize_t count = write(file.get(), bytes.data(), bytes.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return WriteError(temporary, errno);
+    bytes = bytes.subspan(static_cast<std::size_t>(count));
+  }
+  const File parent(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (fsync(file.get()) != 0 || rename(temporary.c_str(), path.c_str()) != 0 || !parent.ok() ||
+      fsync(parent.get()) != 0) {
+    return WriteError(path, errno);
+  }
+  return Ok();
+}
+
+// MakeFolder makes the state folder with mode 0700 whatever the umask, and its name durable.
+Status MakeFolder(const std::string& state_dir) {
+  if (mkdir(state_dir.c_str(), 0700) != 0) {
+    if (errno == EEXIST) return Ok();
+    if (errno == ENOENT) {
+      return ErrnoError(ErrorCode::kStoreUnavailable, Action::kFixInput,
+                        fmt::format("{} cannot be made", state_dir),
+                        "make the folder above it first", errno);
+    }
+    return WriteError(state_dir, errno);
+  }
+  if (chmod(state_dir.c_str(), 0700) != 0) return WriteError(state_dir, errno);
+  const File above(open((state_dir + "/..").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!above.ok() || fsync(above.get()) != 0) return WriteError(state_dir, errno);
+  return Ok();
+}
+
+std::string IdentityText(const AgentIdentity& identity) {
+  nlohmann::ordered_json json;
+  json["schema"] = kIdentitySchema;
+  json["host"] = identity.host;
+  json["origin"] = identity.origin;
+  json["created"] = identity.created;
+  json["p256"] = {{"crv", "P-256"},
+                  {"kty", "EC"},
+                  {"x", EncodeBase64Url(identity.p256.x())},
+                  {"y", EncodeBase64Url(identity.p256.y())}};
+  json["place"] = identity.place == AgentKeyPlace::kTpm ? "tpm" : "file";
+  json["tpm_public"] = EncodeBase64Url(identity.tpm_public);
+  json["tpm_private"] = EncodeBase64Url(identity.tpm_private);
+  json["srk_public"] = EncodeBase64Url(identity.srk_public);
+  json["ed25519"] = EncodeBase64Url(identity.ed25519);
+  return json.dump(2, ' ', true, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+Error IdentityDamaged(const std::string& path, std::string_view what) {
+  return Error(ErrorCode::kStoreDamaged, Action::kCallOperator,
+               fmt::format("{} does not parse: {}", path, what), "put it back from a copy");
+}
+
+Result<Bytes> ReadAll(const std::string& path, std::size_t max_bytes) {
+  const File file(open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  Bytes bytes(max_bytes);
+  std::size_t size = 0;
+  ssize_t count = file.ok() ? 1 : -1;
+  while (count > 0 && size < max_bytes) {
+    count = read(file.get(), bytes.data() + size, max_bytes - size);
+    if (count > 0) size += static_cast<std::size_t>(count);
+  }
+  if (count < 0) {
+    return ErrnoError(ErrorCode::kStoreUnavailable, Action::kCheckSystemState,
+                      fmt::format("{} cannot be read", path), "run as the owner of the state folder",
+                      errno);
+  }
+  bytes.resize(size);
+  return bytes;
+}
+
+// Member returns a text member, "" where it is missing or of another kind.
+std::string Member(const nlohmann::json& object, const char* name) {
+  const auto found = object.find(name);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+std::optional<AgentIdentity> ReadIdentity(const nlohmann::json& json) {
+  const auto p256 = json.find("p256");
+  if (p256 == json.end() || !p256->is_object()) return std::nullopt;
+  const auto x = DecodeBase64Url(Member(*p256, "x"));
+  const auto y = DecodeBase64Url(Member(*p256, "y"));
+  const auto point = x && y ? P256Point::FromXy(*x, *y) : std::nullopt;
+  const auto tpm_public = DecodeBase64Url(Member(json, "tpm_public"));
+  const auto tpm_private = DecodeBase64Url(Member(json, "tpm_private"));
+  const auto srk_public = DecodeBase64Url(Member(json, "srk_public"));
+  const auto ed25519 = DecodeBase64Url(Member(json, "ed25519"));
+  const std::string place = Member(json, "place");
+  if (!point || *point == UnsetPoint() || !tpm_public || !tpm_private || !srk_public || !ed25519 || ed25519->size() != 32 ||
+      (place != "tpm" && place != "file")) {
+    return std::nullopt;
+  }
+  AgentIdentity identity{Member(json, "host"),
+                         Member(json, "origin"),
+                         Member(json, "created"),
+                         *point,
+                         place == "tpm" ? AgentKeyPlace::kTpm : AgentKeyPlace::kFile,
+                         *tpm_public,
+                         *tpm_private,
+                         *srk_public,
+                         {}};
+  std::copy(ed25519->begin(), ed25519->end(), identity.ed25519.begin());
+  if (identity.host.empty() || identity.origin.empty()) return std::nullopt;
+  return identity;
+}
+
+Result<SecretBytes> LoadSecret(const std::string& state_dir, const char* name) {
+  const std::string path = fmt::format("{}/{}", state_dir, name);
+  const auto unavailable = [&](std::string_view cause) {
+    return Error(ErrorCode::kAgentKeyUnavailable, Action::kCallOperator,
+                 fmt::format("{} {}", path, cause),
+                 "put it back from a copy, or make a new agent key with agent-key rotate");
+  };
+  const auto status = store::CheckPrivateFile(path);
+  if (!status && status.error().code() == ErrorCode::kNotFound) return unavailable("is not there");
+  RETURN_IF_ERROR(status);
+  const File file(open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  if (!file.ok()) return unavailable("cannot be read");
+  // One byte more than there should be: a longer file is refused.
+  ASSIGN_OR_RETURN(SecretBytes secret, SecretBytes::Allocate(kSecretBytes + 1));
+  const auto buffer = secret.ExposeMutable();
+  std::size_t size = 0;
+  for (ssize_t count = 1; count > 0 && size < buffer.size();) {
+    count = read(file.get(), buffer.data() + size, buffer.size() - size);
+    if (count > 0) size += static_cast<std::size_t>(count);
+  }
+  if (size != kSecretBytes) return unavailable("is not 32 bytes long");
+  secret.Truncate(kSecretBytes);
+  return secret;
+}
+
+}  // namespace
+
+const P256Point& UnsetPoint() {
+  // SP 800-186, 3.2.1.3: the base point of P-256.
+  static const P256Point point = *P256Point::FromXy(
+      *DecodeBase64Url("axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY"),
+      *DecodeBase64Url("T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"));
+  return point;
+}
+
+Status CreateAgentState(const std::string& state_dir, const AgentIdentity& identity,
+                        const AgentSecrets& secrets) {
+  RETURN_IF_ERROR(MakeFolder(state_dir));
+  RETURN_IF_ERROR(store::CheckStateFolder(state_dir));
+  const File folder(open(state_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder.ok()) return WriteError(state_dir, errno);
+  if (flock(folder.get(), LOCK_EX | LOCK_NB) != 0) {
+    return ErrnoError(ErrorCode::kStoreBusy, Action::kRetry,
+                      fmt::format("another init works in {}", state_dir), "wait for it to end",
+                      errno);
+  }
+  struct stat info {};
+  if (lstat(fmt::format("{}/{}", state_dir, kIdentityFile).c_str(), &info) == 0) {
+    return Error(ErrorCode::kAlreadyInitialized, Action::kFixInput,
+                 fmt::format("there is a state in {} already", state_dir),
+                 "use it, or name another folder with --state");
+  }
+  // The store comes first: one that holds entries stops us before a key of its log is overwritten.
+  RETURN_IF_ERROR(store::SqliteStore::Create(state_dir));
+  RETURN_IF_ERROR(WritePrivateFile(state_dir, kSeedFile, secrets.ed25519_seed.Expose()));
+  if (!secrets.p256_scalar.empty()) {
+    RETURN_IF_ERROR(WritePrivateFile(state_dir, kScalarFile, secrets.p256_scalar.Expose()));
+  }
+  if (!secrets.tpm_auth.empty()) {
+    RETURN_IF_ERROR(WritePrivateFile(state_dir, kTpmAuthFile, secrets.tpm_auth.Expose()));
+  }
+  return WriteAgentIdentity(state_dir, identity);
+}
+
+Status WriteAgentIdentity(const std::string& state_dir, const AgentIdentity& identity) {
+  return WritePrivateFile(state_dir, kIdentityFile, AsBytes(IdentityText(identity)));
+}
+
+Result<AgentIdentity> LoadAgentIdentity(const std::string& state_dir) {
+  RETURN_IF_ERROR(store::CheckStateFolder(state_dir));
+  const std::string path = fmt::format("{}/{}", state_dir, kIdentityFile);
+  const auto status = store::CheckPrivateFile(path);
+  if (!status && status.error().code() == ErrorCode::kNotFound) {
+    return Error(ErrorCode::kNotInitialized, Action::kFixInput,
+                 fmt::format("there is no state in {}", state_dir), "run keyescrow init");
+  }
+  RETURN_IF_ERROR(status);
+  ASSIGN_OR_RETURN(const Bytes text, ReadAll(path, kMaxIdentityBytes));
+  const auto json = nlohmann::json::parse(text.begin(), text.end(), nullptr, false);
+  if (!json.is_object()) return IdentityDamaged(path, "it is not a JSON object");
+  const auto schema = json.find("schema");
+  if (schema == json.end() || !schema->is_number_integer()) {
+    return IdentityDamaged(path, "it has no schema");
+  }
+  if (schema->get<int>() > kIdentitySchema) {
+    return Error(ErrorCode::kStoreNewerSchema, Action::kFixInput,
+                 fmt::format("{} was written by a newer version", path),
+                 "use the keyescrow that wrote it, or a newer one");
+  }
+  auto identity = ReadIdentity(json);
+  if (!identity) return IdentityDamaged(path, "a member is missing or malformed");
+  return std::move(*identity);
+}
+
+Result<SecretBytes> LoadEd25519Seed(const std::string& state_dir) {
+  return LoadSecret(state_dir, kSeedFile);
+}
+Result<SecretBytes> LoadAgentScalar(const std::string& state_dir) {
+  return LoadSecret(state_dir, kScalarFile);
+}
+Result<SecretBytes> LoadAgentTpmAuth(const std::string& state_dir) {
+  return LoadSecret(state_dir, kTpmAuthFile);
+}
+
+Result<FileSigner> FileSigner::Load(const std::string& state_dir, const AgentIdentity& identity) {
+  ASSIGN_OR_RETURN(const SecretBytes scalar, LoadAgentScalar(state_dir));
+  auto key = P256KeyPair::FromScalar(scalar);
+  if (!key || !(key->Public() == identity.p256)) {
+    return Error(ErrorCode::kAgentKeyUnavailable, Action::kCallOperator,
+                 fmt::format("{}/{} is not the key of {}", state_dir, kScalarFile, kIdentityFile),
+                 "put both back from the same copy");
+  }
+  return FileSigner(std::move(*key));
+}
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,342 @@
+#include "agent/usecases/journal.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "agent/audit/checkpoint.h"
+#include "agent/audit/merkle.h"
+#include "agent/audit/note.h"
+#include "agent/usecases/process_facts.h"
+#include "envelope/base/base64url.h"
+
+namespace keyescrow::agent {
+namespace {
+
+// The setting that remembers since when the agent key's line is missing: "<size> <T> <cause>".
+constexpr const char* kMissingSetting = "p256_missing_since";
+constexpr const char* kNoSigner = "no_signer";
+constexpr std::size_t kMaxImportBytes = 1 << 20;
+
+// TreeOf is the tree of the newest checkpoint, checked against it: else the next checkpoint would
+// vouch for tiles that somebody changed.
+Result<audit::TreeAppender> TreeOf(const store::LogHead& head, const store::ReadTile& tile) {
+  ASSIGN_OR_RETURN(audit::TreeAppender tree, audit::TreeAppender::Load(head.size, tile));
+  if (head.size == 0) return tree;
+  ASSIGN_OR_RETURN(const audit::Checkpoint newest,
+                   audit::ParseCheckpoint(audit::NoteText(head.checkpoint)));
+  if (newest.size != head.size || newest.root != tree.Root()) {
+    return Error(ErrorCode::kLogDamaged, Action::kCallOperator,
+                 "the log's tiles contradict its newest checkpoint",
+                 "compare the store with a copy; a restore from an .escrow file with --state of an "
+                 "empty folder still works");
+  }
+  return tree;
+}
+
+store::NewEntry MakeEntry(std::string_view line, const audit::Event& event) {
+  store::NewEntry entry;
+  entry.bytes = ToBytes(AsBytes(line));
+  entry.leaf_hash = audit::LeafHash(entry.bytes);
+  if (event.key) entry.key_name = event.key->name;
+  return entry;
+}
+
+}  // namespace
+
+struct Journal::Impl {
+  JournalOptions options;
+  std::unique_ptr<store::SqliteStore> store;
+  audit::NoteKey ed25519_key;
+  audit::NoteKey p256_key;
+  std::vector<audit::NoteKey> keys;
+  std::string signer_failure;  // why the signer is not asked again; "" while it is
+  std::optional<audit::Actor> actor;
+  std::string boot_id;
+
+  Status Fill(audit::Event& event);
+  Result<store::LogAppend> Sign(const store::LogHead& head, audit::TreeAppender tree,
+                                std::vector<store::NewEntry> entries);
+  // SignByAgentKey returns the signature line, or "" where the agent key cannot sign.
+  std::string SignByAgentKey(std::string_view text);
+  Result<store::LogAppend> Build(const store::LogHead& head, const store::ReadTile& tile,
+                                 std::vector<audit::Event>& events);
+};
+
+Status CompleteEvent(audit::Event& event, Clock& clock, RandomSource& random) {
+  RETURN_IF_ERROR(random.Fill(event.id));
+  event.time = clock.NowUnixSeconds();
+  event.boot_id = BootId();
+  event.clock_synced = ClockSynchronized();
+  if (!event.actor) event.actor = CurrentActor();
+  return Ok();
+}
+
+std::string StatelessEventFileName(const Bytes16& id) {
+  return fmt::format("keyescrow-restore-{}.json", EncodeBase64Url(id));
+}
+
+// Fill is CompleteEvent with what does not change in a process read once.
+Status Journal::Impl::Fill(audit::Event& event) {
+  if (boot_id.empty()) boot_id = BootId();
+  if (!event.actor && !actor) actor = CurrentActor();
+  if (!event.actor) event.actor = actor;
+  RETURN_IF_ERROR(options.random->Fill(event.id));
+  event.time = options.clock->NowUnixSeconds();
+  event.boot_id = boot_id;
+  event.clock_synced = ClockSynchronized();
+  event.host = options.identity.host;
+  event.source = options.identity.origin;
+  return Ok();
+}
+
+std::string Journal::Impl::SignByAgentKey(std::string_view text) {
+  if (!signer_failure.empty()) return "";
+  if (options.signer == nullptr) {
+    signer_failure = kNoSigner;
+    return "";
+  }
+  // Another key's signature under this key's id would make a note that every verifier refuses.
+  if (!(options.signer->PublicKey() == *p256_key.p256)) {
+    signer_failure = std::string(ErrorCodeName(ErrorCode::kAgentKeyUnavailable));
+    return "";
+  }
+  auto line = audit::SignLineP256(p256_key, *options.signer, text);
+  if (!line) {
+    signer_failure = std::string(ErrorCodeName(line.error().code()));
+    return "";
+  }
+  return std::move(*line);
+}
+
+Result<store::LogAppend> Journal::Impl::Sign(const store::LogHead& head, audit::TreeAppender tree,
+                                             std::vector<store::NewEntry> entries) {
+  if (options.ed25519_seed.empty()) {
+    return Error(ErrorCode::kAgentKeyUnavailable, Action::kReportBug,
+                 "the log was opened for reading alone", "report this");
+  }
+  store::LogAppend append;
+  for (const store::NewEntry& entry : entries) tree.Append(entry.leaf_hash);
+  append.entries = std::move(entries);
+  for (audit::Tile& tile : tree.ChangedTiles()) {
+    append.tiles.push_back({tile.level, tile.index, std::move(tile.bytes)});
+  }
+  const std::string text =
+      audit::FormatCheckpoint({options.identity.origin, tree.size(), tree.Root()});
+  ASSIGN_OR_RETURN(const std::string ed25519_line,
+                   audit::SignLineEd25519(ed25519_key, options.ed25519_seed, text));
+  const std::string p256_line = SignByAgentKey(text);
+  append.checkpoint = text + "\n" + ed25519_line + p256_line;
+  append.p256_signed = !p256_line.empty();
+  if (append.p256_signed != head.p256_signed) {
+    store::Setting setting{kMissingSetting, std::nullopt};
+    if (!append.p256_signed) {
+      setting.value = fmt::format("{} {} {}", tree.size(),
+                                  FormatUtc(options.clock->NowUnixSeconds()), signer_failure);
+    }
+    append.settings.push_back(std::move(setting));
+  }
+  return append;
+}
+
+Result<store::LogAppend> Journal::Impl::Build(const store::LogHead& head,
+                                              const store::ReadTile& tile,
+                                              std::vector<audit::Event>& events) {
+  ASSIGN_OR_RETURN(audit::TreeAppender tree, TreeOf(head, tile));
+  if (head.migrated_from) {
+    audit::Event& migrated = events.emplace_back();
+    migrated.type = audit::EventType::kStoreMigrated;
+    migrated.reason = fmt::format("schema {} to the current one", *head.migrated_from);
+    RETURN_IF_ERROR(Fill(migrated));
+  }
+  std::vector<store::NewEntry> entries;
+  std::uint64_t seq = head.size;
+  for (audit::Event& event : events) {
+    event.source_seq = seq++;
+    event.prev_checkpoint.reset();
+    if (head.size > 0) {
+      event.prev_checkpoint = audit::CheckpointHash(audit::NoteText(head.checkpoint));
+    }
+    ASSIGN_OR_RETURN(const std::string line, audit::SerializeEvent(event));
+    entries.push_back(MakeEntry(line, event));
+  }
+  ASSIGN_OR_RETURN(store::LogAppend append, Sign(head, std::move(tree), std::move(entries)));
+  append.clears_migration = head.migrated_from.has_value();
+  return append;
+}
+
+Journal::Journal(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Journal::Journal(Journal&&) noexcept = default;
+Journal& Journal::operator=(Journal&&) noexcept = default;
+Journal::~Journal() = default;
+
+Result<Journal> Journal::Open(JournalOptions options) {
+  if (options.clock == nullptr) options.clock = &SystemClock();
+  if (options.random == nullptr) options.random = &SystemRandom();
+  ASSIGN_OR_RETURN(auto store, store::SqliteStore::Open(options.state_dir, options.store));
+  const auto ed25519 =
+      audit::NoteKey::Ed25519(options.identity.origin, options.identity.ed25519);
+  const auto p256 = audit::NoteKey::P256(options.identity.origin, options.identity.p256);
+  std::unique_ptr<Impl> impl(new Impl{.options = std::move(options),
+                                      .store = std::move(store),
+                                      .ed25519_key = ed25519,
+                                      .p256_key = p256,
+                                      .keys = {ed25519, p256},
+                                      .signer_failure = "",
+                                      .actor = std::nullopt,
+                                      .boot_id = ""});
+  return Journal(std::move(impl));
+}
+
+Result<AppendReceipt> Journal::Append(audit::Event event, const store::Change& change) {
+  std::vector<audit::Event> events;
+  events.push_back(std::move(event));
+  return Append(std::move(events), change);
+}
+
+Result<AppendReceipt> Journal::Append(std::vector<audit::Event> events,
+                                      const store::Change& change) {
+  if (events.empty()) {
+    return Error(ErrorCode::kInternal, Action::kReportBug, "a change without its log entry",
+                 "report this");
+  }
+  // What does not depend on the log's head is done before the write lock is taken.
+  for (audit::Event& event : events) RETURN_IF_ERROR(impl_->Fill(event));
+  AppendReceipt receipt;
+  const auto build = [&](const store::LogHead& head,
+                         const store::ReadTile& tile) -> Result<store::LogAppend> {
+    receipt.seq = head.size;
+    return impl_->Build(head, tile, events);
+  };
+  ASSIGN_OR_RETURN(store::LogHead head, impl_->store->Commit(change, build));
+  receipt.size = head.size;
+  receipt.checkpoint = std::move(head.checkpoint);
+  receipt.p256_signed = head.p256_signed;
+  return receipt;
+}
+
+Result<ImportResult> Journal::ImportEvents(std::string_view file) {
+  const auto refused = [](std::string message) {
+    return Error(ErrorCode::kLogDamaged, Action::kFixInput, std::move(message),
+                 "give the file that the restore wrote, unchanged");
+  };
+  if (file.empty() || file.size() > kMaxImportBytes || file.back() != '\n') {
+    return refused("the file of events is empty, too long or cut off");
+  }
+  std::vector<store::NewEntry> entries;
+  std::uint64_t number = 0;
+  while (!file.empty()) {
+    const std::size_t end = file.find('\n');
+    const std::string_view line = file.substr(0, end);
+    file.remove_prefix(end + 1);
+    auto event = audit::ParseEvent(line);
+    if (!event) return std::move(event).error().WithContext(fmt::format("line {}", number + 1));
+    if (event->source != audit::kStatelessSource || event->source_seq != number ||
+        event->prev_checkpoint) {
+      return refused(fmt::format("line {} is not an event of a restore without state", number + 1));
+    }
+    ++number;
+    store::NewEntry entry = MakeEntry(line, *event);
+    entry.imported_id = event->id;
+    entries.push_back(std::move(entry));
+  }
+  ImportResult result;
+  const auto build = [&](const store::LogHead& head,
+                         const store::ReadTile& tile) -> Result<store::LogAppend> {
+    std::vector<store::NewEntry> fresh;
+    for (store::NewEntry& entry : entries) {
+      ASSIGN_OR_RETURN(const auto known, impl_->store->ImportedSeq(*entry.imported_id));
+      if (known) {
+        ++result.num_known;
+      } else {
+        fresh.push_back(std::move(entry));
+      }
+    }
+    if (fresh.empty()) return store::LogAppend();
+    result.num_added = fresh.size();
+    ASSIGN_OR_RETURN(audit::TreeAppender tree, TreeOf(head, tile));
+    return impl_->Sign(head, std::move(tree), std::move(fresh));
+  };
+  RETURN_IF_ERROR(impl_->store->Commit({}, build));
+  return result;
+}
+
+Result<std::string> Journal::LatestCheckpoint() {
+  ASSIGN_OR_RETURN(store::LogHead head, impl_->store->Head());
+  if (head.size == 0) {
+    return Error(ErrorCode::kNotFound, Action::kFixInput, "the log is empty", "escrow a key first");
+  }
+  return std::move(head.checkpoint);
+}
+
+Result<JournalHealth> Journal::Health() {
+  ASSIGN_OR_RETURN(const store::LogHead head, impl_->store->Head());
+  JournalHealth health;
+  health.size = head.size;
+  health.p256_missing = !head.p256_signed;
+  if (!health.p256_missing) return health;
+  ASSIGN_OR_RETURN(const auto since, impl_->store->GetSetting(kMissingSetting));
+  if (!since) return health;
+  const std::size_t first = since->find(' ');
+  const std::size_t second = since->find(' ', std::min(first, since->size()) + 1);
+  if (first == std::string::npos || second == std::string::npos) return health;
+  health.missing_since_size = std::strtoull(since->c_str(), nullptr, 10);
+  health.missing_since_time = since->substr(first + 1, second - first - 1);
+  health.missing_cause = since->substr(second + 1);
+  return health;
+}
+
+Result<std::string> Journal::Prove(std::uint64_t seq) {
+  std::string text;
+  const auto prove = [&]() -> Status {
+    ASSIGN_OR_RETURN(store::LogHead head, impl_->store->Head());
+    ASSIGN_OR_RETURN(store::LogEntry entry, impl_->store->Entry(seq));
+    audit::TlogProof proof;
+    const audit::TileReader read = [&](unsigned level, std::uint64_t index) {
+      return impl_->store->Tile(level, index);
+    };
+    ASSIGN_OR_RETURN(proof.hashes, audit::InclusionProof(seq, head.size, read));
+    proof.extra = std::move(entry.bytes);
+    proof.index = seq;
+    proof.checkpoint = std::move(head.checkpoint);
+    // A receipt that does not verify is not given out.
+    RETURN_IF_ERROR(audit::VerifyTlogProof(proof, proof.extra, impl_->options.identity.origin,
+                                           impl_->keys));
+    text = audit::FormatTlogProof(proof);
+    return Ok();
+  };
+  RETURN_IF_ERROR(impl_->store->ReadTogether(prove));
+  return text;
+}
+
+Status Journal::Events(const EventFilter& filter,
+                       const std::function<bool(const LoggedEvent&)>& visit) {
+  const bool needs_event = !filter.types.empty() || filter.since || filter.until;
+  return impl_->store->Entries(filter.first, filter.key_name, [&](const store::LogEntry& entry) {
+    LoggedEvent logged;
+    logged.seq = entry.seq;
+    logged.line = std::string(AsText(entry.bytes));
+    logged.leaf_hash = entry.leaf_hash;
+    auto event = audit::ParseEvent(logged.line);
+    if (event) logged.event = std::move(*event);
+    if (needs_event) {
+      if (!logged.event) return true;
+      const audit::Event& e = *logged.event;
+      const bool type_fits =
+          filter.types.empty() ||
+          std::find(filter.types.begin(), filter.types.end(), e.type) != filter.types.end();
+      if (!type_fits || (filter.since && e.time < *filter.since) ||
+          (filter.until && e.time > *filter.until)) {
+        return true;
+      }
+    }
+    return visit(logged);
+  });
+}
+
+store::EscrowStore& Journal::store() { return *impl_->store; }
+const std::vector<audit::NoteKey>& Journal::Keys() const { return impl_->keys; }
+const AgentIdentity& Journal::identity() const { return impl_->options.identity; }
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,20 @@
+// What this process is, for the events it writes: read from /proc, without the name service, which
+// a static binary does not have.
+#pragma once
+
+#include <string>
+
+#include "agent/audit/event.h"
+
+namespace keyescrow::agent {
+
+// CurrentActor describes this process: uid, login uid, name from /etc/passwd, pid, exe.
+audit::Actor CurrentActor();
+
+// BootId returns the kernel's boot_id, or "" where /proc is not there.
+std::string BootId();
+
+// ClockSynchronized says whether the kernel believes its clock to be synchronised (adjtimex).
+bool ClockSynchronized();
+
+}  // namespace keyescrow::agent
