@@ -18,37 +18,45 @@ struct DurableWriteOptions {
 };
 
 // WriteFileDurably makes `path` hold `bytes` and returns once they survive a power cut. A symbolic
-// link at `path` is refused, never followed.
+// link at `path` is refused, never followed; links in the folders before it are.
 // Errors: kAlreadyExists (exclusive); kDestinationUnwritable, kDestinationFull,
-// kDestinationIsFolder, kDestinationIsSymlink, kDestinationNotRegular. On error nothing changed
-// and no temporary file is left.
+// kDestinationIsFolder, kDestinationIsSymlink, kDestinationNotRegular. On error `path` is as it
+// was, and no temporary file is left; only when syncing the folder fails are the new bytes there
+// without the promise that they stay.
 Status WriteFileDurably(const std::string& path, ByteView bytes,
                         const DurableWriteOptions& options);
 
 // FileReplacement: the steps of WriteFileDurably one by one, for those who must do something in
-// between. Unless Publish succeeded, the destructor removes the temporary file.
+// between. It holds a lock (flock) on the folder from Open to its end, so that writers take turns
+// and a temporary file found there is a dead writer's. Unless Publish succeeded, the destructor
+// removes the temporary file. Order: Open, Inspect, Stage, CopyAccess or SetMode, Publish.
 class FileReplacement {
  public:
-  // Open opens the folder of `path`; `path` itself is looked at by Inspect.
+  // Open opens and locks the folder of `path`, waiting up to 10 s for other writers.
   // Errors: kDestinationUnwritable (naming the folder), kDestinationIsFolder (path ends in "/").
   static Result<FileReplacement> Open(const std::string& path);
   FileReplacement(FileReplacement&& other) noexcept;
   FileReplacement& operator=(FileReplacement&&) = delete;
   ~FileReplacement();
 
+  // Beside is the replacement of path + suffix under the same lock.
+  Result<FileReplacement> Beside(const std::string& suffix) const;
+
   // Inspect looks at the name itself, without following a link: true if a regular file is there
   // (`found` is then filled), false if nothing is.
   // Errors: kDestinationIsFolder, kDestinationIsSymlink, kDestinationNotRegular.
   Result<bool> Inspect(struct stat* found) const;
 
-  // OpenExisting opens the regular file for reading, no link followed. The caller closes.
+  // OpenExisting opens the regular file for reading, no link followed; the caller closes it.
+  // Errors: kDestinationUnwritable: what cannot be compared is not replaced.
   Result<int> OpenExisting() const;
 
-  // Stage writes `bytes` into a new temporary file (O_EXCL, 0600) and syncs it.
+  // Stage writes `bytes` into a new temporary file (O_EXCL, mode 0600) and syncs it.
   // Errors: kDestinationUnwritable, kDestinationFull.
   Status Stage(ByteView bytes);
 
-  // CopyAccess gives the staged file the owner, mode and POSIX access list of `existing_fd`.
+  // CopyAccess gives the staged file the owner, mode and POSIX access list of `existing_fd`: with
+  // the mode alone, a list's mask would become the group's rights. Errors: kDestinationUnwritable.
   Status CopyAccess(int existing_fd);
   Status SetMode(mode_t mode);
 
@@ -56,6 +64,9 @@ class FileReplacement {
   // Publish renames the staged file to the name and syncs the folder. kKeep: kAlreadyExists if the
   // name was taken meanwhile.
   Status Publish(Existing existing);
+
+  // SyncExisting makes sure that what already stands there, open as `existing_fd`, is durable.
+  Status SyncExisting(int existing_fd) const;
 
   const std::string& path() const { return path_; }
 

@@ -23,8 +23,8 @@ struct WriteOptions {
 
 struct WriteOutcome {
   bool written = false;
-  bool already_same = false;  // the destination held these bytes: nothing was written
-  std::string previous_path;  // where the old key now is, or ""
+  bool already_same = false;       // the destination held these bytes: nothing was written
+  std::string previous_path = {};  // where the old key now is, or ""
 };
 
 class KeyLocation {
@@ -35,12 +35,13 @@ class KeyLocation {
   // Errors: kSourceUnreadable, kSourceSize, kSourceCommand.
   virtual Result<SecretBytes> Read() = 0;
 
-  // CheckWritable tells, before any factor is unlocked, what would make Write fail; it leaves
-  // nothing behind. Whether another key stands there only Write can tell.
-  // Errors: kDestination* but kDestinationOtherKey; kBinaryToTerminal.
+  // CheckWritable tells, before any factor is unlocked, what would make Write fail; for a file it
+  // makes a temporary one of 4 KiB in the folder and removes it. Whether another key stands there
+  // only Write can tell. Errors: kDestination* but kDestinationOtherKey; kBinaryToTerminal.
   virtual Status CheckWritable() = 0;
 
-  // Write delivers `key`; all of it or nothing. Blocks until the sink has taken it.
+  // Write delivers `key` and blocks until the sink has it, durably where it is a file. A file gets
+  // all of it or nothing; a pipe may have taken a part before it failed.
   // Errors: kDestination*, kBinaryToTerminal.
   virtual Result<WriteOutcome> Write(const SecretBytes& key, const WriteOptions& options) = 0;
 
@@ -51,8 +52,9 @@ class KeyLocation {
   virtual std::string FilePath() const { return ""; }
 };
 
-// ParseLocation reads SOURCE or SINK; touches nothing. Errors: kInvalidLocation; `luks:` is not
-// offered by this version.
+// ParseLocation reads SOURCE or SINK; touches nothing. A word and a colon that is no known scheme
+// is refused, so that a misspelt one does not become a file's name: write `file:odd:name` or
+// `./odd:name`. Errors: kInvalidLocation; `luks:` is not offered by this version.
 Result<std::unique_ptr<KeyLocation>> ParseLocation(std::string_view text);
 
 }  // namespace keyescrow::agent

@@ -1,0 +1,249 @@
+#include "agent/key_locations/crash_safe_file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <ctime>
+#include <utility>
+
+namespace keyescrow::agent {
+namespace {
+
+constexpr char kTemporarySuffix[] = ".keyescrow-tmp";
+constexpr char kAccessList[] = "system.posix_acl_access";
+constexpr std::size_t kMaxNameBytes = 255;  // NAME_MAX of every file system in use
+
+// LockFolder waits for the other writers in the folder. A file system without locks (some network
+// ones) gives none; O_EXCL and the rename still keep each file whole.
+Status LockFolder(int folder_fd, const std::string& folder) {
+  constexpr int kNumTries = 500;
+  constexpr timespec kPause{0, 20'000'000};
+  for (int i = 0; i < kNumTries; ++i) {
+    if (flock(folder_fd, LOCK_EX | LOCK_NB) == 0) return Ok();
+    if (errno != EWOULDBLOCK && errno != EINTR) return Ok();
+    nanosleep(&kPause, nullptr);
+  }
+  return Error(ErrorCode::kDestinationUnwritable, Action::kRetry,
+               "another process has locked the folder " + folder + " for 10 seconds",
+               "wait until it is done, and look with 'fuser -v " + folder + "' if it never is");
+}
+
+Status WriteWhole(int fd, ByteView bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = write(fd, bytes.data(), bytes.size());
+    if (count < 0) {
+      if (errno == EINTR) continue;
+      return Error(ErrorCode::kDestinationUnwritable, Action::kCheckSystemState, "", "")
+          .WithNative("errno", static_cast<std::uint64_t>(errno));
+    }
+    bytes = bytes.subspan(static_cast<std::size_t>(count));
+  }
+  return Ok();
+}
+
+// RenameKeeping renames unless the new name is taken: 0 or an errno.
+int RenameKeeping(int folder_fd, const char* from, const char* to) {
+  if (renameat2(folder_fd, from, folder_fd, to, RENAME_NOREPLACE) == 0) return 0;
+  if (errno != EINVAL && errno != ENOSYS) return errno;
+  // The file system has no RENAME_NOREPLACE; a hard link refuses to replace as well.
+  if (linkat(folder_fd, from, folder_fd, to, 0) != 0) return errno;
+  return unlinkat(folder_fd, from, 0) == 0 ? 0 : errno;
+}
+
+Error Taken(const std::string& path) {
+  return Error(ErrorCode::kAlreadyExists, Action::kFixInput, path + " is already there",
+               "choose another name, or move the file away");
+}
+
+}  // namespace
+
+FileReplacement::FileReplacement(std::string path, std::string folder, std::string name,
+                                 int folder_fd)
+    : path_(std::move(path)),
+      folder_(std::move(folder)),
+      name_(std::move(name)),
+      folder_fd_(folder_fd) {}
+
+FileReplacement::FileReplacement(FileReplacement&& other) noexcept
+    : path_(std::move(other.path_)),
+      folder_(std::move(other.folder_)),
+      name_(std::move(other.name_)),
+      temporary_(std::exchange(other.temporary_, {})),
+      folder_fd_(std::exchange(other.folder_fd_, -1)),
+      fd_(std::exchange(other.fd_, -1)) {}
+
+FileReplacement::~FileReplacement() {
+  if (!temporary_.empty()) unlinkat(folder_fd_, temporary_.c_str(), 0);
+  if (fd_ >= 0) close(fd_);
+  if (folder_fd_ >= 0) close(folder_fd_);  // the last descriptor releases the lock
+}
+
+Error FileReplacement::SystemError(const char* step, int error_number) const {
+  if (error_number == ENOSPC || error_number == EDQUOT || error_number == EFBIG) {
+    return ErrnoError(ErrorCode::kDestinationFull, Action::kCheckSystemState,
+                      std::string("cannot ") + step + " " + path_,
+                      "free some space in " + folder_ +
+                          " or choose another destination; nothing "
+                          "was written",
+                      error_number);
+  }
+  std::string hint =
+      "check the permissions of the folder " + folder_ + ", or choose another destination";
+  if (error_number == EROFS)
+    hint = "the file system is read-only: remount it, or choose another destination";
+  return ErrnoError(ErrorCode::kDestinationUnwritable, Action::kCheckSystemState,
+                    std::string("cannot ") + step + " " + path_, std::move(hint), error_number);
+}
+
+Result<FileReplacement> FileReplacement::Open(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  std::string folder = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+  std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
+  if (name.empty() || name == "." || name == "..") {
+    return Error(ErrorCode::kDestinationIsFolder, Action::kFixInput,
+                 "'" + path + "' names a folder", "name the file inside it");
+  }
+  const int folder_fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder_fd < 0) {
+    const int error_number = errno;
+    return ErrnoError(ErrorCode::kDestinationUnwritable, Action::kCheckSystemState,
+                      "cannot open the folder " + folder + " of " + path,
+                      error_number == ENOENT ? "make it with 'mkdir -p " + folder + "'"
+                                             : "check its path and permissions",
+                      error_number);
+  }
+  FileReplacement replacement(path, std::move(folder), std::move(name), folder_fd);
+  RETURN_IF_ERROR(LockFolder(folder_fd, replacement.folder_));
+  return replacement;
+}
+
+Result<FileReplacement> FileReplacement::Beside(const std::string& suffix) const {
+  // A duplicate shares the lock; a second open() would wait for it for ever.
+  const int folder_fd = fcntl(folder_fd_, F_DUPFD_CLOEXEC, 0);
+  if (folder_fd < 0) return SystemError("open the folder of", errno);
+  return FileReplacement(path_ + suffix, folder_, name_ + suffix, folder_fd);
+}
+
+Result<bool> FileReplacement::Inspect(struct stat* found) const {
+  if (fstatat(folder_fd_, name_.c_str(), found, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (errno == ENOENT) return false;
+    return SystemError("look at", errno);
+  }
+  if (S_ISREG(found->st_mode)) return true;
+  if (S_ISDIR(found->st_mode)) {
+    return Error(ErrorCode::kDestinationIsFolder, Action::kFixInput, path_ + " is a folder",
+                 "name the file inside it");
+  }
+  if (S_ISLNK(found->st_mode)) {
+    return Error(ErrorCode::kDestinationIsSymlink, Action::kFixInput,
+                 path_ + " is a symbolic link, which is never followed",
+                 "name the file that it points to: 'readlink -f " + path_ + "' shows it");
+  }
+  return Error(ErrorCode::kDestinationNotRegular, Action::kFixInput,
+               path_ + " is a device, pipe or socket",
+               "name a regular file; 'exec:cat > " + path_ + "' writes to a device or pipe");
+}
+
+Result<int> FileReplacement::OpenExisting() const {
+  const int fd = openat(folder_fd_, name_.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0) return SystemError("read what stands at", errno);
+  return fd;
+}
+
+Status FileReplacement::Stage(ByteView bytes) {
+  const std::size_t room = kMaxNameBytes - sizeof kTemporarySuffix;
+  std::string temporary = "." + name_.substr(0, room) + kTemporarySuffix;
+  // Under the lock, a file of that name is what a killed writer left.
+  if (unlinkat(folder_fd_, temporary.c_str(), 0) != 0 && errno != ENOENT) {
+    return SystemError("remove what an interrupted write left beside", errno);
+  }
+  fd_ = openat(folder_fd_, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+               0600);
+  if (fd_ < 0) return SystemError("make a file beside", errno);
+  temporary_ = std::move(temporary);
+  if (auto status = WriteWhole(fd_, bytes); !status) {
+    return SystemError("write", static_cast<int>(status.error().native_code()));
+  }
+  if (fsync(fd_) != 0) return SystemError("sync", errno);
+  return Ok();
+}
+
+Status FileReplacement::CopyAccess(int existing_fd) {
+  struct stat existing {};
+  struct stat staged {};
+  if (fstat(existing_fd, &existing) != 0 || fstat(fd_, &staged) != 0) {
+    return SystemError("read the owner and mode of", errno);
+  }
+  const bool same_owner = existing.st_uid == staged.st_uid && existing.st_gid == staged.st_gid;
+  if (!same_owner && fchown(fd_, existing.st_uid, existing.st_gid) != 0) {
+    return SystemError("keep the owner of", errno)
+        .WithHint("run as root or as the file's owner, or remove the file first");
+  }
+  std::array<std::uint8_t, 4096> list{};
+  const ssize_t list_size = fgetxattr(existing_fd, kAccessList, list.data(), list.size());
+  if (list_size > 0) {
+    // The list holds the mode as well. Until here the file is 0600.
+    if (fsetxattr(fd_, kAccessList, list.data(), static_cast<std::size_t>(list_size), 0) != 0) {
+      return SystemError("keep the access list of", errno);
+    }
+    return fsync(fd_) == 0 ? Ok() : Status(SystemError("sync", errno));
+  }
+  if (list_size < 0 && errno != ENODATA && errno != ENOTSUP) {
+    return SystemError("read the access list of", errno);
+  }
+  return SetMode(existing.st_mode & 07777);
+}
+
+Status FileReplacement::SetMode(mode_t mode) {
+  if (fchmod(fd_, mode) != 0) return SystemError("set the mode of", errno);
+  if (fsync(fd_) != 0) return SystemError("sync", errno);
+  return Ok();
+}
+
+Status FileReplacement::Publish(Existing existing) {
+  // close(2) is where some network file systems tell of a full disk.
+  if (close(std::exchange(fd_, -1)) != 0) return SystemError("close", errno);
+  int error_number = 0;
+  if (existing == Existing::kKeep) {
+    error_number = RenameKeeping(folder_fd_, temporary_.c_str(), name_.c_str());
+    if (error_number == EEXIST) return Taken(path_);
+  } else if (renameat(folder_fd_, temporary_.c_str(), folder_fd_, name_.c_str()) != 0) {
+    error_number = errno;
+  }
+  if (error_number != 0) return SystemError("rename the new file to", error_number);
+  temporary_.clear();
+  if (fsync(folder_fd_) != 0) return SystemError("sync the folder of", errno);
+  return Ok();
+}
+
+Status FileReplacement::SyncExisting(int existing_fd) const {
+  const auto failed = [](int fd) { return fsync(fd) != 0 && errno != EROFS && errno != EINVAL; };
+  if (failed(existing_fd) || failed(folder_fd_)) return SystemError("sync", errno);
+  return Ok();
+}
+
+Status WriteFileDurably(const std::string& path, ByteView bytes,
+                        const DurableWriteOptions& options) {
+  ASSIGN_OR_RETURN(FileReplacement replacement, FileReplacement::Open(path));
+  struct stat found {};
+  ASSIGN_OR_RETURN(const bool exists, replacement.Inspect(&found));
+  if (exists && options.exclusive) return Taken(path);
+  RETURN_IF_ERROR(replacement.Stage(bytes));
+  if (exists) {
+    ASSIGN_OR_RETURN(const int existing_fd, replacement.OpenExisting());
+    const Status copied = replacement.CopyAccess(existing_fd);
+    close(existing_fd);
+    RETURN_IF_ERROR(copied);
+  } else {
+    RETURN_IF_ERROR(replacement.SetMode(options.mode));
+  }
+  return replacement.Publish(exists ? FileReplacement::Existing::kReplace
+                                    : FileReplacement::Existing::kKeep);
+}
+
+}  // namespace keyescrow::agent

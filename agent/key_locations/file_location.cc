@@ -1,0 +1,157 @@
+#include "agent/key_locations/file_location.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "agent/key_locations/crash_safe_file.h"
+#include "agent/key_locations/stream.h"
+
+namespace keyescrow::agent {
+namespace {
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() {
+    if (fd_ >= 0) close(fd_);
+  }
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+bool SameFile(const struct stat& left, const struct stat& right) {
+  return left.st_dev == right.st_dev && left.st_ino == right.st_ino &&
+         left.st_size == right.st_size && left.st_mtim.tv_sec == right.st_mtim.tv_sec &&
+         left.st_mtim.tv_nsec == right.st_mtim.tv_nsec;
+}
+
+Error OtherKey(std::string message, std::string hint) {
+  return Error(ErrorCode::kDestinationOtherKey, Action::kFixInput, std::move(message),
+               std::move(hint));
+}
+
+Error ChangedMeanwhile(const std::string& path) {
+  return OtherKey(path + " was written by another program in this moment",
+                  "nothing was replaced: look what writes there, then run the command again");
+}
+
+// ReadPresent reads what stands at the destination; more than a key can have is somebody's data.
+Result<SecretBytes> ReadPresent(int fd, const std::string& path) {
+  auto present = ReadKey(fd, path);
+  if (present) return present;
+  if (present.error().code() == ErrorCode::kSourceSize) {
+    return OtherKey(path + " holds more than 1 MiB: it is not a key",
+                    "choose another destination, or move the file away");
+  }
+  return present;
+}
+
+// KeepPrevious makes sure that the old key stands at PATH.keyescrow-previous. The old key gets a
+// copy, not a link: a link would keep the old owner and mode.
+Result<std::string> KeepPrevious(const FileReplacement& target, const SecretBytes& old_key) {
+  ASSIGN_OR_RETURN(FileReplacement previous, target.Beside(kPreviousSuffix));
+  struct stat found {};
+  ASSIGN_OR_RETURN(const bool exists, previous.Inspect(&found));
+  if (!exists) {
+    RETURN_IF_ERROR(previous.Stage(old_key.Expose()));
+    RETURN_IF_ERROR(previous.Publish(FileReplacement::Existing::kKeep));
+    return previous.path();
+  }
+  ASSIGN_OR_RETURN(const int fd, previous.OpenExisting());
+  const Descriptor existing(fd);
+  ASSIGN_OR_RETURN(SecretBytes kept, ReadPresent(existing.get(), previous.path()));
+  if (!kept.EqualsConstantTime(old_key)) {
+    return OtherKey(previous.path() + " still holds a key that was put aside earlier",
+                    "when it is needed no more, remove it with 'restore --discard-previous'; then "
+                    "run this again");
+  }
+  return previous.path();
+}
+
+class FileLocation final : public KeyLocation {
+ public:
+  explicit FileLocation(std::string path) : path_(std::move(path)) {}
+
+  Result<SecretBytes> Read() override {
+    const Descriptor source(open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
+    if (source.get() < 0) {
+      return ErrnoError(ErrorCode::kSourceUnreadable, Action::kFixInput, "cannot read " + path_,
+                        "check that the file is there and that this user may read it", errno);
+    }
+    ASSIGN_OR_RETURN(SecretBytes key, ReadKey(source.get(), path_));
+    if (key.empty()) return KeySizeError(path_, true);
+    return key;
+  }
+
+  Status CheckWritable() override {
+    ASSIGN_OR_RETURN(FileReplacement target, FileReplacement::Open(path_));
+    struct stat found {};
+    ASSIGN_OR_RETURN(const bool exists, target.Inspect(&found));
+    RETURN_IF_ERROR(target.Stage(Bytes(4096)));
+    if (!exists) return Ok();
+    ASSIGN_OR_RETURN(const int fd, target.OpenExisting());
+    const Descriptor existing(fd);
+    return target.CopyAccess(existing.get());
+  }
+
+  Result<WriteOutcome> Write(const SecretBytes& key, const WriteOptions& options) override {
+    ASSIGN_OR_RETURN(FileReplacement target, FileReplacement::Open(path_));
+    struct stat found {};
+    ASSIGN_OR_RETURN(const bool exists, target.Inspect(&found));
+    if (!exists) return WriteNew(target, key);
+
+    ASSIGN_OR_RETURN(const int fd, target.OpenExisting());
+    const Descriptor existing(fd);
+    ASSIGN_OR_RETURN(SecretBytes present, ReadPresent(existing.get(), path_));
+    if (present.EqualsConstantTime(key)) {
+      RETURN_IF_ERROR(target.SyncExisting(existing.get()));
+      return WriteOutcome{.already_same = true};
+    }
+    if (!present.empty() && !options.replace) {
+      return OtherKey(path_ + " holds another key",
+                      "restore to another place, or give --replace: the old key is then kept at " +
+                          path_ + kPreviousSuffix);
+    }
+    WriteOutcome outcome{.written = true};
+    RETURN_IF_ERROR(target.Stage(key.Expose()));
+    RETURN_IF_ERROR(target.CopyAccess(existing.get()));
+    if (!present.empty()) {
+      ASSIGN_OR_RETURN(outcome.previous_path, KeepPrevious(target, present));
+    }
+    struct stat now {};
+    ASSIGN_OR_RETURN(const bool still_there, target.Inspect(&now));
+    if (!still_there || !SameFile(found, now)) return ChangedMeanwhile(path_);
+    RETURN_IF_ERROR(target.Publish(FileReplacement::Existing::kReplace));
+    return outcome;
+  }
+
+  std::string Describe() const override { return "file:" + path_; }
+  std::string FilePath() const override { return path_; }
+
+ private:
+  Result<WriteOutcome> WriteNew(FileReplacement& target, const SecretBytes& key) const {
+    RETURN_IF_ERROR(target.Stage(key.Expose()));
+    auto published = target.Publish(FileReplacement::Existing::kKeep);
+    if (published) return WriteOutcome{.written = true};
+    if (published.error().code() == ErrorCode::kAlreadyExists) return ChangedMeanwhile(path_);
+    return std::move(published).error();
+  }
+
+  std::string path_;
+};
+
+}  // namespace
+
+std::unique_ptr<KeyLocation> MakeFileLocation(std::string path) {
+  return std::make_unique<FileLocation>(std::move(path));
+}
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,24 @@
+// file:PATH, see key_location.h.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "agent/key_locations/key_location.h"
+
+namespace keyescrow::agent {
+
+// kPreviousSuffix: where `replace` keeps the key that stood there.
+inline constexpr char kPreviousSuffix[] = ".keyescrow-previous";
+
+// MakeFileLocation: Read follows links and takes regular files and pipes. Write follows none.
+//   absent, or there and empty: written (0600, or the owner and mode of the empty file)
+//   the same bytes: done, nothing written
+//   other bytes: kDestinationOtherKey; with `replace` the old bytes first get a copy of their own
+//   at PATH.keyescrow-previous (0600), then the new ones take the name. A copy of an interrupted
+//   run is taken over; another key that was put aside earlier is never overwritten:
+//   kDestinationOtherKey.
+// At every instant PATH is one whole key.
+std::unique_ptr<KeyLocation> MakeFileLocation(std::string path);
+
+}  // namespace keyescrow::agent

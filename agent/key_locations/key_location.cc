@@ -1,0 +1,87 @@
+#include "agent/key_locations/key_location.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "agent/key_locations/command_location.h"
+#include "agent/key_locations/file_location.h"
+#include "agent/key_locations/stream.h"
+#include "envelope/base/nearest_word.h"
+
+namespace keyescrow::agent {
+namespace {
+
+constexpr char kForms[] = "write file:PATH, a path, '-' or exec:CMD";
+constexpr std::string_view kSchemes[] = {"file", "exec"};
+
+// StandardStreams: `-`.
+class StandardStreams final : public KeyLocation {
+ public:
+  Result<SecretBytes> Read() override {
+    ASSIGN_OR_RETURN(SecretBytes key, ReadKey(STDIN_FILENO, "standard input"));
+    if (key.empty()) return KeySizeError("standard input", true);
+    return key;
+  }
+
+  Status CheckWritable() override {
+    if (isatty(STDOUT_FILENO) == 0) return Ok();
+    return Error(ErrorCode::kBinaryToTerminal, Action::kFixInput,
+                 "a key is not written to a terminal",
+                 "redirect standard output, or name a file with --to");
+  }
+
+  Result<WriteOutcome> Write(const SecretBytes& key, const WriteOptions&) override {
+    RETURN_IF_ERROR(CheckWritable());
+    const int result = WritePipe(STDOUT_FILENO, key.Expose());
+    if (result == 0) return WriteOutcome{.written = true};
+    const bool full = result == ENOSPC || result == EDQUOT;
+    return ErrnoError(full ? ErrorCode::kDestinationFull : ErrorCode::kDestinationUnwritable,
+                      Action::kCheckSystemState, "cannot write to standard output",
+                      "check what reads it; it may hold a part of the key", result);
+  }
+
+  std::string Describe() const override { return "-"; }
+};
+
+Error Invalid(std::string message, std::string hint) {
+  return Error(ErrorCode::kInvalidLocation, Action::kFixInput, std::move(message), std::move(hint));
+}
+
+// SchemeOf returns the word before a colon, or "" where the text is a bare path.
+std::string_view SchemeOf(std::string_view text) {
+  const std::size_t colon = text.find(':');
+  if (colon == std::string_view::npos || colon == 0) return {};
+  const std::string_view scheme = text.substr(0, colon);
+  const bool word = std::all_of(scheme.begin(), scheme.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-';
+  });
+  return word ? scheme : std::string_view();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<KeyLocation>> ParseLocation(std::string_view text) {
+  if (text.find('\0') != std::string_view::npos) {
+    return Invalid("a source or sink has a NUL character", kForms);
+  }
+  if (text == "-") return std::unique_ptr<KeyLocation>(std::make_unique<StandardStreams>());
+  const std::string_view scheme = SchemeOf(text);
+  const std::string rest(scheme.empty() ? text : text.substr(scheme.size() + 1));
+  if (scheme == "luks") {
+    return Invalid("LUKS volumes are not offered by this version",
+                   "escrow a key file of the volume with 'exec:' or 'file:' instead");
+  }
+  if (!scheme.empty() && scheme != "file" && scheme != "exec") {
+    return Invalid(
+        "unknown kind of source or sink '" + std::string(scheme) + ":'" +
+            DidYouMean(scheme, kSchemes),
+        "write file:PATH or exec:CMD; a file of this name is 'file:" + std::string(text) + "'");
+  }
+  if (rest.empty()) return Invalid("a source or sink is empty", kForms);
+  return scheme == "exec" ? MakeCommandLocation(rest) : MakeFileLocation(rest);
+}
+
+}  // namespace keyescrow::agent

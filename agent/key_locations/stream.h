@@ -1,0 +1,23 @@
+// Secret bytes over descriptors; inside this folder alone.
+#pragma once
+
+#include <string>
+
+#include "envelope/base/bytes.h"
+#include "envelope/base/result.h"
+#include "envelope/base/secret_bytes.h"
+
+namespace keyescrow::agent {
+
+// ReadKey reads to the end of `fd`: 0 bytes to kMaxKeyBytes. `name` is for messages.
+// Errors: kSourceUnreadable with errno, kSourceSize when there is more.
+Result<SecretBytes> ReadKey(int fd, const std::string& name);
+
+// WritePipe writes all of `bytes`; a reader that is gone gives EPIPE, not a signal.
+// Returns 0 or an errno.
+int WritePipe(int fd, ByteView bytes);
+
+// KeySizeError: "… is empty" or "… is larger than 1 MiB".
+Error KeySizeError(const std::string& name, bool empty);
+
+}  // namespace keyescrow::agent

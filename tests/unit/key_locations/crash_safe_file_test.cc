@@ -1,0 +1,68 @@
+#include "agent/key_locations/crash_safe_file.h"
+
+#include <gmock/gmock.h>
+
+#include "tests/unit/key_locations/scratch_folder.h"
+
+namespace keyescrow::agent {
+namespace {
+
+using testing::ElementsAre;
+
+using CrashSafeFile = ScratchFolder;
+
+TEST_F(CrashSafeFile, WritesWithTheModeAsked) {
+  ASSERT_TRUE(WriteFileDurably(At("a.escrow"), AsBytes("text"), {.mode = 0640}));
+  EXPECT_EQ(Get("a.escrow"), "text");
+  EXPECT_EQ(ModeOf("a.escrow"), 0640u);
+  EXPECT_THAT(Names(), ElementsAre("a.escrow"));
+}
+
+TEST_F(CrashSafeFile, ReplacesAndKeepsTheModeThatWasThere) {
+  Put("a", "old", 0604);
+  ASSERT_TRUE(WriteFileDurably(At("a"), AsBytes("new"), {.mode = 0644}));
+  EXPECT_EQ(Get("a"), "new");
+  EXPECT_EQ(ModeOf("a"), 0604u);
+}
+
+TEST_F(CrashSafeFile, ExclusiveRefusesANameThatIsTaken) {
+  ASSERT_TRUE(WriteFileDurably(At("event"), AsBytes("1"), {.exclusive = true}));
+  auto again = WriteFileDurably(At("event"), AsBytes("2"), {.exclusive = true});
+  ASSERT_FALSE(again);
+  EXPECT_EQ(again.error().code(), ErrorCode::kAlreadyExists);
+  EXPECT_EQ(Get("event"), "1");
+}
+
+TEST_F(CrashSafeFile, PublishKeepSeesANameThatAppearedMeanwhile) {
+  auto replacement = FileReplacement::Open(At("a"));
+  ASSERT_TRUE(replacement);
+  ASSERT_TRUE(replacement->Stage(AsBytes("ours")));
+  Put("a", "theirs");
+  auto published = replacement->Publish(FileReplacement::Existing::kKeep);
+  ASSERT_FALSE(published);
+  EXPECT_EQ(published.error().code(), ErrorCode::kAlreadyExists);
+  EXPECT_EQ(Get("a"), "theirs");
+}
+
+TEST_F(CrashSafeFile, AnUnpublishedFileIsRemoved) {
+  {
+    auto replacement = FileReplacement::Open(At("a"));
+    ASSERT_TRUE(replacement);
+    ASSERT_TRUE(replacement->Stage(AsBytes("text")));
+    EXPECT_EQ(Names().size(), 1u);
+    const FileReplacement moved = std::move(*replacement);
+    EXPECT_EQ(Names().size(), 1u);
+  }
+  EXPECT_TRUE(Names().empty());
+}
+
+TEST_F(CrashSafeFile, TakesNamesOfTheGreatestLength) {
+  const std::string name(255, 'n');
+  ASSERT_TRUE(WriteFileDurably(At(name), AsBytes("text"), {}));
+  EXPECT_EQ(Get(name), "text");
+  auto longer = WriteFileDurably(At(name + "n"), AsBytes("text"), {});
+  EXPECT_EQ(longer.error().code(), ErrorCode::kDestinationUnwritable);
+}
+
+}  // namespace
+}  // namespace keyescrow::agent
