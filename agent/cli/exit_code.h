@@ -1,6 +1,8 @@
 // The exit statuses of the command line.
 #pragma once
 
+#include <string_view>
+
 #include "envelope/base/error.h"
 
 namespace keyescrow::agent {
@@ -24,5 +26,8 @@ inline constexpr int kExitBug = 70;               // bug
 // format, limit, signature and mac give 4; factor gives 3, 5, 6 or 10 by its cause's code; unwrap
 // gives 3 where the envelope's signature was verified, else 4.
 int ExitStatus(const Error& error, bool signature_verified = true);
+
+// ExitMeaning returns the words for a status, "" for one that is not in the table.
+std::string_view ExitMeaning(int status);
 
 }  // namespace keyescrow::agent

@@ -51,7 +51,4 @@ std::string FormatAge(std::int64_t then, std::int64_t now);
 // FormatByteSize: "1 byte", "32 bytes", "1.5 KiB", "2.0 MiB".
 std::string FormatByteSize(std::uint64_t bytes);
 
-// DisplayWidth: columns that valid UTF-8 without control characters takes on a terminal.
-std::size_t DisplayWidth(std::string_view text);
-
 }  // namespace keyescrow::agent

@@ -40,6 +40,8 @@ class SecretPrompt {
   void Tell(std::string_view line);
 
  private:
+  Result<SecretBytes> AskOnce(std::string_view label, bool echo, std::string_view remedy);
+
   bool no_input_;
   const char* device_;
 };

@@ -47,6 +47,12 @@ class SecretSources : public envelope::PinProvider {
   // where none was typed: asking again would give the same bytes.
   bool ForgetTyped();
 
+  // NewPasswordIsTyped: a new password was, or would be, typed at the terminal.
+  bool NewPasswordIsTyped() const;
+
+  // HasPin: AskPin would find a PIN for the token, or a person to ask.
+  bool HasPin(std::string_view token_name) const;
+
   // CanAsk: a person can be asked.
   bool CanAsk() const { return prompt_->available(); }
 
@@ -64,12 +70,12 @@ class SecretSources : public envelope::PinProvider {
  private:
   // A source, and its secret once it was read.
   struct Source {
-    std::string option;  // "--password-file", for errors
-    std::string id;      // path id or token; "" serves any
-    std::string file;    // "" where it is a descriptor; "-" standard input
+    std::string option = {};  // "--password-file", for errors
+    std::string id = {};      // path id or token; "" serves any
+    std::string file = {};    // "" where it is a descriptor; "-" standard input
     int fd = -1;
-    std::optional<SecretBytes> secret;
-    std::string user;  // the token that a PIN source without a name serves
+    std::optional<SecretBytes> secret = {};
+    std::string user = {};  // the token that a PIN source without a name serves
   };
   struct PinUse {
     SecretBytes pin;

@@ -19,6 +19,7 @@
 #include <string_view>
 
 #include "agent/cli/options.h"
+#include "agent/cli/terminal_text.h"
 #include "envelope/base/bytes.h"
 #include "envelope/base/result.h"
 
@@ -27,14 +28,6 @@ namespace keyescrow::agent {
 // PrepareProcess makes descriptors 0, 1 and 2 open (on /dev/null where they were closed, so that no
 // file opened later is taken for one of them) and ignores SIGPIPE. The first call of main.
 Status PrepareProcess();
-
-// EscapeForTerminal returns `text` with control characters (C0, DEL, C1, line and paragraph
-// separators), bidirectional and invisible format characters and invalid UTF-8 written as \n, \t,
-// \x1b, \u{202e}; a backslash before such an escape's letter stays one backslash. Pure.
-std::string EscapeForTerminal(std::string_view text);
-
-// EscapeLinesForTerminal is the same, but keeps line feeds.
-std::string EscapeLinesForTerminal(std::string_view text);
 
 enum class Color : std::uint8_t { kRed, kYellow, kGreen, kBold, kDim };
 
@@ -71,10 +64,13 @@ class Terminal {
   std::string PaintNote(Color color, std::string_view text) const;
 
  private:
+  Status Write(const char* bytes, std::size_t size, bool reader_may_leave) const;
+
   int out_fd_;
   int err_fd_;
   bool json_;
   bool quiet_;
+  bool trace_;
   bool out_is_terminal_;
   bool err_is_terminal_;
   bool out_colored_;

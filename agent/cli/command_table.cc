@@ -1,0 +1,116 @@
+#include "agent/cli/command_table.h"
+
+#include <charconv>
+
+#include "agent/cli/commands/specs.h"
+#include "agent/cli/terminal_text.h"
+
+namespace keyescrow::agent {
+namespace {
+
+using G = GlobalOptions;
+
+constexpr OptionSpec kGlobalOptions[] = {
+    Flag<&G::json>("--json", "one JSON document instead of text, on errors too"),
+    Option<&G::config>("--config", "FILE", "the configuration; also KEYESCROW_CONFIG").File(),
+    Option<&G::state>("--state", "DIR", "the folder of the state; also KEYESCROW_STATE").Folder(),
+    Option<&G::tpm>("--tpm", "TCTI|none", "the TPM to use, e.g. device:/dev/tpmrm0, or none"),
+    Flag<&G::quiet>("--quiet", "no notes and no progress"),
+    Flag<&G::trace>("--trace", "tell each step on standard error; secrets are redacted"),
+    Flag<&G::no_input>("--no-input", "fail rather than ask"),
+    Option<&G::color>("--color", "auto|always|never", "colours; auto heeds NO_COLOR"),
+    Flag<&G::yes>("--yes", "take a confirmation as given"),
+};
+
+constexpr const CommandSpec* kCommands[] = {
+    &kInitCommand,           &kDoctorCommand,
+    &kTokenAddCommand,       &kTokenListCommand,
+    &kTokenShowCommand,      &kTokenKeygenCommand,
+    &kTokenRemoveCommand,    &kKeyAddCommand,
+    &kKeyListCommand,        &kKeyRemoveCommand,
+    &kBackupCommand,         &kRestoreCommand,
+    &kVerifyCommand,         &kExportCommand,
+    &kImportCommand,         &kImportEventCommand,
+    &kListCommand,           &kShowCommand,
+    &kStatusCommand,         &kAgentKeyShowCommand,
+    &kAgentKeyExportCommand, &kTrustAddCommand,
+    &kTrustListCommand,      &kTrustRemoveCommand,
+    &kAuditLogCommand,       &kAuditCheckpointCommand,
+    &kAuditProveCommand,     &kCompletionCommand,
+    &kVersionCommand,
+};
+
+constexpr std::string_view kLaterCommands[] = {
+    "drill",          "rotate",           "path",         "password",     "adopt",
+    "recovery-key",   "policy",           "what-if",      "gate",         "destroy",
+    "recovery-sheet", "wizard",           "daemon",       "sync",         "host",
+    "token probe",    "agent-key rotate", "audit report", "audit export",
+};
+
+Error BadValue(const OptionSpec& spec, std::string_view value, std::string_view wanted) {
+  return Error(
+      ErrorCode::kUsage, Action::kFixInput,
+      std::string(spec.name) + ": '" + EscapeForTerminal(value) + "' is not " + std::string(wanted),
+      "give " + std::string(wanted));
+}
+
+template <typename Number>
+Status StoreNumber(const OptionSpec& spec, std::optional<Number>& field, std::string_view value) {
+  Number number = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (error != std::errc() || end != value.data() + value.size()) {
+    return BadValue(spec, value, "a decimal number");
+  }
+  field = number;
+  return Ok();
+}
+
+}  // namespace
+
+std::span<const CommandSpec* const> AllCommands() { return kCommands; }
+std::span<const OptionSpec> GlobalOptionSpecs() { return kGlobalOptions; }
+std::span<const std::string_view> LaterCommands() { return kLaterCommands; }
+
+Status StoreField(const OptionSpec& /*spec*/, bool& field, std::string_view /*value*/) {
+  field = true;
+  return Ok();
+}
+
+Status StoreField(const OptionSpec& /*spec*/, std::string& field, std::string_view value) {
+  field = value;
+  return Ok();
+}
+
+Status StoreField(const OptionSpec& /*spec*/, std::vector<std::string>& field,
+                  std::string_view value) {
+  field.emplace_back(value);
+  return Ok();
+}
+
+Status StoreField(const OptionSpec& spec, std::optional<std::uint32_t>& field,
+                  std::string_view value) {
+  return StoreNumber(spec, field, value);
+}
+
+Status StoreField(const OptionSpec& spec, std::optional<std::uint64_t>& field,
+                  std::string_view value) {
+  return StoreNumber(spec, field, value);
+}
+
+Result<std::size_t> WordIndex(const OptionSpec& spec, std::string_view value) {
+  std::string_view rest = spec.value;
+  for (std::size_t index = 0;; ++index) {
+    const std::size_t bar = rest.find('|');
+    if (rest.substr(0, bar) == value) return index;
+    if (bar == std::string_view::npos) break;
+    rest.remove_prefix(bar + 1);
+  }
+  return BadValue(spec, value, "one of " + std::string(spec.value));
+}
+
+Error UsageError(std::string message, std::string_view help) {
+  return Error(ErrorCode::kUsage, Action::kFixInput, std::move(message),
+               "see '" + std::string(help) + "'");
+}
+
+}  // namespace keyescrow::agent

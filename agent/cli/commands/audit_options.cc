@@ -1,0 +1,58 @@
+#include "agent/cli/commands/specs.h"
+
+namespace keyescrow::agent {
+namespace {
+
+constexpr Example kLogExamples[] = {
+    {"keyescrow audit log", "every entry, oldest first"},
+    {"keyescrow audit log --json | jq '.entries[] | select(.type == \"restore.released\")'",
+     "who restored what, and why"},
+};
+constexpr std::uint8_t kLogExits[] = {0, 4, 8, 9};
+
+constexpr Example kCheckpointExamples[] = {
+    {"keyescrow audit checkpoint > db1.checkpoint", "keep it elsewhere"},
+    {"keyescrow verify --since db1.checkpoint", "later: nothing was deleted or rewritten"},
+};
+constexpr std::uint8_t kCheckpointExits[] = {0, 4, 5, 8, 9};
+
+constexpr OptionSpec kProveArguments[] = {
+    Argument<&AuditProveOptions::name>("NAME", "an escrowed key"),
+};
+constexpr Example kProveExamples[] = {
+    {"keyescrow audit prove prod/db > db.proof", "a proof that its entry is in the log"},
+    {"keyescrow audit prove prod/db --json", "the same for a program"},
+};
+constexpr std::uint8_t kProveExits[] = {0, 4, 8, 9};
+
+}  // namespace
+
+constexpr CommandSpec kAuditLogCommand = {
+    .name = "audit log",
+    .purpose = "show the entries of the audit log",
+    .examples = kLogExamples,
+    .exits = kLogExits,
+    .make = &MakeOptions<AuditLogOptions>,
+};
+
+constexpr CommandSpec kAuditCheckpointCommand = {
+    .name = "audit checkpoint",
+    .purpose = "print the newest signed checkpoint of the log",
+    .details = "A checkpoint kept on another machine shows a log that was cut or rewritten.",
+    .examples = kCheckpointExamples,
+    .exits = kCheckpointExits,
+    .make = &MakeOptions<AuditCheckpointOptions>,
+};
+
+constexpr CommandSpec kAuditProveCommand = {
+    .name = "audit prove",
+    .purpose = "prove that a key's newest entry is in the log",
+    .arguments = kProveArguments,
+    .details =
+        "The proof (c2sp.org/tlog-proof@v1) is checked offline against the agent's public key.",
+    .examples = kProveExamples,
+    .exits = kProveExits,
+    .make = &MakeOptions<AuditProveOptions>,
+};
+
+}  // namespace keyescrow::agent

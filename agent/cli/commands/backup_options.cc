@@ -1,0 +1,92 @@
+#include <algorithm>
+
+#include "agent/cli/commands/specs.h"
+
+namespace keyescrow::agent {
+namespace {
+
+using O = BackupOptions;
+
+constexpr std::uint32_t kMaxGeneratedBytes = 65536;
+
+constexpr OptionSpec kArguments[] = {
+    OptionalArgument<&O::name>("NAME", "the key's name; --all in its place for every declared key"),
+};
+constexpr OptionSpec kOptions[] = {
+    Flag<&O::all>("--all", "back up every declared key"),
+    Option<&O::from>("--from", "SOURCE", "read the key from here; without it, from its declaration")
+        .File(),
+    Option<&O::generate_bytes>("--generate", "BYTES", "make a new random key; with --to"),
+    Option<&O::to>("--to", "SINK", "where the generated key goes").File(),
+    Option<&O::paths>("--path", "[ID=]EXPR",
+                      "a recovery path, e.g. 'password & token:ops'; repeatable"),
+    Option<&O::kdf>("--kdf", "argon2id|pbkdf2-sha512", "how passwords are stretched"),
+    Option<&O::prove>("--prove", "ID|none", "prove this path alone, or none; repeatable"),
+    Option<&O::note>("--note", "TEXT", "kept in clear in the envelope"),
+    Option<&O::output>("--output", "SINK", "also write a portable .escrow file").Letter('o').File(),
+};
+constexpr Example kExamples[] = {
+    {"keyescrow backup prod/db --from /etc/db/master.key --path 'password & token:ops'",
+     "escrow a key that is in a file"},
+    {"keyescrow backup prod/db --generate 32 --to /etc/db/master.key --path 'password & token:ops'",
+     "make a key, escrow it, then hand it over"},
+    {"keyescrow backup prod/db --path 'password & tpm' --path safe='password & token:ops' -o "
+     "/mnt/usb/db.escrow",
+     "two paths, and a file for the safe"},
+    {"keyescrow backup --all --password-file /run/escrow/password --no-input",
+     "every declared key, from a script"},
+};
+constexpr std::uint8_t kExits[] = {0, 1, 2, 3, 5, 6, 7, 8, 9, 11, 12};
+
+Status Check(const CommandOptions& command) {
+  const auto& options = std::get<O>(command);
+  if (options.all == !options.name.empty()) {
+    return UsageError(
+        options.all ? "NAME and --all exclude each other" : "which key? NAME or --all is missing",
+        "keyescrow backup --help");
+  }
+  if (!options.from.empty() && options.generate_bytes) {
+    return UsageError("--from and --generate exclude each other", "keyescrow backup --help");
+  }
+  if (options.generate_bytes.has_value() == options.to.empty()) {
+    return UsageError(options.to.empty() ? "--generate needs --to: where the new key goes"
+                                         : "--to is for a key that --generate makes",
+                      "keyescrow backup --help");
+  }
+  if (options.generate_bytes && options.generate_bytes.value() > kMaxGeneratedBytes) {
+    return UsageError("--generate takes 1 to 65536 bytes", "keyescrow backup --help");
+  }
+  if (options.all && (!options.from.empty() || options.generate_bytes || !options.output.empty())) {
+    return UsageError("--all takes no --from, --generate or --output: each key has its own",
+                      "keyescrow backup --help");
+  }
+  if (options.prove.size() > 1 && std::ranges::find(options.prove, "none") != options.prove.end()) {
+    return UsageError("--prove none excludes other --prove", "keyescrow backup --help");
+  }
+  return Ok();
+}
+
+}  // namespace
+
+constexpr CommandSpec kBackupCommand = {
+    .name = "backup",
+    .purpose = "escrow a key under its recovery paths, and prove them",
+    .arguments = kArguments,
+    .options = kOptions,
+    .password_options = kNewPasswordOptions<&O::secrets>,
+    .pin_options = kPinOptions<&O::secrets>,
+    .details =
+        "A path needs all of its factors: password, token:NAME, tpm, joined by '&'. Every path "
+        "whose "
+        "factors are at hand is reopened from the written bytes and compared. The exit status is 0 "
+        "if at least one path that needs no TPM was proven.\n"
+        "SOURCE and SINK: file:PATH or a path, - (standard input or output), exec:CMD, "
+        "luks:DEVICE-OR-IMAGE.\n"
+        "A lost password cannot be recovered by anybody.",
+    .examples = kExamples,
+    .exits = kExits,
+    .make = &MakeOptions<O>,
+    .check = &Check,
+};
+
+}  // namespace keyescrow::agent

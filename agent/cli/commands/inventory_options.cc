@@ -1,0 +1,75 @@
+// list, show, status: what is escrowed, and how well.
+#include "agent/cli/commands/specs.h"
+
+namespace keyescrow::agent {
+namespace {
+
+constexpr Example kListExamples[] = {
+    {"keyescrow list", "every escrowed key, with its version and paths"},
+    {"keyescrow list --json", "the same for a program"},
+};
+constexpr std::uint8_t kListExits[] = {0, 2, 8, 9};
+
+constexpr OptionSpec kShowArguments[] = {
+    Argument<&ShowOptions::name_or_file>("NAME|FILE", "an escrowed key, or a portable .escrow file")
+        .File(),
+};
+constexpr OptionSpec kShowOptions[] = {
+    Option<&ShowOptions::module>("--module", "SO",
+                                 "the PKCS#11 module, where no token is registered")
+        .File(),
+};
+constexpr Example kShowExamples[] = {
+    {"keyescrow show prod/db",
+     "its header and paths; which of them can be opened here, or why not"},
+    {"keyescrow show db.escrow", "the same of a file; needs no init"},
+};
+constexpr std::uint8_t kShowExits[] = {0, 2, 4, 8, 9};
+
+constexpr OptionSpec kStatusArguments[] = {
+    OptionalArgument<&StatusOptions::name>("NAME", "one key; without it, all"),
+};
+constexpr OptionSpec kStatusOptions[] = {
+    Flag<&StatusOptions::nagios>(
+        "--nagios",
+        "one line with performance data; exits 0 OK, 1 warning, 2 critical, "
+        "3 unknown"),
+};
+constexpr Example kStatusExamples[] = {
+    {"keyescrow status", "which keys comply, and the findings of those that do not"},
+    {"keyescrow status prod/db", "one key: each path proven, stale, unproven or broken"},
+    {"keyescrow status --nagios", "for a monitor"},
+};
+constexpr std::uint8_t kStatusExits[] = {0, 1, 2, 8, 9};
+
+}  // namespace
+
+constexpr CommandSpec kListCommand = {
+    .name = "list",
+    .purpose = "list the escrowed keys",
+    .examples = kListExamples,
+    .exits = kListExits,
+    .make = &MakeOptions<ListOptions>,
+};
+
+constexpr CommandSpec kShowCommand = {
+    .name = "show",
+    .purpose = "show one key's header and paths, and which of them can be opened here",
+    .arguments = kShowArguments,
+    .options = kShowOptions,
+    .examples = kShowExamples,
+    .exits = kShowExits,
+    .make = &MakeOptions<ShowOptions>,
+};
+
+constexpr CommandSpec kStatusCommand = {
+    .name = "status",
+    .purpose = "tell whether every key complies, and what to do about those that do not",
+    .arguments = kStatusArguments,
+    .options = kStatusOptions,
+    .examples = kStatusExamples,
+    .exits = kStatusExits,
+    .make = &MakeOptions<StatusOptions>,
+};
+
+}  // namespace keyescrow::agent

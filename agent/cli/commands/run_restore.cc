@@ -1,0 +1,147 @@
+// restore: recover a key; also on a machine that has no state, or a broken one.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "agent/cli/commands.h"
+#include "agent/cli/session.h"
+#include "agent/cli/view_json.h"
+#include "agent/usecases/inventory.h"
+#include "agent/usecases/restore.h"
+
+namespace keyescrow::agent {
+namespace {
+
+RestoreRequest MakeRequest(const RestoreOptions& options) {
+  RestoreRequest request;
+  request.name_or_file = options.name_or_file;
+  request.sink = options.to;
+  request.via = options.via;
+  request.version = options.version;
+  request.reason = options.reason;
+  request.expect = options.expect;
+  request.replace = options.replace;
+  request.module = options.module;
+  request.trusted_agent = options.agent;
+  request.accept_unknown_agent = options.accept_unknown_agent;
+  request.use_last_try = options.use_last_try;
+  request.event_log = options.event_log;
+  return request;
+}
+
+// ShowUnknownAgent tells what an envelope that nobody vouches for asks for, before anything is
+// typed: whoever made it chose its paths.
+Status ShowUnknownAgent(Agent* agent, const RestoreOptions& options, Session& session) {
+  ASSIGN_OR_RETURN(const EnvelopeSource source,
+                   FindEnvelope(agent, options.name_or_file, options.version));
+  ASSIGN_OR_RETURN(const envelope::ReadOptions trust, TrustFor(agent, options.agent, true));
+  ASSIGN_OR_RETURN(const KeyView view, ShowEnvelope(agent, source, trust, nullptr));
+  if (view.agent_trusted) return Ok();
+  Terminal& terminal = session.terminal();
+  terminal.Warn("nobody vouches for the agent " + view.agent +
+                ": who made this envelope, and whether its key is " + view.name +
+                ", is unproven");
+  for (const PathView& path : view.paths) {
+    terminal.Warn("path " + path.id + " asks for: " + path.expression);
+  }
+  return Ok();
+}
+
+Json ResultJson(const RestoreResult& result) {
+  Json document = NewDocument("restore");
+  document["key"] = KeyJson(result.key_name, result.key_version);
+  document["path"] = result.path_id;
+  document["sink"] = result.sink;
+  document["already_same"] = result.already_same;
+  document["size_bytes"] = result.size_bytes;
+  document["previous"] = TextOrNull(result.previous_path);
+  document["agent"] = result.agent;
+  document["agent_trusted"] = result.agent_trusted;
+  document["event_file"] = TextOrNull(result.event_file);
+  document["log_seq"] = result.log_seq ? Json(*result.log_seq) : Json(nullptr);
+  document["agent_signed_log"] = result.p256_signed;
+  document["findings"] = ListJson(result.findings);
+  return document;
+}
+
+std::string RenderResult(const Json& document) {
+  const std::string key = fmt::format("{} version {}", document["key"]["name"].get<std::string>(),
+                                      document["key"]["version"].get<std::uint32_t>());
+  const std::string sink = document["sink"].get<std::string>();
+  constexpr Column kFields[] = {
+      {"path", "  path"},
+      {"size_bytes", "  size", CellFormat::kBytes},
+      {"agent", "  agent"},
+      {"previous", "  the old key"},
+      {"event_file", "  event"},
+      {"log_seq", "  log entry"},
+  };
+  return EscapeForTerminal(document["already_same"].get<bool>()
+                               ? sink + " holds " + key + " already"
+                               : "restored " + key + " to " + sink) +
+         "\n" + RenderFields(document, kFields);
+}
+
+Result<int> DoDiscard(const RestoreOptions& options, Session& session) {
+  if (options.replace || !options.via.empty()) {
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 "--discard-previous restores nothing: --replace and --via do not go with it",
+                 "restore first; once the application runs, discard the previous generation");
+  }
+  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
+  std::string sink = options.to;
+  if (sink.empty()) {
+    const DeclaredKey* declared = session.config().FindKey(options.name_or_file);
+    if (declared == nullptr) {
+      return Error(ErrorCode::kUsage, Action::kFixInput,
+                   "of which destination? --to is missing, and the key is not declared",
+                   "add --to FILE, as 'keyescrow status' names it");
+    }
+    sink = declared->source;
+  }
+  RETURN_IF_ERROR(session.Confirm("to remove for good the key that was put aside beside " + sink,
+                                  options.name_or_file));
+  ASSIGN_OR_RETURN(const std::string removed, DiscardPrevious(*agent, sink));
+  Json document = NewDocument("restore-discard-previous");
+  document["removed"] = removed;
+  return session.Finish(document, "removed " + EscapeForTerminal(removed) + "\n");
+}
+
+Result<int> DoRestore(const RestoreOptions& options, Session& session) {
+  const bool to_stdout = options.to == "-";
+  if (to_stdout) RETURN_IF_ERROR(session.CheckStdoutSink("--to", true));
+  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgentFor(MeansFile(options.name_or_file)));
+  if (agent != nullptr && !options.event_log.empty()) {
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 "--event-log is for a machine without a state: here the audit log has the event",
+                 "leave --event-log out");
+  }
+  ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets(options.secrets));
+  if (options.accept_unknown_agent) RETURN_IF_ERROR(ShowUnknownAgent(agent, options, session));
+  ASSIGN_OR_RETURN(const RestoreResult result,
+                   Restore(session.environment(), agent, MakeRequest(options), *secrets,
+                           session.progress()));
+  const Json document = ResultJson(result);
+  // The key is where it was asked for: a finding is told and does not make the restore a failure.
+  ASSIGN_OR_RETURN(const int status,
+                   session.Finish(document, RenderResult(document), kExitDone, to_stdout));
+  Terminal& terminal = session.terminal();
+  for (const std::string& finding : result.findings) terminal.Warn(finding);
+  if (!result.event_file.empty()) {
+    terminal.Note("next: on the agent's host, keyescrow import-event " + result.event_file);
+  }
+  if (!result.previous_path.empty()) {
+    terminal.Note("once the application runs: keyescrow restore " + result.key_name +
+                  " --discard-previous --to " + result.sink);
+  }
+  return status;
+}
+
+}  // namespace
+
+int RunRestore(const GlobalOptions& /*global*/, const RestoreOptions& options, Session& session) {
+  return session.Exit(options.discard_previous ? DoDiscard(options, session)
+                                               : DoRestore(options, session));
+}
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,41 @@
+// The rows of the command table, each defined in commands/<word>_options.cc.
+#pragma once
+
+#include "agent/cli/command_table.h"
+
+namespace keyescrow::agent {
+
+extern const CommandSpec kInitCommand;
+extern const CommandSpec kDoctorCommand;
+extern const CommandSpec kTokenAddCommand;
+extern const CommandSpec kTokenListCommand;
+extern const CommandSpec kTokenShowCommand;
+extern const CommandSpec kTokenKeygenCommand;
+extern const CommandSpec kTokenRemoveCommand;
+extern const CommandSpec kKeyAddCommand;
+extern const CommandSpec kKeyListCommand;
+extern const CommandSpec kKeyRemoveCommand;
+extern const CommandSpec kBackupCommand;
+extern const CommandSpec kRestoreCommand;
+extern const CommandSpec kVerifyCommand;
+extern const CommandSpec kExportCommand;
+extern const CommandSpec kImportCommand;
+extern const CommandSpec kImportEventCommand;
+extern const CommandSpec kListCommand;
+extern const CommandSpec kShowCommand;
+extern const CommandSpec kStatusCommand;
+extern const CommandSpec kAgentKeyShowCommand;
+extern const CommandSpec kAgentKeyExportCommand;
+extern const CommandSpec kTrustAddCommand;
+extern const CommandSpec kTrustListCommand;
+extern const CommandSpec kTrustRemoveCommand;
+extern const CommandSpec kAuditLogCommand;
+extern const CommandSpec kAuditCheckpointCommand;
+extern const CommandSpec kAuditProveCommand;
+extern const CommandSpec kCompletionCommand;
+extern const CommandSpec kVersionCommand;
+
+// UsageError says what is wrong and which help to read ("keyescrow restore --help").
+Error UsageError(std::string message, std::string_view help);
+
+}  // namespace keyescrow::agent

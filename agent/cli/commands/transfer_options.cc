@@ -1,0 +1,75 @@
+// export, import, import-event: what leaves and enters the store as a file.
+#include "agent/cli/commands/specs.h"
+
+namespace keyescrow::agent {
+namespace {
+
+constexpr OptionSpec kExportArguments[] = {
+    Argument<&ExportOptions::name>("NAME", "an escrowed key"),
+};
+constexpr OptionSpec kExportOptions[] = {
+    Option<&ExportOptions::output>("--output", "SINK", "where the file goes")
+        .Letter('o')
+        .Required()
+        .File(),
+};
+constexpr Example kExportExamples[] = {
+    {"keyescrow export prod/db -o /mnt/usb/db.escrow", "a file for the safe"},
+    {"keyescrow export prod/db -o - | ssh vault 'cat > db.escrow'", "to another machine"},
+};
+constexpr std::uint8_t kExportExits[] = {0, 2, 4, 8, 9, 11, 12};
+
+constexpr OptionSpec kImportArguments[] = {
+    Argument<&ImportOptions::file>("FILE", "a portable .escrow file").File(),
+};
+constexpr Example kImportExamples[] = {
+    {"keyescrow trust add THUMBPRINT", "first say whose signature counts"},
+    {"keyescrow import db.escrow", "then take the file into the store"},
+};
+constexpr std::uint8_t kImportExits[] = {0, 2, 4, 8, 9};
+
+constexpr OptionSpec kEventArguments[] = {
+    Argument<&ImportEventOptions::file>("FILE", "a keyescrow-restore-ID.json").File(),
+};
+constexpr Example kEventExamples[] = {
+    {"keyescrow import-event keyescrow-restore-7f3a.json", "log a restore that was done elsewhere"},
+    {"keyescrow import-event keyescrow-restore-7f3a.json --json", "the same from a script"},
+};
+constexpr std::uint8_t kEventExits[] = {0, 2, 4, 8, 9};
+
+}  // namespace
+
+constexpr CommandSpec kExportCommand = {
+    .name = "export",
+    .purpose = "write a portable file with the key's receipt",
+    .arguments = kExportArguments,
+    .options = kExportOptions,
+    .details =
+        "The file holds the sealed envelope, the receipt of the audit log and no secret. SINK: "
+        "file:PATH or a path, - (standard output), exec:CMD.",
+    .examples = kExportExamples,
+    .exits = kExportExits,
+    .make = &MakeOptions<ExportOptions>,
+};
+
+constexpr CommandSpec kImportCommand = {
+    .name = "import",
+    .purpose = "take a portable file into the store",
+    .arguments = kImportArguments,
+    .details =
+        "The file must be signed by this host's agent or by one that 'trust add' registered.",
+    .examples = kImportExamples,
+    .exits = kImportExits,
+    .make = &MakeOptions<ImportOptions>,
+};
+
+constexpr CommandSpec kImportEventCommand = {
+    .name = "import-event",
+    .purpose = "log a restore that was done without a state",
+    .arguments = kEventArguments,
+    .examples = kEventExamples,
+    .exits = kEventExits,
+    .make = &MakeOptions<ImportEventOptions>,
+};
+
+}  // namespace keyescrow::agent

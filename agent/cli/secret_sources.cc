@@ -1,0 +1,277 @@
+#include "agent/cli/secret_sources.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <set>
+
+#include "agent/key_locations/secret_file.h"
+
+namespace keyescrow::agent {
+namespace {
+
+constexpr std::string_view kPasswordRemedy =
+    "give --password-file FILE or --password-fd N, or run on a terminal without --no-input";
+constexpr std::string_view kPinRemedy =
+    "give --pin-file FILE or --pin-fd N, or run on a terminal without --no-input";
+
+Error Usage(std::string message, std::string hint) {
+  return Error(ErrorCode::kUsage, Action::kFixInput, std::move(message), std::move(hint));
+}
+
+bool IsId(std::string_view text) {
+  return !text.empty() && std::ranges::all_of(text, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+           c == '_' || c == '-';
+  });
+}
+
+struct Split {
+  std::string id;
+  std::string file;
+};
+
+// SplitSource splits "[ID=]FILE".
+Split SplitSource(const std::string& text) {
+  const std::size_t equals = text.find('=');
+  if (equals == std::string::npos || !IsId(std::string_view(text).substr(0, equals))) {
+    return {"", text};
+  }
+  return {text.substr(0, equals), text.substr(equals + 1)};
+}
+
+Result<SecretBytes> Copy(const SecretBytes& secret) { return SecretBytes::CopyOf(secret.Expose()); }
+
+// Readers keeps what was named on the command line, to refuse what would be read twice.
+class Readers {
+ public:
+  explicit Readers(std::string_view stdin_user) : stdin_user_(stdin_user) {}
+
+  Status AddFile(const std::string& option, const std::string& file) {
+    if (file.empty()) return Usage(option + " names no file", "write " + option + " FILE");
+    if (file == "-") return AddStdin(option + " -");
+    if (files_.insert(file).second) return Ok();
+    return Usage("the file '" + file + "' is named twice for secrets",
+                 "name it once: one password serves every path that has none of its own");
+  }
+  Status AddFd(const std::string& option, int fd) {
+    if (fd == STDIN_FILENO) return AddStdin(option + " 0");
+    if (fds_.insert(fd).second) return Ok();
+    return Usage("descriptor " + std::to_string(fd) + " is named twice for secrets",
+                 "open a descriptor for each secret");
+  }
+
+ private:
+  Status AddStdin(const std::string& user) {
+    if (stdin_user_.empty()) {
+      stdin_user_ = user;
+      return Ok();
+    }
+    return Usage("standard input is named twice: by " + stdin_user_ + " and by " + user,
+                 "use a file or another descriptor for one of them");
+  }
+
+  std::string stdin_user_;
+  std::set<std::string> files_;
+  std::set<int> fds_;
+};
+
+}  // namespace
+
+Result<SecretSources> SecretSources::Create(const SecretOptions& options, SecretPrompt& prompt,
+                                            std::string_view stdin_user) {
+  SecretSources sources(prompt);
+  Readers readers(stdin_user);
+  const auto add_files = [&readers](std::vector<Source>& list, const std::string& option,
+                                    const std::vector<std::string>& files) -> Status {
+    for (const std::string& text : files) {
+      Split split = SplitSource(text);
+      RETURN_IF_ERROR(readers.AddFile(option, split.file));
+      if (std::ranges::find(list, split.id, &Source::id) != list.end()) {
+        return Usage(option + " is given twice for " +
+                         (split.id.empty() ? "every path" : "'" + split.id + "'"),
+                     "give it once, or once for each id: " + option + " ID=FILE");
+      }
+      list.push_back(Source{.option = option, .id = split.id, .file = split.file});
+    }
+    return Ok();
+  };
+  const auto add_fd = [&readers](std::vector<Source>& list, const std::string& option,
+                                 const std::optional<std::uint32_t>& number) -> Status {
+    if (!number) return Ok();
+    if (*number > 1U << 20) return Usage(option + ": there is no such descriptor", "check N");
+    const int fd = static_cast<int>(*number);
+    RETURN_IF_ERROR(readers.AddFd(option, fd));
+    if (std::ranges::find(list, "", &Source::id) != list.end()) {
+      return Usage(option + " and a file without an id exclude each other",
+                   "give one of them, or name the id: ID=FILE");
+    }
+    list.push_back(Source{.option = option, .fd = fd});
+    return Ok();
+  };
+  RETURN_IF_ERROR(add_files(sources.passwords_, "--password-file", options.password_files));
+  RETURN_IF_ERROR(add_fd(sources.passwords_, "--password-fd", options.password_fd));
+  RETURN_IF_ERROR(
+      add_files(sources.new_passwords_, "--new-password-file", options.new_password_files));
+  RETURN_IF_ERROR(add_files(sources.pins_, "--pin-file", options.pin_files));
+  RETURN_IF_ERROR(add_fd(sources.pins_, "--pin-fd", options.pin_fd));
+  AddCredential(sources.passwords_, "password");
+  AddCredential(sources.pins_, "pin");
+  return sources;
+}
+
+// A credential comes after the command line, and only where systemd passed one.
+void SecretSources::AddCredential(std::vector<Source>& sources, const char* name) {
+  const char* folder = std::getenv("CREDENTIALS_DIRECTORY");
+  if (folder == nullptr || *folder == '\0') return;
+  if (std::ranges::find(sources, "", &Source::id) != sources.end()) return;
+  std::string file = std::string(folder) + "/" + name;
+  if (access(file.c_str(), F_OK) != 0) return;
+  sources.push_back(Source{.option = "systemd credential", .file = std::move(file)});
+}
+
+SecretSources::Source* SecretSources::Find(std::vector<Source>& sources, std::string_view id) {
+  auto found = std::ranges::find(sources, id, &Source::id);
+  if (found == sources.end()) found = std::ranges::find(sources, "", &Source::id);
+  return found == sources.end() ? nullptr : &*found;
+}
+
+Result<SecretBytes> SecretSources::Read(Source& source) {
+  if (!source.secret) {
+    auto secret = source.file.empty() ? ReadSecretFd(source.fd) : ReadSecretFile(source.file);
+    if (!secret) return std::move(secret).error().WithContext(source.option);
+    source.secret = std::move(*secret);
+  }
+  return Copy(*source.secret);
+}
+
+Result<SecretBytes> SecretSources::Typed(std::string_view path_id, std::string_view purpose,
+                                         bool is_new) {
+  std::optional<SecretBytes>& kept = is_new ? typed_new_ : typed_;
+  if (!kept) {
+    std::string label = is_new ? "new password" : "password";
+    if (!path_id.empty()) label.append(" of path '").append(path_id).append("'");
+    if (!purpose.empty()) label.append(" ").append(purpose);
+    auto typed =
+        is_new ? prompt_->AskNew(label, kPasswordRemedy) : prompt_->Ask(label, kPasswordRemedy);
+    if (!typed) return std::move(typed).error();
+    kept = std::move(*typed);
+  }
+  return Copy(*kept);
+}
+
+Result<SecretBytes> SecretSources::Password(std::string_view path_id, std::string_view purpose) {
+  if (Source* source = Find(passwords_, path_id)) return Read(*source);
+  // What was typed twice a moment ago, to make this path, opens it.
+  if (!typed_ && typed_new_) return Copy(*typed_new_);
+  return Typed(path_id, purpose, false);
+}
+
+Result<SecretBytes> SecretSources::NewPassword(std::string_view path_id, std::string_view purpose,
+                                               NewPasswordFrom from) {
+  if (Source* source = Find(new_passwords_, path_id)) return Read(*source);
+  if (from == NewPasswordFrom::kAnySource) {
+    if (Source* source = Find(passwords_, path_id)) return Read(*source);
+  }
+  return Typed(path_id, purpose, true);
+}
+
+bool SecretSources::ForgetTyped() {
+  const bool any = typed_.has_value() || typed_new_.has_value();
+  typed_.reset();
+  typed_new_.reset();
+  return any;
+}
+
+bool SecretSources::NewPasswordIsTyped() const {
+  if (typed_ || typed_new_) return true;
+  const auto serves_any = [](const std::vector<Source>& sources) {
+    return std::ranges::find(sources, "", &Source::id) != sources.end();
+  };
+  return CanAsk() && !serves_any(new_passwords_) && !serves_any(passwords_);
+}
+
+bool SecretSources::HasPin(std::string_view token_name) const {
+  const auto serves = [&](const Source& source) {
+    if (source.id == token_name && !token_name.empty()) return true;
+    return source.id.empty() && (source.user.empty() || source.user == token_name);
+  };
+  return CanAsk() || std::ranges::any_of(pins_, serves) ||
+         std::ranges::any_of(pin_sources_, serves);
+}
+
+Status SecretSources::AddPinSource(std::string_view token_name, std::string_view pin_source) {
+  std::string_view path = pin_source;
+  if (path.starts_with("file:")) path.remove_prefix(5);
+  if (path.starts_with("//")) {
+    path.remove_prefix(2);
+    if (path.starts_with("localhost/")) path.remove_prefix(9);
+  }
+  if (!path.starts_with('/')) {
+    return Error(ErrorCode::kInvalidUri, Action::kFixInput,
+                 "the pin-source of token '" + std::string(token_name) +
+                     "' is not the absolute path of a file",
+                 "register the token with pin-source=file:/PATH, or give --pin-file");
+  }
+  pin_sources_.push_back(
+      Source{.option = "pin-source", .id = std::string(token_name), .file = std::string(path)});
+  return Ok();
+}
+
+Result<SecretBytes> SecretSources::FindPin(const envelope::PinRequest& request,
+                                           const std::string& token) {
+  const auto read_for = [&token](Source& source) -> Result<SecretBytes> {
+    if (source.user.empty()) source.user = token;
+    return Read(source);
+  };
+  const auto named = std::ranges::find(pins_, request.token_name, &Source::id);
+  if (!request.token_name.empty() && named != pins_.end()) return read_for(*named);
+  const auto general = std::ranges::find(pins_, "", &Source::id);
+  const bool general_is_free =
+      general != pins_.end() && (general->user.empty() || general->user == token);
+  const bool from_options = general != pins_.end() && general->option != "systemd credential";
+  if (general_is_free && from_options) return read_for(*general);
+  const auto own = std::ranges::find(pin_sources_, request.token_name, &Source::id);
+  if (own != pin_sources_.end()) return read_for(*own);
+  if (general_is_free) return read_for(*general);
+  std::string label = "PIN of token '" + token + "'";
+  if (request.final_try) label += " (the last try before it locks)";
+  const std::string remedy =
+      general != pins_.end() ? "that PIN serves one token; give --pin-file " + token + "=FILE too"
+                             : std::string(kPinRemedy);
+  return prompt_->Ask(label, remedy);
+}
+
+Result<SecretBytes> SecretSources::AskPin(const envelope::PinRequest& request) {
+  std::string token = request.token_name;
+  if (token.empty()) token = request.token_label;
+  if (token.empty()) token = request.token_serial;
+  const auto used = used_pins_.find(token);
+  if (used != used_pins_.end()) {
+    const bool was_wrong = (request.count_low && !used->second.count_low) ||
+                           (request.final_try && !used->second.final_try);
+    if (was_wrong) {
+      return Error(
+          ErrorCode::kWrongPin, Action::kReauthenticate,
+          "the PIN that was given for token '" + token + "' was wrong, and is not sent again",
+          "run the command again with the right PIN: each wrong one uses a try");
+    }
+    return Copy(used->second.pin);
+  }
+  if (request.count_low && !request.final_try) {
+    prompt_->Tell("warning: a wrong PIN was entered on token '" + token +
+                  "' since the last right one");
+  }
+  ASSIGN_OR_RETURN(SecretBytes pin, FindPin(request, token));
+  ASSIGN_OR_RETURN(SecretBytes kept, Copy(pin));
+  used_pins_.emplace(token, PinUse{std::move(kept), request.count_low, request.final_try});
+  return pin;
+}
+
+void SecretSources::OnReader(const envelope::PinRequest& request) {
+  const std::string& name = request.token_name.empty() ? request.token_label : request.token_name;
+  prompt_->Tell("enter the PIN of token '" + name + "' on the reader");
+}
+
+}  // namespace keyescrow::agent
