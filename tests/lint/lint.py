@@ -177,7 +177,8 @@ class Lint:
 
     def check_own_include(self, name: str, number: int, room: str, header: str) -> None:
         if not (ROOT / header).is_file():
-            self.find(name, number, f'"{header}": write includes from the root of the repository')
+            self.find(name, number, f'"{header}" is not in the repository: own headers are written from its '
+                                    "root, a library's in <>")
             return
         for allowed in (room, *MAY_INCLUDE[room]):
             if header == allowed or (allowed.endswith("/") and header.startswith(allowed)):
