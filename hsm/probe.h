@@ -14,16 +14,6 @@
 
 namespace keyescrow::hsm {
 
-// ModuleReport: CK_INFO and the module's tokens.
-struct ModuleReport {
-  std::string manufacturer;
-  std::string description;
-  std::string library_version;   // "major.minor"
-  std::string cryptoki_version;  // of the interface in use
-  std::vector<TokenInfo> tokens;
-  std::uint32_t num_uninitialized = 0;  // slots whose token has no label and PIN yet
-};
-
 // ProbeSpec: a module and, by the URI's attributes, one of its tokens and keys.
 struct ProbeSpec {
   std::string module_path;

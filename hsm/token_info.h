@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "envelope/base/bytes.h"
 
@@ -41,6 +42,16 @@ struct TokenKey {
   std::string label;  // CKA_LABEL
   Bytes id;           // CKA_ID
   Bytes spki;         // canonical DER; empty where kind is kOther
+};
+
+// ModuleReport: CK_INFO and the module's tokens.
+struct ModuleReport {
+  std::string manufacturer;
+  std::string description;
+  std::string library_version;   // "major.minor"
+  std::string cryptoki_version;  // of the interface in use
+  std::vector<TokenInfo> tokens;
+  std::uint32_t num_uninitialized = 0;  // slots whose token has no label and PIN yet
 };
 
 // TokenUri returns an RFC 7512 URI of at most 512 bytes that names the token and the key.

@@ -1,0 +1,198 @@
+#include "hsm/probe.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "envelope/base/p256.h"
+#include "hsm/token_client.h"
+#include "hsm/token_location.h"
+#include "hsm/token_login.h"
+#include "hsm/uri.h"
+
+namespace keyescrow::hsm {
+namespace {
+
+// OpenedToken: a worker with a session on the one token that a URI means.
+struct OpenedToken {
+  std::unique_ptr<TokenClient> client;
+  std::optional<envelope::Pkcs11Uri> uri;
+  ModuleReport report;
+  TokenInfo token;
+};
+
+Result<std::optional<envelope::Pkcs11Uri>> ParseOptionalUri(const std::string& text) {
+  std::optional<envelope::Pkcs11Uri> uri;
+  if (!text.empty()) {
+    ASSIGN_OR_RETURN(uri, ParseUri(text));
+  }
+  return uri;
+}
+
+Result<OpenedToken> OpenToken(const ProbeSpec& spec, bool read_write,
+                              const TokenWorkerOptions& options) {
+  OpenedToken opened;
+  ASSIGN_OR_RETURN(opened.uri, ParseOptionalUri(spec.uri));
+  ASSIGN_OR_RETURN(opened.client,
+                   TokenClient::Start(spec.module_path, spec.module_arguments, options));
+  ASSIGN_OR_RETURN(opened.report, opened.client->Report());
+  ASSIGN_OR_RETURN(opened.token, MatchTokenByUri(opened.report, opened.uri));
+  RETURN_IF_ERROR(opened.client->OpenSession(opened.token, read_write));
+  return opened;
+}
+
+// UsablePublicKeys returns the RSA and P-256 keys that the open session shows, once each.
+Result<std::vector<TokenKey>> UsablePublicKeys(TokenClient& client) {
+  ASSIGN_OR_RETURN(const std::vector<KeyRow> rows, client.ListKeys(KeyClass::kPublic));
+  std::vector<TokenKey> keys;
+  for (const KeyRow& row : rows) {
+    TokenKey key = PublicKeyOf(row);
+    // The library's own parser has the last word on what may be registered.
+    const bool usable = (key.kind == KeyKind::kRsa && RsaPublicKey::FromSpki(key.spki)) ||
+                        (key.kind == KeyKind::kEcP256 && P256Point::FromSpki(key.spki));
+    const bool repeated = std::any_of(keys.begin(), keys.end(), [&key](const TokenKey& other) {
+      return other.spki == key.spki && other.id == key.id;
+    });
+    if (usable && !repeated) keys.push_back(std::move(key));
+  }
+  return keys;
+}
+
+std::optional<bool> Tristate(std::uint8_t value) {
+  if (value > 1) return std::nullopt;
+  return value == 1;
+}
+
+}  // namespace
+
+Result<ModuleReport> InspectModule(const ProbeSpec& spec, const TokenWorkerOptions& options) {
+  ASSIGN_OR_RETURN(auto client,
+                   TokenClient::Start(spec.module_path, spec.module_arguments, options));
+  return client->Report();
+}
+
+Result<std::vector<TokenInfo>> ListTokens(const std::string& module_path,
+                                          const TokenWorkerOptions& options) {
+  ASSIGN_OR_RETURN(ModuleReport report, InspectModule({module_path, {}, {}, false}, options));
+  return std::move(report.tokens);
+}
+
+Result<std::vector<FoundKey>> ReadPublicKeys(const ProbeSpec& spec, envelope::PinProvider* pins,
+                                             const TokenWorkerOptions& options) {
+  ASSIGN_OR_RETURN(const OpenedToken opened, OpenToken(spec, false, options));
+  if (pins != nullptr) {
+    RETURN_IF_ERROR(LogIn(*opened.client, opened.token, {"", spec.use_last_try}, *pins));
+  }
+  ASSIGN_OR_RETURN(std::vector<TokenKey> keys, UsablePublicKeys(*opened.client));
+  std::vector<FoundKey> found;
+  for (TokenKey& key : keys) {
+    if (!opened.uri || UriMatchesKey(*opened.uri, key)) {
+      found.push_back({opened.token, std::move(key)});
+    }
+  }
+  return found;
+}
+
+Result<FoundKey> FindPublicKey(const ProbeSpec& spec, envelope::PinProvider* pins,
+                               const TokenWorkerOptions& options) {
+  ASSIGN_OR_RETURN(std::vector<FoundKey> keys, ReadPublicKeys(spec, pins, options));
+  if (keys.empty()) {
+    return Error(ErrorCode::kTokenKeyNotFound, Action::kFixInput,
+                 "no RSA or P-256 public key on the token matches the URI",
+                 "'keyescrow token probe' lists the keys; 'keyescrow token keygen' makes one");
+  }
+  if (keys.size() > 1) {
+    std::string list;
+    for (const FoundKey& found : keys) {
+      list += fmt::format("{}id={}", list.empty() ? "" : ", ",
+                          envelope::PercentEncodePkcs11(AsText(found.key.id)));
+    }
+    return Error(
+        ErrorCode::kTokenKeyAmbiguous, Action::kFixInput,
+        fmt::format("{} keys on token {} match the URI", keys.size(), DescribeToken(keys[0].token)),
+        fmt::format("add one of these to the URI: {}", list));
+  }
+  return std::move(keys[0]);
+}
+
+Result<KeyEvidence> ReadKeyEvidence(const TokenSpec& spec, envelope::PinProvider& pins,
+                                    const TokenWorkerOptions& options) {
+  ASSIGN_OR_RETURN(const std::optional<envelope::Pkcs11Uri> uri, ParseOptionalUri(spec.uri));
+  ASSIGN_OR_RETURN(const auto client,
+                   TokenClient::Start(spec.module_path, spec.module_arguments, options));
+  ASSIGN_OR_RETURN(TokenLocation location, LocateToken(*client, uri, spec.spki));
+  RETURN_IF_ERROR(LogIn(*client, location.token, {spec.name, spec.use_last_try}, pins));
+  if (!location.key) {
+    ASSIGN_OR_RETURN(std::vector<TokenKey> keys, UsablePublicKeys(*client));
+    for (TokenKey& key : keys) {
+      if (key.spki == spec.spki) location.key = std::move(key);
+    }
+  }
+  std::optional<Bytes> id;
+  if (location.key) id = location.key->id;
+  ASSIGN_OR_RETURN(const std::vector<KeyRow> rows, client->ListKeys(KeyClass::kPrivate));
+  ASSIGN_OR_RETURN(const KeyRow row,
+                   FindPrivateKey(rows, spec.spki, id, DescribeToken(location.token)));
+  ASSIGN_OR_RETURN(const Bytes values, client->ReadEvidence(row.handle));
+  ASSIGN_OR_RETURN(const ModuleReport report, client->Report());
+  KeyEvidence evidence;
+  evidence.token = location.token;
+  if (location.key) {
+    evidence.key = *std::move(location.key);
+  } else {
+    evidence.key = PublicKeyOf(row);
+    evidence.key.spki = spec.spki;
+  }
+  evidence.module_description = report.description;
+  evidence.library_version = report.library_version;
+  // In the order of token_protocol.h's kReadEvidence.
+  std::optional<bool>* const fields[kNumEvidenceBooleans] = {&evidence.sensitive,
+                                                             &evidence.extractable,
+                                                             &evidence.always_sensitive,
+                                                             &evidence.never_extractable,
+                                                             &evidence.local,
+                                                             &evidence.wrap_with_trusted,
+                                                             &evidence.always_authenticate,
+                                                             &evidence.decrypt,
+                                                             &evidence.derive,
+                                                             &evidence.sign,
+                                                             &evidence.unwrap};
+  for (std::size_t index = 0; index < kNumEvidenceBooleans; ++index) {
+    *fields[index] = Tristate(values[index]);
+  }
+  return evidence;
+}
+
+Result<FoundKey> GenerateKeyPair(const GenerateSpec& spec, envelope::PinProvider& pins,
+                                 const TokenWorkerOptions& options) {
+  if (spec.id.empty() || spec.id.size() > 64 || spec.label.empty() || spec.label.size() > 128) {
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 "a new key needs an id of 1–64 bytes and a label of 1–128",
+                 "give both, e.g. id 01 and label escrow");
+  }
+  ASSIGN_OR_RETURN(const OpenedToken opened, OpenToken(spec.where, true, options));
+  RETURN_IF_ERROR(LogIn(*opened.client, opened.token, {"", spec.where.use_last_try}, pins));
+  for (const KeyClass key_class : {KeyClass::kPublic, KeyClass::kPrivate}) {
+    ASSIGN_OR_RETURN(const std::vector<KeyRow> rows, opened.client->ListKeys(key_class));
+    for (const KeyRow& row : rows) {
+      if (row.id != spec.id) continue;
+      return Error(ErrorCode::kAlreadyExists, Action::kFixInput,
+                   fmt::format("token {} has a key of id {} already", DescribeToken(opened.token),
+                               ToHex(spec.id)),
+                   "choose another id; 'keyescrow token probe' lists those in use");
+    }
+  }
+  RETURN_IF_ERROR(
+      opened.client->GenerateKeyPair(static_cast<std::uint8_t>(spec.kind), spec.id, spec.label));
+  ASSIGN_OR_RETURN(std::vector<TokenKey> keys, UsablePublicKeys(*opened.client));
+  for (TokenKey& key : keys) {
+    if (key.id == spec.id) return FoundKey{opened.token, std::move(key)};
+  }
+  return Error(ErrorCode::kTokenVendor, Action::kCallOperator,
+               fmt::format("token {} says that it made the key, but does not show its public half",
+                           DescribeToken(opened.token)),
+               "look at the token with the vendor's tool");
+}
+
+}  // namespace keyescrow::hsm

@@ -1,0 +1,182 @@
+#include "hsm/token_location.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "hsm/cryptoki.h"
+#include "hsm/spki.h"
+#include "hsm/uri.h"
+
+namespace keyescrow::hsm {
+namespace {
+
+using envelope::Pkcs11Uri;
+
+constexpr std::size_t kP256SpkiSize = 91;
+
+std::string DescribeWanted(const std::optional<Pkcs11Uri>& uri) {
+  std::string text;
+  const auto append = [&text](std::string_view name, const std::optional<std::string>& value) {
+    if (!value) return;
+    TokenInfo printable;  // DescribeToken's rules for characters
+    printable.label = *value;
+    const std::string quoted = DescribeToken(printable);
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", name,
+                        quoted.substr(0, quoted.rfind(" (serial")));
+  };
+  if (uri) {
+    append("label", uri->token);
+    append("serial", uri->serial);
+    append("manufacturer", uri->manufacturer);
+    append("model", uri->model);
+  }
+  return text.empty() ? "any token with the registered key" : text;
+}
+
+std::string DescribePresent(const ModuleReport& report) {
+  std::string text;
+  for (const TokenInfo& token : report.tokens) {
+    text += (text.empty() ? "present: " : ", ") + DescribeToken(token);
+  }
+  if (text.empty()) text = "no token is present";
+  if (report.num_uninitialized > 0 && report.tokens.empty()) {
+    text += fmt::format(" ({} not initialised; never initialise one to restore)",
+                        report.num_uninitialized);
+  }
+  return text;
+}
+
+Error NotFound(const ModuleReport& report, const std::optional<Pkcs11Uri>& uri) {
+  return Error(ErrorCode::kTokenNotFound, Action::kReconnect,
+               fmt::format("the token is not present; wanted: {}; {}", DescribeWanted(uri),
+                           DescribePresent(report)),
+               "insert it; 'keyescrow token probe' lists what each module sees");
+}
+
+Error Ambiguous(const std::vector<const TokenInfo*>& tokens, std::string_view what) {
+  std::string text;
+  for (const TokenInfo* token : tokens) {
+    text += (text.empty() ? "" : ", ") + DescribeToken(*token);
+  }
+  return Error(ErrorCode::kTokenAmbiguous, Action::kFixInput,
+               fmt::format("{} tokens {}: {}; no PIN was sent", tokens.size(), what, text),
+               "remove all but one, or name the token's serial= in its URI");
+}
+
+// FindOnToken opens a session on `token` and looks for the public key.
+Result<std::optional<TokenKey>> FindOnToken(TokenClient& client, const TokenInfo& token,
+                                            ByteView spki) {
+  RETURN_IF_ERROR(client.OpenSession(token));
+  ASSIGN_OR_RETURN(const std::vector<KeyRow> keys, client.ListKeys(KeyClass::kPublic));
+  for (const KeyRow& row : keys) {
+    TokenKey key = PublicKeyOf(row);
+    if (std::equal(key.spki.begin(), key.spki.end(), spki.begin(), spki.end())) {
+      return std::optional<TokenKey>(std::move(key));
+    }
+  }
+  return std::optional<TokenKey>();
+}
+
+}  // namespace
+
+TokenKey PublicKeyOf(const KeyRow& row) {
+  TokenKey key;
+  key.label.assign(AsText(row.label));
+  key.id = row.id;
+  std::optional<Bytes> spki;
+  if (row.key_type == CKK_RSA) {
+    spki = RsaSpki(row.modulus, row.exponent);
+    key.kind = KeyKind::kRsa;
+    key.bits = ModulusBits(row.modulus);
+  } else if (row.key_type == CKK_EC) {
+    spki = EcP256Spki(row.ec_params, row.ec_point);
+    key.kind = KeyKind::kEcP256;
+    key.bits = 256;
+  }
+  if (spki) {
+    key.spki = *std::move(spki);
+  } else {
+    key.kind = KeyKind::kOther;
+    key.bits = 0;
+  }
+  return key;
+}
+
+Result<TokenLocation> LocateToken(TokenClient& client, const std::optional<Pkcs11Uri>& uri,
+                                  ByteView spki) {
+  ASSIGN_OR_RETURN(const ModuleReport report, client.Report());
+  std::vector<const TokenInfo*> candidates;
+  std::vector<const TokenInfo*> others;
+  for (const TokenInfo& token : report.tokens) {
+    (!uri || UriMatchesToken(*uri, token) ? candidates : others).push_back(&token);
+  }
+  const TokenInfo* open_on = nullptr;
+  for (const std::vector<const TokenInfo*>* group : {&candidates, &others}) {
+    std::vector<const TokenInfo*> holders;
+    std::optional<TokenKey> key;
+    for (const TokenInfo* token : *group) {
+      auto found = FindOnToken(client, *token, spki);
+      // A token that does not answer matters only where it is the one that is meant.
+      if (!found) {
+        const bool worker_is_gone = found.error().code() == ErrorCode::kTokenTimeout ||
+                                    found.error().code() == ErrorCode::kModuleFailed;
+        if (worker_is_gone || (group == &candidates && candidates.size() == 1)) {
+          return std::move(found).error();
+        }
+        continue;
+      }
+      open_on = token;
+      if (found->has_value()) {
+        holders.push_back(token);
+        if (!key) key = **found;
+      }
+    }
+    if (holders.size() > 1) return Ambiguous(holders, "hold the wanted key");
+    if (holders.size() == 1) {
+      if (open_on != holders[0]) RETURN_IF_ERROR(client.OpenSession(*holders[0]));
+      return TokenLocation{*holders[0], std::move(key)};
+    }
+  }
+  if (candidates.empty()) return NotFound(report, uri);
+  if (candidates.size() > 1) {
+    return Ambiguous(candidates, "match and none shows the wanted key without its PIN");
+  }
+  if (open_on != candidates[0]) RETURN_IF_ERROR(client.OpenSession(*candidates[0]));
+  return TokenLocation{*candidates[0], std::nullopt};
+}
+
+Result<TokenInfo> MatchTokenByUri(const ModuleReport& report, const std::optional<Pkcs11Uri>& uri) {
+  std::vector<const TokenInfo*> candidates;
+  for (const TokenInfo& token : report.tokens) {
+    if (!uri || UriMatchesToken(*uri, token)) candidates.push_back(&token);
+  }
+  if (candidates.empty()) return NotFound(report, uri);
+  if (candidates.size() > 1) return Ambiguous(candidates, "match");
+  return *candidates[0];
+}
+
+Result<KeyRow> FindPrivateKey(const std::vector<KeyRow>& keys, ByteView spki,
+                              const std::optional<Bytes>& id, std::string_view token) {
+  const std::uint64_t key_type = spki.size() == kP256SpkiSize ? CKK_EC : CKK_RSA;
+  std::vector<const KeyRow*> by_id;
+  for (const KeyRow& row : keys) {
+    if (row.key_type != key_type) continue;
+    const TokenKey shown = PublicKeyOf(row);
+    if (std::equal(shown.spki.begin(), shown.spki.end(), spki.begin(), spki.end())) return row;
+    // A key that shows another public half is another key, whatever its id.
+    if (shown.spki.empty() && row.modulus.empty() && id && row.id == *id) by_id.push_back(&row);
+  }
+  if (by_id.size() == 1) return *by_id[0];
+  if (by_id.size() > 1) {
+    return Error(
+        ErrorCode::kTokenKeyAmbiguous, Action::kFixInput,
+        fmt::format("token {}: {} private keys have the id {}", token, by_id.size(), ToHex(*id)),
+        "give each key on the token an id of its own with the vendor's tool");
+  }
+  return Error(ErrorCode::kTokenKeyNotFound, Action::kWrongDevice,
+               fmt::format("token {} holds no private key for the registered public key", token),
+               "insert the token that was registered, or one that holds a copy of its key");
+}
+
+}  // namespace keyescrow::hsm

@@ -1,0 +1,41 @@
+// Finding the token and the key: the public key decides, the URI's attributes are hints.
+#pragma once
+
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "envelope/base/result.h"
+#include "envelope/pkcs11_uri.h"
+#include "hsm/token_client.h"
+#include "hsm/token_info.h"
+
+namespace keyescrow::hsm {
+
+// PublicKeyOf builds the public key that a row shows; kind kOther and no spki where it shows none
+// that we use.
+TokenKey PublicKeyOf(const KeyRow& row);
+
+struct TokenLocation {
+  TokenInfo token;
+  std::optional<TokenKey> key;  // the wanted public key, where it is visible without a PIN
+};
+
+// LocateToken finds the token that holds `spki`, and leaves a session open on it. Of the tokens
+// that match `uri`, the one that shows the public key; else any other that shows it; else the only
+// one that matches (some tokens hide public keys until login). No login is attempted.
+// Errors: kTokenNotFound, kTokenAmbiguous, as TokenClient.
+Result<TokenLocation> LocateToken(TokenClient& client,
+                                  const std::optional<envelope::Pkcs11Uri>& uri, ByteView spki);
+
+// MatchTokenByUri finds the only token that matches `uri`. Errors: kTokenNotFound, kTokenAmbiguous.
+Result<TokenInfo> MatchTokenByUri(const ModuleReport& report,
+                                  const std::optional<envelope::Pkcs11Uri>& uri);
+
+// FindPrivateKey returns the private key of `spki` among `keys`, read after login: by its own
+// modulus or point where it shows one, else by `id`, the CKA_ID of the public key.
+// Errors: kTokenKeyNotFound, kTokenKeyAmbiguous.
+Result<KeyRow> FindPrivateKey(const std::vector<KeyRow>& keys, ByteView spki,
+                              const std::optional<Bytes>& id, std::string_view token);
+
+}  // namespace keyescrow::hsm

@@ -1,0 +1,73 @@
+#include "hsm/token_login.h"
+
+#include <fmt/format.h>
+
+#include "hsm/token_protocol.h"
+
+namespace keyescrow::hsm {
+
+Result<LoginOutcome> LogIn(TokenClient& client, const TokenInfo& token, const LoginRules& rules,
+                           envelope::PinProvider& pins) {
+  ASSIGN_OR_RETURN(TokenInfo now, client.ReadToken(token.slot_id));
+  if (now.serial != token.serial || now.label != token.label) {
+    return Error(ErrorCode::kTokenRemoved, Action::kReconnect,
+                 fmt::format("token {} was replaced by {}; no PIN was sent", DescribeToken(token),
+                             DescribeToken(now)),
+                 "insert the token and start again");
+  }
+  LoginOutcome outcome;
+  if (!now.login_required()) return outcome;
+  RETURN_IF_ERROR(CheckTokenLetsLogIn(now, rules.use_last_try));
+  const envelope::PinRequest request{rules.name, now.label, now.serial, now.pin_count_low(),
+                                     now.final_try()};
+  outcome.attempted = true;
+  if (now.protected_path()) {
+    outcome.on_reader = true;
+    pins.OnReader(request);
+    RETURN_IF_ERROR(client.Login(nullptr));
+    return outcome;
+  }
+  ASSIGN_OR_RETURN(outcome.pin, pins.AskPin(request));
+  RETURN_IF_ERROR(CheckPinLength(now, outcome.pin.size()));
+  RETURN_IF_ERROR(client.Login(&outcome.pin));
+  return outcome;
+}
+
+Status CheckTokenLetsLogIn(const TokenInfo& token, bool use_last_try) {
+  if (token.locked()) {
+    return Error(ErrorCode::kPinLocked, Action::kWaitForLockout,
+                 fmt::format("token {}: the PIN is locked; no PIN was sent", DescribeToken(token)),
+                 "the token's administrator must unblock it (a TPM: wait, or clear the lockout)");
+  }
+  if (token.final_try() && !use_last_try) {
+    return Error(
+        ErrorCode::kPinLastTry, Action::kCallOperator,
+        fmt::format("token {}: one try is left before the PIN locks; it was not spent",
+                    DescribeToken(token)),
+        "be certain of the PIN, then repeat with --use-last-try; or restore by another path");
+  }
+  return Ok();
+}
+
+Status CheckPinLength(const TokenInfo& token, std::size_t size_bytes) {
+  if (size_bytes == 0) {
+    return Error(ErrorCode::kPinEmpty, Action::kReauthenticate,
+                 fmt::format("token {}: the PIN is empty; nothing was sent", DescribeToken(token)),
+                 "type the token's user PIN; an empty one would use up a try");
+  }
+  // A module that leaves the limits at 0, or at CK_UNAVAILABLE_INFORMATION, states none.
+  const bool has_maximum = token.max_pin_length > 0 && token.max_pin_length <= kMaxPinBytes &&
+                           token.max_pin_length >= token.min_pin_length;
+  const std::size_t maximum = has_maximum ? token.max_pin_length : kMaxPinBytes;
+  const std::size_t minimum = token.min_pin_length <= maximum ? token.min_pin_length : 0;
+  if (size_bytes < minimum || size_bytes > maximum) {
+    return Error(ErrorCode::kPinInvalid, Action::kReauthenticate,
+                 fmt::format("token {}: this token does not accept the PIN's length ({}–{} bytes "
+                             "allowed); nothing was sent",
+                             DescribeToken(token), minimum, maximum),
+                 "type the token's user PIN");
+  }
+  return Ok();
+}
+
+}  // namespace keyescrow::hsm

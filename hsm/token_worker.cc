@@ -1,0 +1,335 @@
+#include "hsm/token_worker.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "hsm/module_session.h"
+#include "hsm/token_protocol.h"
+
+namespace keyescrow::hsm {
+namespace {
+
+bool IsSeqpacketSocket(int fd) {
+  int type = 0;
+  socklen_t size = sizeof type;
+  return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_SEQPACKET;
+}
+
+// Trimmed returns a fixed, blank-padded text of PKCS#11 without its padding.
+template <std::size_t kSize>
+std::string_view Trimmed(const CK_UTF8CHAR (&text)[kSize]) {
+  std::string_view view(reinterpret_cast<const char*>(text), kSize);
+  view = view.substr(0, view.find('\0'));
+  const std::size_t last = view.find_last_not_of(' ');
+  return last == std::string_view::npos ? std::string_view() : view.substr(0, last + 1);
+}
+
+void PutToken(MessageWriter& writer, CK_SLOT_ID slot, const CK_TOKEN_INFO& info) {
+  writer.PutU64(slot);
+  writer.PutField(Trimmed(info.label));
+  writer.PutField(Trimmed(info.manufacturerID));
+  writer.PutField(Trimmed(info.model));
+  writer.PutField(Trimmed(info.serialNumber));
+  writer.PutU8(info.firmwareVersion.major);
+  writer.PutU8(info.firmwareVersion.minor);
+  writer.PutU64(info.flags);
+  writer.PutU64(info.ulMinPinLen);
+  writer.PutU64(info.ulMaxPinLen);
+}
+
+class Worker {
+ public:
+  explicit Worker(int socket_fd) : fd_(socket_fd), session_(module_) {}
+
+  // Serve answers requests until the agent leaves.
+  void Serve() {
+    auto buffer = SecretBytes::Allocate(kMaxRequestBytes);
+    while (buffer) {
+      const auto bytes = buffer->ExposeMutable();
+      const ssize_t size = recv(fd_, bytes.data(), bytes.size(), MSG_TRUNC);
+      if (size < 0 && errno == EINTR) continue;
+      if (size <= 0 || static_cast<std::size_t>(size) > bytes.size()) break;
+      ByteReader reader(ByteView(bytes).first(static_cast<std::size_t>(size)));
+      const auto request = static_cast<TokenRequest>(*reader.TakeU8());
+      if (request == TokenRequest::kLeave) break;
+      if (!Answer(request, reader)) ReplyStatus(request, TokenReply::kBadRequest);
+      Cleanse(bytes.data(), static_cast<std::size_t>(size));
+    }
+    session_.Close();
+  }
+
+ private:
+  // Answer replies to one request; false, with nothing sent, where it does not parse.
+  bool Answer(TokenRequest request, ByteReader& reader) {
+    if (request == TokenRequest::kLoad) return Load(reader);
+    if (!module_.loaded()) return ReplyNotLoaded(request);
+    switch (request) {
+      case TokenRequest::kListTokens: return ListTokens(reader);
+      case TokenRequest::kReadToken: return ReadToken(reader);
+      case TokenRequest::kOpenSession: return OpenSession(reader);
+      default: break;
+    }
+    if (!session_.open()) return false;
+    switch (request) {
+      case TokenRequest::kListKeys: return ListKeys(reader);
+      case TokenRequest::kLogin: return Login(reader);
+      case TokenRequest::kDecryptRsa: return DecryptRsa(reader);
+      case TokenRequest::kDeriveEcdh: return DeriveEcdh(reader);
+      case TokenRequest::kReadEvidence: return ReadEvidence(reader);
+      case TokenRequest::kGenerate: return Generate(reader);
+      default: return false;
+    }
+  }
+
+  static MessageWriter Reply(TokenRequest request, TokenReply status) {
+    MessageWriter writer;
+    writer.PutU8(static_cast<std::uint8_t>(request));
+    writer.PutU8(static_cast<std::uint8_t>(status));
+    return writer;
+  }
+  void Send(const MessageWriter& writer, const SecretBytes* secret = nullptr) {
+    if (!SendMessage(fd_, writer.bytes(), secret)) _exit(1);  // the agent is gone
+  }
+  bool ReplyStatus(TokenRequest request, TokenReply status, std::string_view text = {}) {
+    MessageWriter writer = Reply(request, status);
+    writer.PutField(text.substr(0, kMaxTextBytes));
+    Send(writer);
+    return true;
+  }
+  bool ReplyFailure(TokenRequest request, const ModuleFailure& failure) {
+    MessageWriter writer = Reply(request, TokenReply::kModuleError);
+    writer.PutU8(static_cast<std::uint8_t>(failure.call));
+    writer.PutU64(failure.rv);
+    writer.PutField(std::string_view(failure.text).substr(0, kMaxTextBytes));
+    Send(writer);
+    return true;
+  }
+  bool ReplyOk(TokenRequest request) {
+    Send(Reply(request, TokenReply::kOk));
+    return true;
+  }
+  bool ReplyResult(TokenRequest request, const ModuleStatus& failure) {
+    return failure ? ReplyFailure(request, *failure) : ReplyOk(request);
+  }
+
+  bool Load(ByteReader& reader) {
+    const auto path = TakeField(reader, kMaxPathBytes);
+    const auto arguments = TakeField(reader, kMaxArgumentsBytes);
+    if (!path || !arguments || !reader.AtEnd() || module_.loaded()) return false;
+    outcome_ = module_.Load(std::string(AsText(*path)), std::string(AsText(*arguments)));
+    if (outcome_ != LoadOutcome::kLoaded) return ReplyNotLoaded(TokenRequest::kLoad);
+    return ReplyOk(TokenRequest::kLoad);
+  }
+
+  bool ReplyNotLoaded(TokenRequest request) {
+    switch (outcome_) {
+      case LoadOutcome::kMissing: return ReplyStatus(request, TokenReply::kModuleMissing);
+      case LoadOutcome::kInvalid:
+        return ReplyStatus(request, TokenReply::kModuleInvalid, module_.reason());
+      case LoadOutcome::kInitializeFailed:
+        return ReplyFailure(request, {TokenCall::kInitialize, module_.initialize_rv(), {}});
+      case LoadOutcome::kLoaded: break;
+    }
+    return false;
+  }
+
+  bool ListTokens(ByteReader& reader) {
+    if (!reader.AtEnd()) return false;
+    CK_INFO info{};
+    if (const CK_RV rv = module_->C_GetInfo(&info); rv != CKR_OK) {
+      return ReplyFailure(TokenRequest::kListTokens, {TokenCall::kGetInfo, rv, {}});
+    }
+    std::vector<CK_SLOT_ID> slots(256);
+    CK_ULONG count = slots.size();
+    if (const CK_RV rv = module_->C_GetSlotList(CK_TRUE, slots.data(), &count); rv != CKR_OK) {
+      return ReplyFailure(TokenRequest::kListTokens, {TokenCall::kGetSlotList, rv, {}});
+    }
+    slots.resize(std::min<std::size_t>(count, slots.size()));
+    std::vector<std::pair<CK_SLOT_ID, CK_TOKEN_INFO>> tokens;
+    std::uint32_t num_uninitialized = 0;
+    for (const CK_SLOT_ID slot : slots) {
+      CK_TOKEN_INFO token{};
+      if (module_->C_GetTokenInfo(slot, &token) != CKR_OK) continue;  // pulled, or unknown
+      if ((token.flags & CKF_TOKEN_INITIALIZED) == 0) {
+        ++num_uninitialized;
+      } else if (tokens.size() < kMaxTokens) {
+        tokens.emplace_back(slot, token);
+      }
+    }
+    MessageWriter writer = Reply(TokenRequest::kListTokens, TokenReply::kOk);
+    writer.PutField(Trimmed(info.manufacturerID));
+    writer.PutField(Trimmed(info.libraryDescription));
+    writer.PutU8(info.libraryVersion.major);
+    writer.PutU8(info.libraryVersion.minor);
+    writer.PutU8(info.cryptokiVersion.major);
+    writer.PutU8(info.cryptokiVersion.minor);
+    writer.PutU32(num_uninitialized);
+    writer.PutU16(static_cast<std::uint16_t>(tokens.size()));
+    for (const auto& [slot, token] : tokens) PutToken(writer, slot, token);
+    Send(writer);
+    return true;
+  }
+
+  bool ReadToken(ByteReader& reader) {
+    const auto slot = TakeU64(reader);
+    if (!slot || !reader.AtEnd()) return false;
+    CK_TOKEN_INFO info{};
+    if (const CK_RV rv = module_->C_GetTokenInfo(*slot, &info); rv != CKR_OK) {
+      return ReplyFailure(TokenRequest::kReadToken, {TokenCall::kGetTokenInfo, rv, {}});
+    }
+    MessageWriter writer = Reply(TokenRequest::kReadToken, TokenReply::kOk);
+    PutToken(writer, *slot, info);
+    Send(writer);
+    return true;
+  }
+
+  bool OpenSession(ByteReader& reader) {
+    const auto slot = TakeU64(reader);
+    const auto read_write = reader.TakeU8();
+    if (!slot || !read_write || !reader.AtEnd()) return false;
+    return ReplyResult(TokenRequest::kOpenSession, session_.Open(*slot, *read_write != 0));
+  }
+
+  bool ListKeys(ByteReader& reader) {
+    const auto is_private = reader.TakeU8();
+    const auto first = reader.TakeU16();
+    if (!is_private || !first || !reader.AtEnd()) return false;
+    std::vector<KeyRow> keys;
+    bool more = false;
+    const CK_OBJECT_CLASS object_class = *is_private != 0 ? CKO_PRIVATE_KEY : CKO_PUBLIC_KEY;
+    if (auto failure = session_.ListKeys(object_class, *first, keys, more)) {
+      return ReplyFailure(TokenRequest::kListKeys, *failure);
+    }
+    MessageWriter writer = Reply(TokenRequest::kListKeys, TokenReply::kOk);
+    writer.PutU8(more ? 1 : 0);
+    writer.PutU16(static_cast<std::uint16_t>(keys.size()));
+    for (const KeyRow& key : keys) {
+      writer.PutU64(key.handle);
+      writer.PutU64(key.key_type);
+      writer.PutU8(key.always_authenticate ? 1 : 0);
+      for (const Bytes* value :
+           {&key.id, &key.label, &key.modulus, &key.exponent, &key.ec_params, &key.ec_point}) {
+        writer.PutField(*value);
+      }
+    }
+    Send(writer);
+    return true;
+  }
+
+  // TakePin reads the last field of a request; `usable` is false where it does not parse.
+  static std::optional<SecretBytes> TakePin(ByteReader& reader) {
+    const auto bytes = TakeField(reader, kMaxPinBytes);
+    if (!bytes || !reader.AtEnd()) return std::nullopt;
+    auto pin = SecretBytes::CopyOf(*bytes);
+    if (!pin) return std::nullopt;
+    return *std::move(pin);
+  }
+
+  bool Login(ByteReader& reader) {
+    const auto on_reader = reader.TakeU8();
+    const auto pin = TakePin(reader);
+    if (!on_reader || !pin || pin->empty() != (*on_reader != 0)) return false;
+    return ReplyResult(TokenRequest::kLogin, session_.Login(*on_reader != 0 ? nullptr : &*pin));
+  }
+
+  // ReplySecret sends a byte of meaning and the secret.
+  bool ReplySecret(TokenRequest request, bool flag, const SecretBytes& secret) {
+    MessageWriter writer = Reply(request, TokenReply::kOk);
+    writer.PutU8(flag ? 1 : 0);
+    Send(writer, &secret);
+    return true;
+  }
+
+  static KeyOperation Operation(std::uint64_t key, std::uint8_t login, const SecretBytes& pin) {
+    return {key, login == 1 ? &pin : nullptr, login == 2};
+  }
+
+  bool DecryptRsa(ByteReader& reader) {
+    const auto key = TakeU64(reader);
+    const auto hash = reader.TakeU8();
+    const auto ciphertext = TakeField(reader, kMaxNumberBytes);
+    const auto login = reader.TakeU8();
+    const auto pin = TakePin(reader);
+    if (!key || !hash || !ciphertext || !login || !pin) return false;
+    auto output = SecretBytes::Allocate(kMaxNumberBytes);
+    if (!output) return ReplyStatus(TokenRequest::kDecryptRsa, TokenReply::kNoMemory);
+    bool raw = false;
+    if (auto failure = session_.DecryptRsa(Operation(*key, *login, *pin),
+                                           *hash == 0 ? OaepHash::kSha1 : OaepHash::kSha256,
+                                           *ciphertext, raw, *output)) {
+      return ReplyFailure(TokenRequest::kDecryptRsa, *failure);
+    }
+    return ReplySecret(TokenRequest::kDecryptRsa, raw, *output);
+  }
+
+  bool DeriveEcdh(ByteReader& reader) {
+    const auto key = TakeU64(reader);
+    const auto point = TakeField(reader, 65);
+    const auto shared_info = TakeField(reader, kMaxTextBytes);
+    const auto login = reader.TakeU8();
+    const auto pin = TakePin(reader);
+    if (!key || !point || point->size() != 65 || !shared_info || !login || !pin) return false;
+    auto output = SecretBytes::Allocate(64);
+    if (!output) return ReplyStatus(TokenRequest::kDeriveEcdh, TokenReply::kNoMemory);
+    bool is_s = false;
+    if (auto failure = session_.DeriveEcdh(Operation(*key, *login, *pin), *point, *shared_info,
+                                           is_s, *output)) {
+      return ReplyFailure(TokenRequest::kDeriveEcdh, *failure);
+    }
+    return ReplySecret(TokenRequest::kDeriveEcdh, is_s, *output);
+  }
+
+  bool ReadEvidence(ByteReader& reader) {
+    const auto key = TakeU64(reader);
+    if (!key || !reader.AtEnd()) return false;
+    std::vector<std::uint8_t> booleans;
+    if (auto failure = session_.ReadEvidence(*key, booleans)) {
+      return ReplyFailure(TokenRequest::kReadEvidence, *failure);
+    }
+    MessageWriter writer = Reply(TokenRequest::kReadEvidence, TokenReply::kOk);
+    writer.PutField(ByteView(booleans));
+    Send(writer);
+    return true;
+  }
+
+  bool Generate(ByteReader& reader) {
+    const auto kind = reader.TakeU8();
+    const auto id = TakeField(reader, kMaxIdBytes);
+    const auto label = TakeField(reader, kMaxIdBytes);
+    if (!kind || *kind > 2 || !id || !label || !reader.AtEnd()) return false;
+    return ReplyResult(TokenRequest::kGenerate, session_.GenerateKeyPair(*kind, *id, *label));
+  }
+
+  int fd_;
+  Module module_;
+  LoadOutcome outcome_ = LoadOutcome::kMissing;
+  ModuleSession session_;
+};
+
+}  // namespace
+
+int RunTokenWorker(int socket_fd) {
+  if (!IsSeqpacketSocket(socket_fd)) _exit(2);
+  prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  prctl(PR_SET_NAME, "keyescrow-token", 0, 0, 0);
+  HardenProcess();
+  // Ctrl-C is the agent's to handle: its end ends the worker, in the middle of no C_Login by us.
+  signal(SIGINT, SIG_IGN);
+  fcntl(socket_fd, F_SETFD, FD_CLOEXEC);
+  {
+    Worker worker(socket_fd);
+    worker.Serve();
+  }
+  _exit(0);  // without C_Finalize and without destructors: vendors' threads crash in both
+}
+
+}  // namespace keyescrow::hsm

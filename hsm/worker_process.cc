@@ -1,0 +1,182 @@
+#include "hsm/worker_process.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "hsm/token_protocol.h"
+#include "hsm/token_worker.h"
+
+namespace keyescrow::hsm {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr std::string_view kModuleHint =
+    "try the module's own tool; update it or tell its vendor (the agent itself is unharmed)";
+
+Error SpawnError(std::string_view what, int error_number) {
+  return ErrnoError(ErrorCode::kModuleFailed, Action::kCheckSystemState,
+                    fmt::format("cannot start the token worker: {}", what),
+                    "check the limits on processes and open files (ulimit -u, ulimit -n)",
+                    error_number);
+}
+
+int RemainingMs(steady_clock::time_point end) {
+  const auto left = std::chrono::ceil<milliseconds>(end - steady_clock::now()).count();
+  return left > 0 ? static_cast<int>(left) : 0;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<WorkerProcess>> WorkerProcess::Spawn(const TokenWorkerOptions& options) {
+  int sockets[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) != 0) {
+    return SpawnError("no socket", errno);
+  }
+  posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attributes;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawnattr_init(&attributes);
+  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0);
+  // dup2 onto 3 first: the socket itself may be any descriptor, 0 to 2 excepted by our main().
+  posix_spawn_file_actions_adddup2(&actions, sockets[1], kTokenWorkerSocket);
+  posix_spawn_file_actions_adddup2(&actions, 0, 1);
+  if (!options.show_module_output) posix_spawn_file_actions_adddup2(&actions, 0, 2);
+  posix_spawn_file_actions_addclosefrom_np(&actions, kTokenWorkerSocket + 1);
+  sigset_t signals;
+  sigemptyset(&signals);
+  posix_spawnattr_setsigmask(&attributes, &signals);
+  sigfillset(&signals);
+  posix_spawnattr_setsigdefault(&attributes, &signals);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  std::string name = "keyescrow";
+  std::string flag = kTokenWorkerFlag;
+  char* const arguments[] = {name.data(), flag.data(), nullptr};
+  pid_t pid = -1;
+  // The environment goes along: modules find their configuration in it (SOFTHSM2_CONF,
+  // TPM2_PKCS11_*).
+  const int error_number =
+      posix_spawn(&pid, options.executable.c_str(), &actions, &attributes, arguments, environ);
+  posix_spawnattr_destroy(&attributes);
+  posix_spawn_file_actions_destroy(&actions);
+  close(sockets[1]);
+  if (error_number != 0) {
+    close(sockets[0]);
+    return SpawnError(options.executable, error_number);
+  }
+  return std::unique_ptr<WorkerProcess>(new WorkerProcess(pid, sockets[0]));
+}
+
+WorkerProcess::~WorkerProcess() {
+  Leave();
+  Reap(milliseconds(1000));
+  close(fd_);
+}
+
+Status WorkerProcess::Send(ByteView head, const SecretBytes* secret) {
+  if (failure_) return *failure_;
+  if (!SendMessage(fd_, head, secret)) return Died();
+  return Ok();
+}
+
+void WorkerProcess::Leave() {
+  if (left_ || reaped_) return;
+  left_ = true;
+  const std::uint8_t leave = static_cast<std::uint8_t>(TokenRequest::kLeave);
+  SendMessage(fd_, ByteView(&leave, 1));
+  shutdown(fd_, SHUT_WR);
+  if (!failure_) {
+    failure_ = Error(ErrorCode::kInternal, Action::kReportBug,
+                     "a token session was used after its end", "report this");
+  }
+}
+
+Status WorkerProcess::WaitReadable(milliseconds deadline) {
+  if (failure_) return *failure_;
+  const auto end = steady_clock::now() + deadline;
+  pollfd entry{fd_, POLLIN, 0};
+  int ready = 0;
+  do {
+    ready = poll(&entry, 1, RemainingMs(end));
+  } while (ready < 0 && errno == EINTR);
+  if (ready > 0) return Ok();
+  kill(pid_, SIGKILL);
+  Reap(milliseconds(2000));
+  failure_ = Error(ErrorCode::kTokenTimeout, Action::kReconnect,
+                   fmt::format("the token did not answer within {} s; its worker was ended",
+                               std::chrono::ceil<std::chrono::seconds>(deadline).count()),
+                   "check the reader, the network and the token's service, then start again");
+  return *failure_;
+}
+
+Result<Bytes> WorkerProcess::Receive(milliseconds deadline) {
+  RETURN_IF_ERROR(WaitReadable(deadline));
+  Bytes message(kMaxReplyBytes);
+  const ssize_t size = recv(fd_, message.data(), message.size(), MSG_TRUNC);
+  if (size <= 0 || static_cast<std::size_t>(size) > message.size()) return Died();
+  message.resize(static_cast<std::size_t>(size));
+  return message;
+}
+
+Result<SecretBytes> WorkerProcess::ReceiveSecret(milliseconds deadline) {
+  ASSIGN_OR_RETURN(SecretBytes message, SecretBytes::Allocate(kMaxSecretReplyBytes));
+  RETURN_IF_ERROR(WaitReadable(deadline));
+  const ssize_t size = recv(fd_, message.ExposeMutable().data(), message.size(), MSG_TRUNC);
+  if (size <= 0 || static_cast<std::size_t>(size) > message.size()) return Died();
+  message.Truncate(static_cast<std::size_t>(size));
+  return message;
+}
+
+// Died ends and reaps a worker whose socket failed, and says how it ended.
+Error WorkerProcess::Died() {
+  if (failure_) return *failure_;
+  Reap(milliseconds(500));  // it closed the socket: it is about to be gone, or to be killed
+  std::string how = "stopped answering";
+  if (reaped_ && WIFSIGNALED(wait_status_)) {
+    const char* name = sigabbrev_np(WTERMSIG(wait_status_));
+    how = fmt::format("crashed (signal {}, SIG{})", WTERMSIG(wait_status_),
+                      name != nullptr ? name : "?");
+  } else if (reaped_ && WIFEXITED(wait_status_)) {
+    how = fmt::format("ended the worker process (exit status {})", WEXITSTATUS(wait_status_));
+  }
+  failure_ = Error(ErrorCode::kModuleFailed, Action::kCheckSystemState,
+                   fmt::format("the PKCS#11 module {}", how), std::string(kModuleHint));
+  return *failure_;
+}
+
+// Reap waits for the worker's end for up to `patience`, then kills it and waits for that.
+void WorkerProcess::Reap(milliseconds patience) {
+  if (reaped_) return;
+  const auto reap = [this](int options) {
+    pid_t reaped = 0;
+    do {
+      reaped = waitpid(pid_, &wait_status_, options);
+    } while (reaped < 0 && errno == EINTR);
+    reaped_ = reaped != 0;  // ECHILD: someone ignores SIGCHLD; it is gone all the same
+    return reaped_;
+  };
+  if (reap(WNOHANG)) return;
+  const auto end = steady_clock::now() + patience;
+  const int process = pidfd_open(pid_, 0);  // readable once the process has ended
+  while (process >= 0 && RemainingMs(end) > 0) {
+    pollfd entry{process, POLLIN, 0};
+    if (poll(&entry, 1, RemainingMs(end)) > 0) break;
+  }
+  if (process >= 0) close(process);
+  if (reap(WNOHANG)) return;
+  kill(pid_, SIGKILL);
+  reap(0);
+}
+
+}  // namespace keyescrow::hsm
