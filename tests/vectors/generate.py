@@ -11,14 +11,15 @@ import json
 import os
 import sys
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "second_decoder"))
+
 import hostile_crypto
 import hostile_factors
 import hostile_framing
 import hostile_header
 import valid
 from scenario import scenarios
-
-HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def render(function, vector):
@@ -30,7 +31,8 @@ def render(function, vector):
         lines.append(("password_hex", vector.password.hex()))
     if vector.trust is not None:
         lines.append(("trust", vector.trust))
-    lines += [("token_key_pem_b64", base64.b64encode(key.pem().encode()).decode()) for key in vector.tokens]
+    lines += [("token_key_pem_b64", base64.b64encode(key.pem().encode()).decode()) for key in vector.tokens
+              if vector.expect not in ("format", "limit")]
     if vector.tpm is not None:
         parent, sealed, auth = vector.tpm
         lines += [("tpm_parent_hex", parent.hex()), ("tpm_sealed_hex", sealed.hex())]
@@ -39,11 +41,11 @@ def render(function, vector):
     if vector.expect == "ok" and vector.content is not None:
         lines.append(("content_hex", vector.content.hex()))
     body = vector.envelope
-    if len(body) > 200000:
+    if len(body) > 50000:
         lines.append(("envelope_gz_b64", "1"))
         body = base64.b64encode(gzip.compress(body, 9, mtime=0))
     head = "".join("%s: %s\n" % line for line in lines)
-    assert all(len(value) and "\n" not in value for _, value in lines), vector.name
+    assert not any("\n" in value for _, value in lines), vector.name
     return head.encode() + b"\n" + body
 
 

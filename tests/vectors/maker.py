@@ -9,15 +9,11 @@ is computed after it, so the fault stays the only one.
 
 import base64
 import json
-import os
-import sys
 import unicodedata
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "second_decoder"))
-
-import primitives as pr  # noqa: E402
-import rsa_keys  # noqa: E402
-from primitives import PROT, b64u, sha256  # noqa: E402
+import primitives as pr
+import rsa_keys
+from primitives import PROT, b64u, sha256
 
 PASSWORD = "correct horse battery staple"
 SALT = "00112233445566778899aabbccddeeff"

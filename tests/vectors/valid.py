@@ -113,8 +113,11 @@ def header_members():
     yield opens("valid_content_one_byte", "the shortest protected key", content=b"\0")
     yield opens("valid_content_15_bytes", "content that fills its block but for one byte", content=rnd("15", 15))
     yield opens("valid_content_16_bytes", "content of whole blocks: the padding is a block", content=rnd("16", 16))
-    yield opens("valid_content_max", "1 MiB of content; its ciphertext is zeros but for the last block",
-                ciphertext=_zero_ciphertext)
+    yield opens("valid_content_128_kib", "128 KiB of content; its ciphertext is zeros but for the last block",
+                ciphertext=lambda key, iv: _zero_ciphertext(key, iv, 2**17))
+    made = Envelope(ciphertext=lambda key, iv: _zero_ciphertext(key, iv, 2**20))
+    yield Vector("valid_content_max", "ok", "1 MiB of content: the longest ciphertext; read, not opened", made,
+                 path=None, password=None)
     yield opens("valid_key_name_segments", "key_name with many segments, dots and dashes",
                 key_name="a/.b/..c/d./-/_/0/...")
     yield opens("valid_key_name_max", "key_name of 128 bytes", key_name="a" * 63 + "/" + "b" * 64)
@@ -134,12 +137,12 @@ def header_members():
     yield opens("valid_uri_max", "a URI of 512 bytes", Path("ops", Rsa(uri="pkcs11:object=" + "o" * 498)))
 
 
-def _zero_ciphertext(key, iv):
-    """(ciphertext, content) of 1 MiB, chosen so that both are regular and the file packs well."""
+def _zero_ciphertext(key, iv, size):
+    """(ciphertext, content) of this size, chosen so that both are regular and the file packs well."""
     first = pr.aes_cbc(key, iv, bytes(16), False)
     block = pr.aes_cbc(key, bytes(16), bytes(16), False)
     last = pr.aes_cbc(key, bytes(16), bytes([16]) * 16, True)
-    return bytes(2**20) + last, first + block * 65535
+    return bytes(size) + last, first + block * (size // 16 - 1)
 
 
 def kdf_edges():
