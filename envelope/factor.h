@@ -121,6 +121,8 @@ struct SealRequest {
 struct UnsealRequest {
   const SecretBytes* auth_value = nullptr;  // 32 bytes, exactly when the record's auth is true
   bool use_last_try = false;                // spend the last try before lockout
+  // R‖S over the PolicyPCR digest of the present PCRs, exactly when the record has a signer.
+  const Bytes64* pcr_policy_signature = nullptr;
 };
 
 // TpmState: what `doctor`, `init` and `show` report of a TPM. Read without authorisation.

@@ -12,8 +12,8 @@
 namespace keyescrow::simulators {
 
 // SwtpmFixture starts swtpm at construction and kills it at destruction; a failure to start aborts
-// the program with a message. Not copyable; several may live at once. Raw commands open a connection
-// of their own and must not run while another command is under way.
+// the program with a message. Not copyable; several may live at once. Raw commands open a
+// connection of their own and must not run while another command is under way.
 class SwtpmFixture {
  public:
   SwtpmFixture();

@@ -20,8 +20,8 @@ struct AgentKeyBlob {
 
 class TpmAgentKey : public envelope::Signer {
  public:
-  // Create makes a key under the SRK: StartAuthSession, Create. `auth` is 32 random bytes, which the
-  // state keeps in a root-only file. Errors: kTpm*. Source: TPM 2.0 Part 3, TPM2_Create.
+  // Create makes a key under the SRK: StartAuthSession, Create. `auth` is 32 random bytes, which
+  // the state keeps in a root-only file. Errors: kTpm*. Source: TPM 2.0 Part 3, TPM2_Create.
   static Result<AgentKeyBlob> Create(Device& device, const SecretBytes& auth);
 
   // Open checks the blob and sends no command; the first signature loads the key.
@@ -33,10 +33,9 @@ class TpmAgentKey : public envelope::Signer {
 
   const P256Point& PublicKey() const override;
 
-  // SignDigest: Load and StartAuthSession at the first signature, then Sign; key and session stay in
-  // the TPM until Close() or the last signature. After any failure nothing stays.
-  // Errors: kAgentKeyUnavailable (auth refused, or another TPM), kTpm*.
-  // Source: TPM 2.0 Part 3, TPM2_Sign.
+  // SignDigest: Load and StartAuthSession at the first signature, then Sign; key and session stay
+  // in the TPM until Close() or the last signature. After any failure nothing stays. Errors:
+  // kAgentKeyUnavailable (auth refused, or another TPM), kTpm*. Source: TPM 2.0 Part 3, TPM2_Sign.
   Result<Bytes64> SignDigest(const Bytes32& digest) override;
 
   // NextIsLast tells that the next signature is the last one for now: it ends the session by itself

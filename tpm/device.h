@@ -19,15 +19,15 @@ namespace keyescrow::tpm {
 
 struct DeviceOptions {
   // TCTI loader string. "": device:/dev/tpmrm0 if that file exists. "none": there is no TPM.
-  std::string tcti;
+  std::string tcti{};
   // The longest wait for one command, retries included. After the first timeout the device is dead
   // for the process: every later call returns kTpmTimeout at once.
   int command_deadline_ms = 5000;
   // TPM2B_PUBLIC of this host's SRK, 92 bytes, as StorageParent() returned it at `init`; or empty.
   // With it no ReadPublic is sent, and sessions are salted to the pinned key alone.
-  Bytes pinned_srk;
+  Bytes pinned_srk{};
   RandomSource* random = &SystemRandom();
-  TransportDecorator decorate;  // tests only; empty: none
+  TransportDecorator decorate{};  // tests only; empty: none
 };
 
 class Device {
@@ -40,8 +40,8 @@ class Device {
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
-  // StorageParent returns this TPM's SRK as a TPM2B_PUBLIC of 92 bytes. No command when pinned; else
-  // ReadPublic(0x81000001), and CreatePrimary where that handle is empty or holds another key.
+  // StorageParent returns this TPM's SRK as a TPM2B_PUBLIC of 92 bytes. No command when pinned;
+  // else ReadPublic(0x81000001), and CreatePrimary where that handle is empty or holds another key.
   // Errors: kTpmOwnerAuth, kTpmSrkUntrusted, kTpmBusy, kTpmTimeout, kTpmUnavailable.
   Result<Bytes> StorageParent();
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "envelope/base/error.h"
@@ -37,6 +38,9 @@ std::uint32_t StripFormatBits(std::uint32_t response_code);
 // ErrorFor finds the row; an unknown code gives kTpmFailure with its hex and kCallOperator.
 // `command` is the name that Part 3 gives it, e.g. "TPM2_Unseal".
 Error ErrorFor(std::uint32_t response_code, Context context, std::string_view command);
+
+// ResponseError: a response that does not parse, or fails its integrity check. kTpmResponse.
+Error ResponseError(std::string message);
 
 // DaState: dictionary-attack protection, from one GetCapability.
 struct DaState {

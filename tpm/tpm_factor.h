@@ -27,7 +27,7 @@ class Tpm : public envelope::TpmFactor {
 
   // Unseal: Load, StartAuthSession, PolicyAuthValue, Unseal, FlushContext; one more each for PCRs,
   // the DA state (where the record's auth is true), the first DA-protected use after a boot and
-  // `seed` (Import); four more for a signed policy.
+  // `seed` (Import); five more for a signed policy.
   // Errors: kTpmWrongDevice, kTpmWrongAuth, kTpmLockout, kTpmLastTry, kTpmPcrMismatch,
   // kTpmPolicySignature, kTpmBusy, kTpmReset, kTpmTimeout, kTpmUnavailable, kTpmResponse.
   Result<SecretBytes> Unseal(const envelope::Tpm2Record& record,
@@ -40,9 +40,9 @@ class Tpm : public envelope::TpmFactor {
 };
 
 // WrapForParent seals to the SRK of another host, without its TPM: a software-made duplicate that
-// TPM2_Import takes there (`seed` in the record). `parent_public` is that host's 92-byte SRK, from a
-// source the caller trusts. PCRs are refused (kUsage): their values are not known here.
-// Source: TPM 2.0 Part 1, 23.3 (duplication), Part 3, TPM2_Import.
+// TPM2_Import takes there (`seed` in the record). `parent_public` is that host's 92-byte SRK, from
+// a source the caller trusts. PCRs are refused (kUsage): their values are not known here. Source:
+// TPM 2.0 Part 1, 23.3 (duplication), Part 3, TPM2_Import.
 Result<envelope::Tpm2Record> WrapForParent(ByteView parent_public,
                                            const envelope::SealRequest& request,
                                            RandomSource& random);

@@ -1,0 +1,101 @@
+#include "tpm/deadline_transport.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <semaphore>
+
+namespace keyescrow::tpm {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+// A transport that answers with the command, or blocks until it is released.
+struct Gate {
+  std::binary_semaphore open{0};
+  std::atomic<bool> block = false;
+  std::atomic<int> alive = 0;
+};
+
+class GatedTransport : public Transport {
+ public:
+  explicit GatedTransport(std::shared_ptr<Gate> gate) : gate_(std::move(gate)) { ++gate_->alive; }
+  ~GatedTransport() override { --gate_->alive; }
+  Result<Bytes> Exchange(ByteView command) override {
+    if (gate_->block) gate_->open.acquire();
+    return ToBytes(command);
+  }
+
+ private:
+  std::shared_ptr<Gate> gate_;
+};
+
+Opener OpenerFor(const std::shared_ptr<Gate>& gate) {
+  return [gate]() -> Result<std::unique_ptr<Transport>> {
+    return std::make_unique<GatedTransport>(gate);
+  };
+}
+
+steady_clock::time_point In(int ms) { return steady_clock::now() + milliseconds(ms); }
+
+TEST(TpmDeadline, AnswersPassThroughAndTheTransportIsClosedOnItsThread) {
+  auto gate = std::make_shared<Gate>();
+  {
+    auto transport = DeadlineTransport::Open(OpenerFor(gate), milliseconds(1000));
+    ASSERT_TRUE(transport);
+    for (const std::uint8_t value : Bytes{1, 2, 3}) {
+      EXPECT_EQ(*(*transport)->Exchange(Bytes{value}, In(1000)), Bytes{value});
+    }
+  }
+  EXPECT_EQ(gate->alive, 0);
+}
+
+TEST(TpmDeadline, AfterATimeoutEveryCallFailsAtOnceEvenIfTheAnswerComesLate) {
+  auto gate = std::make_shared<Gate>();
+  gate->block = true;
+  auto transport = DeadlineTransport::Open(OpenerFor(gate), milliseconds(1000));
+  ASSERT_TRUE(transport);
+  EXPECT_EQ((*transport)->Exchange(Bytes{1}, In(50)).error().code(), ErrorCode::kTpmTimeout);
+  gate->block = false;
+  gate->open.release();
+  const auto start = steady_clock::now();
+  EXPECT_EQ((*transport)->Exchange(Bytes{2}, In(5000)).error().code(), ErrorCode::kTpmTimeout);
+  EXPECT_LT(steady_clock::now() - start, milliseconds(1000));
+}
+
+TEST(TpmDeadline, AStuckThreadIsLeftBehindAndCleansUpWhenItWakes) {
+  auto gate = std::make_shared<Gate>();
+  gate->block = true;
+  auto transport = DeadlineTransport::Open(OpenerFor(gate), milliseconds(1000));
+  ASSERT_TRUE(transport);
+  EXPECT_FALSE((*transport)->Exchange(Bytes{1}, In(20)));
+  const auto start = steady_clock::now();
+  transport->reset();
+  EXPECT_LT(steady_clock::now() - start, milliseconds(300));
+  EXPECT_EQ(gate->alive, 1);
+  gate->open.release();
+  for (int wait = 0; gate->alive != 0 && wait < 500; ++wait) {
+    std::this_thread::sleep_for(milliseconds(10));
+  }
+  EXPECT_EQ(gate->alive, 0);
+}
+
+TEST(TpmDeadline, AnOpenerThatBlocksOrFailsIsTold) {
+  auto gate = std::make_shared<Gate>();
+  const Opener blocking = [gate]() -> Result<std::unique_ptr<Transport>> {
+    gate->open.acquire();
+    return std::make_unique<GatedTransport>(gate);
+  };
+  EXPECT_EQ(DeadlineTransport::Open(blocking, milliseconds(30)).error().code(),
+            ErrorCode::kTpmTimeout);
+  gate->open.release();
+  const Opener failing = []() -> Result<std::unique_ptr<Transport>> {
+    return Error(ErrorCode::kTpmUnavailable, Action::kReconnect, "no", "try");
+  };
+  EXPECT_EQ(DeadlineTransport::Open(failing, milliseconds(1000)).error().code(),
+            ErrorCode::kTpmUnavailable);
+}
+
+}  // namespace
+}  // namespace keyescrow::tpm
