@@ -227,18 +227,19 @@ std::span<const CkrRow> CkrRows() { return kRows; }
 Error CkrError(TokenCall call, std::uint64_t rv, const CkrContext& context) {
   const std::string detail = context.detail.empty() ? "" : "; " + context.detail;
   const CkrRow* row = FindRow(rv, PhaseOf(call));
+  // One expression: assigning an Error to itself by WithNative's reference would empty it.
   Error error =
-      row != nullptr
-          ? Error(row->code, row->action,
-                  fmt::format("{}{} ({} from {})", row->message, detail, row->name,
-                              TokenCallName(call)),
-                  std::string(row->hint))
-          : Error(call == TokenCall::kInitialize ? kModuleFailed : kTokenVendor, kCallOperator,
-                  fmt::format("{} 0x{:08x} from {}{}",
-                              rv >= CKR_VENDOR_DEFINED ? "vendor error" : "unexpected error", rv,
-                              TokenCallName(call), detail),
-                  std::string(kAskVendor));
-  error = std::move(error).WithNative("CKR", rv);
+      (row != nullptr
+           ? Error(row->code, row->action,
+                   fmt::format("{}{} ({} from {})", row->message, detail, row->name,
+                               TokenCallName(call)),
+                   std::string(row->hint))
+           : Error(call == TokenCall::kInitialize ? kModuleFailed : kTokenVendor, kCallOperator,
+                   fmt::format("{} 0x{:08x} from {}{}",
+                               rv >= CKR_VENDOR_DEFINED ? "vendor error" : "unexpected error", rv,
+                               TokenCallName(call), detail),
+                   std::string(kAskVendor)))
+          .WithNative("CKR", rv);
   if (!context.token.empty()) return std::move(error).WithContext("token " + context.token);
   return error;
 }

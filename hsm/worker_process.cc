@@ -5,8 +5,8 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
-#include <sys/pidfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -168,7 +168,8 @@ void WorkerProcess::Reap(milliseconds patience) {
   };
   if (reap(WNOHANG)) return;
   const auto end = steady_clock::now() + patience;
-  const int process = pidfd_open(pid_, 0);  // readable once the process has ended
+  // Readable once the process has ended. glibc 2.36's pidfd_open has no C linkage for C++.
+  const int process = static_cast<int>(syscall(SYS_pidfd_open, pid_, 0));
   while (process >= 0 && RemainingMs(end) > 0) {
     pollfd entry{process, POLLIN, 0};
     if (poll(&entry, 1, RemainingMs(end)) > 0) break;

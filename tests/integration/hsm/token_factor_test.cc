@@ -1,0 +1,279 @@
+#include "hsm/token_factor.h"
+
+#include <gtest/gtest.h>
+
+#include "hsm/cryptoki.h"
+#include "hsm/probe.h"
+#include "tests/integration/hsm/harness.h"
+
+namespace keyescrow::hsm {
+namespace {
+
+using simulators::FixedPin;
+using simulators::SoftHsmFixture;
+
+class TokenFactorTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    fixture_.AddToken("ops", kPin);
+    descriptors_ = NumOpenDescriptors();
+  }
+  void TearDown() override { ExpectNothingLeft(descriptors_); }
+
+  // ErrorOf starts a factor, unwraps, and returns the error.
+  Error ErrorOf(const TokenSpec& spec, const Bytes& spki, envelope::PinProvider& pins,
+                const TokenWorkerOptions& options = {}) {
+    auto factor = TokenFactor::Start(spec, pins, options);
+    if (!factor) return factor.error();
+    auto secret = (*factor)->UnwrapRsa(WrapRsa(spki, FreshSecret()));
+    if (secret) {
+      ADD_FAILURE() << "it opened";
+      std::abort();
+    }
+    return secret.error();
+  }
+
+  SoftHsmFixture fixture_;
+  FixedPin pins_{kPin};
+  std::size_t descriptors_ = 0;
+};
+
+TEST_F(TokenFactorTest, UnwrapsOaepSha256ByRawRsa) {
+  for (const unsigned bits : {2048U, 3072U}) {
+    const Bytes spki =
+        fixture_.GenerateRsa("ops", kPin, static_cast<std::uint8_t>(bits >> 8), bits);
+    const SecretBytes secret = FreshSecret();
+    auto factor = TokenFactor::Start(SpecFor(spki, "pkcs11:token=ops"), pins_);
+    ASSERT_TRUE(factor);
+    ASSERT_TRUE((*factor)->Locate());
+    EXPECT_EQ((*factor)->token().label, "ops");
+    EXPECT_TRUE((*factor)->token().software());
+    auto unwrapped = (*factor)->UnwrapRsa(WrapRsa(spki, secret));
+    ASSERT_TRUE(unwrapped) << unwrapped.error().message();
+    EXPECT_TRUE(unwrapped->EqualsConstantTime(secret));
+  }
+  EXPECT_EQ(pins_.num_asked, 2);
+  EXPECT_EQ(pins_.last.token_name, "ops");
+}
+
+TEST_F(TokenFactorTest, UnwrapsOaepSha1InTheToken) {
+  const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
+  const SecretBytes secret = FreshSecret();
+  auto factor = TokenFactor::Start(SpecFor(spki), pins_);
+  ASSERT_TRUE(factor);
+  auto unwrapped = (*factor)->UnwrapRsa(WrapRsa(spki, secret, OaepHash::kSha1));
+  ASSERT_TRUE(unwrapped) << unwrapped.error().message();
+  EXPECT_TRUE(unwrapped->EqualsConstantTime(secret));
+}
+
+TEST_F(TokenFactorTest, ServesManyOperationsWithOneLogin) {
+  const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
+  auto factor = TokenFactor::Start(SpecFor(spki), pins_);
+  ASSERT_TRUE(factor);
+  for (int round = 0; round < 20; ++round) {
+    const SecretBytes secret = FreshSecret();
+    auto unwrapped = (*factor)->UnwrapRsa(WrapRsa(spki, secret));
+    ASSERT_TRUE(unwrapped);
+    EXPECT_TRUE(unwrapped->EqualsConstantTime(secret));
+  }
+  EXPECT_EQ(pins_.num_asked, 1);
+}
+
+TEST_F(TokenFactorTest, DerivesEcdh) {
+  const Bytes spki = fixture_.GenerateP256("ops", kPin, 2);
+  auto factor = TokenFactor::Start(SpecFor(spki, "pkcs11:token=ops;id=%02"), pins_);
+  ASSERT_TRUE(factor);
+  for (int round = 0; round < 3; ++round) {
+    SecretBytes secret;
+    const auto record = WrapEcdh(spki, secret);
+    auto derived = (*factor)->DeriveEcdh(record);
+    ASSERT_TRUE(derived) << derived.error().message();
+    EXPECT_TRUE(derived->EqualsConstantTime(secret));
+  }
+}
+
+TEST_F(TokenFactorTest, RefusesAPointOffTheCurveBeforeAnyLogin) {
+  const Bytes spki = fixture_.GenerateP256("ops", kPin, 2);
+  SecretBytes secret;
+  auto record = WrapEcdh(spki, secret);
+  record.epk[64] ^= 1;
+  auto factor = TokenFactor::Start(SpecFor(spki), pins_);
+  ASSERT_TRUE(factor);
+  auto derived = (*factor)->DeriveEcdh(record);
+  ASSERT_FALSE(derived);
+  EXPECT_EQ(derived.error().code(), ErrorCode::kFactorBad);
+  EXPECT_EQ(pins_.num_asked, 0);
+}
+
+TEST_F(TokenFactorTest, RefusesASecretOfAnotherSize) {
+  const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
+  auto factor = TokenFactor::Start(SpecFor(spki), pins_);
+  ASSERT_TRUE(factor);
+  auto unwrapped = (*factor)->UnwrapRsa(WrapRsa(spki, FreshSecret(31)));
+  ASSERT_FALSE(unwrapped);
+  EXPECT_EQ(unwrapped.error().code(), ErrorCode::kFactorBad);
+}
+
+TEST_F(TokenFactorTest, CallsACiphertextForAnotherKeyDataInvalid) {
+  const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
+  auto record = WrapRsa(spki, FreshSecret());
+  record.wrapped[100] ^= 1;
+  auto factor = TokenFactor::Start(SpecFor(spki), pins_);
+  ASSERT_TRUE(factor);
+  auto unwrapped = (*factor)->UnwrapRsa(record);
+  ASSERT_FALSE(unwrapped);
+  EXPECT_EQ(unwrapped.error().code(), ErrorCode::kTokenDataInvalid);
+  // The session is poisoned: no second operation, no second login.
+  auto again = (*factor)->UnwrapRsa(WrapRsa(spki, FreshSecret()));
+  ASSERT_FALSE(again);
+  EXPECT_EQ(pins_.num_asked, 1);
+}
+
+TEST_F(TokenFactorTest, SpendsExactlyOneTryOnAWrongPin) {
+  const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
+  FixedPin wrong("654321");
+  {
+    const Faults faults(fixture_, "");
+    const Error error = ErrorOf(Faults::Through(SpecFor(spki)), spki, wrong);
+    EXPECT_EQ(error.code(), ErrorCode::kWrongPin);
+    EXPECT_EQ(error.action(), Action::kReauthenticate);
+    EXPECT_EQ(error.native_domain(), "CKR");
+    EXPECT_EQ(error.native_code(), CKR_PIN_INCORRECT);
+    EXPECT_EQ(faults.NumCalls("C_Login"), 1);
+  }
+  auto tokens = ListTokens(SoftHsmFixture::ModulePath());
+  ASSERT_TRUE(tokens);
+  EXPECT_TRUE(tokens->at(0).pin_count_low());
+  EXPECT_EQ(wrong.num_asked, 1);
+}
+
+TEST_F(TokenFactorTest, SendsNoEmptyOrUnacceptablePin) {
+  const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
+  const Faults faults(fixture_, "");
+  FixedPin empty("");
+  EXPECT_EQ(ErrorOf(Faults::Through(SpecFor(spki)), spki, empty).code(), ErrorCode::kPinEmpty);
+  FixedPin too_short("123");
+  EXPECT_EQ(ErrorOf(Faults::Through(SpecFor(spki)), spki, too_short).code(),
+            ErrorCode::kPinInvalid);
+  FixedPin too_long(std::string(256, '1'));
+  EXPECT_EQ(ErrorOf(Faults::Through(SpecFor(spki)), spki, too_long).code(), ErrorCode::kPinInvalid);
+  EXPECT_EQ(faults.NumCalls("C_Login"), 0);
+}
+
+TEST_F(TokenFactorTest, AsksForNoPinWhereTheTokenIsLocked) {
+  const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
+  const Faults faults(fixture_, "C_GetTokenInfo@0=flags:40000");
+  const Error error = ErrorOf(Faults::Through(SpecFor(spki)), spki, pins_);
+  EXPECT_EQ(error.code(), ErrorCode::kPinLocked);
+  EXPECT_EQ(error.action(), Action::kWaitForLockout);
+  EXPECT_EQ(pins_.num_asked, 0);
+  EXPECT_EQ(faults.NumCalls("C_Login"), 0);
+}
+
+TEST_F(TokenFactorTest, SpendsTheLastTryOnlyWhenTold) {
+  const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
+  const Faults faults(fixture_, "C_GetTokenInfo@0=flags:20000");
+  TokenSpec spec = Faults::Through(SpecFor(spki));
+  EXPECT_EQ(ErrorOf(spec, spki, pins_).code(), ErrorCode::kPinLastTry);
+  EXPECT_EQ(faults.NumCalls("C_Login"), 0);
+  spec.use_last_try = true;
+  auto factor = TokenFactor::Start(spec, pins_);
+  ASSERT_TRUE(factor);
+  EXPECT_TRUE((*factor)->UnwrapRsa(WrapRsa(spki, FreshSecret())));
+  EXPECT_TRUE(pins_.last.final_try);
+}
+
+TEST_F(TokenFactorTest, SendsNoPinToAReaderWithAPad) {
+  const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
+  const Faults faults(fixture_, "C_GetTokenInfo@0=flags:100,C_Login@1=rv:50");
+  const Error error = ErrorOf(Faults::Through(SpecFor(spki)), spki, pins_);
+  EXPECT_EQ(error.code(), ErrorCode::kTokenCancelled);
+  EXPECT_EQ(pins_.num_asked, 0);
+  EXPECT_EQ(pins_.num_on_reader, 1);
+}
+
+TEST_F(TokenFactorTest, TreatsAlreadyLoggedInAsAnError) {
+  const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
+  const Faults faults(fixture_, "C_Login@1=rv:100");
+  EXPECT_EQ(ErrorOf(Faults::Through(SpecFor(spki)), spki, pins_).code(),
+            ErrorCode::kTokenLoginState);
+}
+
+TEST_F(TokenFactorTest, NamesTheTokenThatIsNotThere) {
+  const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
+  SoftHsmFixture empty;
+  empty.AddToken("other", kPin);
+  const Error error = ErrorOf(SpecFor(spki, "pkcs11:token=ops;serial=0123"), spki, pins_);
+  EXPECT_EQ(error.code(), ErrorCode::kTokenNotFound);
+  EXPECT_EQ(error.action(), Action::kReconnect);
+  EXPECT_NE(error.message().find("\"ops\""), std::string::npos) << error.message();
+  EXPECT_EQ(pins_.num_asked, 0);
+}
+
+TEST_F(TokenFactorTest, LetsThePublicKeyDecideBetweenTokensOfOneLabel) {
+  fixture_.AddToken("twin", kPin);
+  const Bytes spki = fixture_.GenerateRsa("twin", kPin, 1);
+  fixture_.AddToken("twin", kPin);
+  const SecretBytes secret = FreshSecret();
+  auto factor = TokenFactor::Start(SpecFor(spki, "pkcs11:token=twin"), pins_);
+  ASSERT_TRUE(factor);
+  auto unwrapped = (*factor)->UnwrapRsa(WrapRsa(spki, secret));
+  ASSERT_TRUE(unwrapped) << unwrapped.error().message();
+  EXPECT_TRUE(unwrapped->EqualsConstantTime(secret));
+}
+
+TEST_F(TokenFactorTest, LetsThePublicKeyOverruleWrongHints) {
+  const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
+  fixture_.AddToken("decoy", kPin);
+  for (const char* uri : {"pkcs11:token=renamed;serial=1", "pkcs11:token=decoy"}) {
+    auto factor = TokenFactor::Start(SpecFor(spki, uri), pins_);
+    ASSERT_TRUE(factor);
+    EXPECT_TRUE((*factor)->UnwrapRsa(WrapRsa(spki, FreshSecret())));
+    EXPECT_EQ((*factor)->token().label, "ops");
+  }
+}
+
+TEST_F(TokenFactorTest, RefusesTwinsThatCannotBeToldApartBeforeAnyLogin) {
+  const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
+  SoftHsmFixture twins;
+  twins.AddToken("twin", kPin);
+  twins.AddToken("twin", kPin);
+  const Error error = ErrorOf(SpecFor(spki, "pkcs11:token=twin"), spki, pins_);
+  EXPECT_EQ(error.code(), ErrorCode::kTokenAmbiguous);
+  EXPECT_EQ(pins_.num_asked, 0);
+}
+
+TEST_F(TokenFactorTest, SaysThatTheKeyIsNotOnTheToken) {
+  SoftHsmFixture other;
+  other.AddToken("spare", kPin);
+  const Bytes spki = other.GenerateRsa("spare", kPin, 1);
+  SoftHsmFixture mine;
+  mine.AddToken("ops", kPin);
+  mine.GenerateRsa("ops", kPin, 1);  // the same id, another key
+  const Error error = ErrorOf(SpecFor(spki, "pkcs11:token=ops;id=%01"), spki, pins_);
+  EXPECT_EQ(error.code(), ErrorCode::kTokenKeyNotFound);
+}
+
+TEST_F(TokenFactorTest, FinishLetsTheWorkerGo) {
+  const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
+  auto factor = TokenFactor::Start(SpecFor(spki), pins_);
+  ASSERT_TRUE(factor);
+  ASSERT_TRUE((*factor)->UnwrapRsa(WrapRsa(spki, FreshSecret())));
+  (*factor)->Finish();
+  EXPECT_FALSE((*factor)->UnwrapRsa(WrapRsa(spki, FreshSecret())));
+}
+
+TEST_F(TokenFactorTest, LogsOutBeforeItLeaves) {
+  const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
+  const Faults faults(fixture_, "");
+  {
+    auto factor = TokenFactor::Start(Faults::Through(SpecFor(spki)), pins_);
+    ASSERT_TRUE(factor);
+    ASSERT_TRUE((*factor)->UnwrapRsa(WrapRsa(spki, FreshSecret())));
+  }
+  EXPECT_EQ(faults.NumCalls("C_Logout"), 1);
+  EXPECT_EQ(faults.NumCalls("C_Login"), 1);
+}
+
+}  // namespace
+}  // namespace keyescrow::hsm
