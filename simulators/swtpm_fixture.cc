@@ -16,9 +16,13 @@
 #include <filesystem>
 
 #include "envelope/base/byte_reader.h"
+#include "tpm/marshal.h"
 
 namespace keyescrow::simulators {
 namespace {
+
+using tpm::AppendU16;
+using tpm::AppendU32;
 
 constexpr std::uint32_t kRhOwner = 0x40000001;
 constexpr std::uint32_t kRhLockout = 0x4000000a;
@@ -27,16 +31,6 @@ constexpr int kReadyTimeoutMs = 5000;
 [[noreturn]] void Die(const std::string& what) {
   std::fprintf(stderr, "swtpm fixture: %s: %s\n", what.c_str(), std::strerror(errno));
   std::abort();
-}
-
-void AppendU16(Bytes& out, std::uint32_t value) {
-  out.push_back(static_cast<std::uint8_t>(value >> 8));
-  out.push_back(static_cast<std::uint8_t>(value));
-}
-
-void AppendU32(Bytes& out, std::uint32_t value) {
-  AppendU16(out, value >> 16);
-  AppendU16(out, value & 0xffff);
 }
 
 // Build returns a whole command; with an `auth_handle` it is authorised by an empty password.

@@ -4,48 +4,45 @@
 
 #include <cstdlib>
 #include <string>
+#include <string_view>
 
 namespace keyescrow::tpm {
 namespace {
 
 constexpr char kLibrary[] = "libtss2-tctildr.so.0";
 
-struct Loaded {
-  TssLoader functions;
-  std::string failure;  // empty: loaded
-};
-
-Loaded Load() {
-  // Overwritten, not defaulted: at "trace" the library prints every command to stderr.
-  setenv("TSS2_LOG", "all+none", 1);
-  Loaded loaded;
-  void* library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    const char* reason = dlerror();
-    loaded.failure = reason != nullptr ? reason : kLibrary;
-    return loaded;
-  }
-  loaded.functions.initialize = reinterpret_cast<decltype(loaded.functions.initialize)>(
-      dlsym(library, "Tss2_TctiLdr_Initialize"));
-  loaded.functions.finalize = reinterpret_cast<decltype(loaded.functions.finalize)>(
-      dlsym(library, "Tss2_TctiLdr_Finalize"));
-  if (loaded.functions.initialize == nullptr || loaded.functions.finalize == nullptr) {
-    loaded.failure = std::string(kLibrary) + " lacks the TCTI loader's functions";
-  }
-  return loaded;
+Error Unavailable(std::string_view reason) {
+  return Error(ErrorCode::kTpmUnavailable, Action::kCheckSystemState,
+               "cannot load the TPM library: " + std::string(reason),
+               "install it with 'apt install libtss2-tctildr0 libtss2-tcti-device0', or use a path "
+               "without tpm");
 }
 
 }  // namespace
 
-Result<const TssLoader*> LoadTss() {
-  static const Loaded loaded = Load();
-  if (!loaded.failure.empty()) {
-    return Error(ErrorCode::kTpmUnavailable, Action::kCheckSystemState,
-                 "cannot load the TPM library: " + loaded.failure,
-                 "install it with 'apt install libtss2-tctildr0 libtss2-tcti-device0', or restore "
-                 "by a path without tpm");
+Result<TssLoader> LoadTssFrom(const char* library) {
+  // Overwritten, not defaulted: at "trace" the library prints every command to stderr.
+  setenv("TSS2_LOG", "all+none", 1);
+  void* opened = dlopen(library, RTLD_NOW | RTLD_LOCAL);
+  if (opened == nullptr) {
+    const char* reason = dlerror();
+    return Unavailable(reason != nullptr ? reason : library);
   }
-  return &loaded.functions;
+  TssLoader loader;
+  loader.initialize =
+      reinterpret_cast<decltype(loader.initialize)>(dlsym(opened, "Tss2_TctiLdr_Initialize"));
+  loader.finalize =
+      reinterpret_cast<decltype(loader.finalize)>(dlsym(opened, "Tss2_TctiLdr_Finalize"));
+  if (loader.initialize == nullptr || loader.finalize == nullptr) {
+    return Unavailable(std::string(library) + " lacks the TCTI loader's functions");
+  }
+  return loader;
+}
+
+Result<const TssLoader*> LoadTss() {
+  static const Result<TssLoader> loaded = LoadTssFrom(kLibrary);
+  if (!loaded) return loaded.error();
+  return &*loaded;
 }
 
 }  // namespace keyescrow::tpm

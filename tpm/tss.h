@@ -19,4 +19,7 @@ struct TssLoader {
 // traffic at its higher levels). Thread-safe. Errors: kTpmUnavailable, naming the Debian package.
 Result<const TssLoader*> LoadTss();
 
+// LoadTssFrom opens `library` each time it is called; LoadTss is this, once, for the real name.
+Result<TssLoader> LoadTssFrom(const char* library);
+
 }  // namespace keyescrow::tpm

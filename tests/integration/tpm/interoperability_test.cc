@@ -23,7 +23,8 @@ class TpmInteroperability : public TpmTest {
   }
 };
 
-constexpr char kFlush[] = "{ tpm2_flushcontext -t; tpm2_flushcontext -l; tpm2_flushcontext -s; } && ";
+constexpr char kFlush[] =
+    "{ tpm2_flushcontext -t; tpm2_flushcontext -l; tpm2_flushcontext -s; } && ";
 
 TEST_F(TpmInteroperability, Tpm2ToolsOpenASealedRecord) {
   envelope::Tpm2Record record;

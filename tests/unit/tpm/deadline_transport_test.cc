@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <semaphore>
+
+#include "tpm/tss.h"
 
 namespace keyescrow::tpm {
 namespace {
@@ -95,6 +98,29 @@ TEST(TpmDeadline, AnOpenerThatBlocksOrFailsIsTold) {
   };
   EXPECT_EQ(DeadlineTransport::Open(failing, milliseconds(1000)).error().code(),
             ErrorCode::kTpmUnavailable);
+}
+
+TEST(TpmDeadline, AStuckThreadDoesNotHoldUpTheProcessesExit) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        auto gate = std::make_shared<Gate>();
+        gate->block = true;
+        {
+          auto transport = DeadlineTransport::Open(OpenerFor(gate), milliseconds(1000));
+          if ((*transport)->Exchange(Bytes{1}, In(20))) std::abort();
+        }
+        std::exit(7);
+      },
+      testing::ExitedWithCode(7), "");
+}
+
+TEST(TpmLibrary, AnAbsentOneIsToldWithItsPackage) {
+  const auto absent = LoadTssFrom("libtss2-not-there.so.0");
+  ASSERT_FALSE(absent);
+  EXPECT_EQ(absent.error().code(), ErrorCode::kTpmUnavailable);
+  EXPECT_NE(absent.error().hint().find("libtss2-tctildr0"), std::string::npos);
+  EXPECT_EQ(LoadTssFrom("libc.so.6").error().code(), ErrorCode::kTpmUnavailable);
 }
 
 }  // namespace
