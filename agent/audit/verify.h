@@ -43,7 +43,7 @@ struct LogReport {
   std::uint64_t num_missing_p256 = 0;
   Bytes32 root{};                    // of the bodies
   std::optional<Checkpoint> latest;  // the last checkpoint that parsed
-  std::vector<LogFinding> findings;  // at most kMaxFindings; missing P-256 lines once a run
+  std::vector<LogFinding> findings;  // at most kMaxFindings; roots and missing P-256 lines once a run
   std::uint64_t num_findings = 0;    // all of them
 
   // Intact: nothing but missing P-256 lines was found.
@@ -84,6 +84,7 @@ class LogVerifier {
   std::optional<agent::audit::Checkpoint> since_;
   bool since_compared_ = false;
   bool in_missing_run_ = false;
+  bool in_other_root_run_ = false;
 };
 
 }  // namespace keyescrow::agent::audit
