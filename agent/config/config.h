@@ -27,10 +27,10 @@ namespace keyescrow::agent {
 
 struct DeclaredKey {
   std::string name;
-  std::string source;              // as written, for ParseLocation
-  std::vector<std::string> paths;  // as written, for ParsePathOptions; empty: the defaults'
-  std::string kdf;                 // "" (the defaults'), "argon2id" or "pbkdf2-sha512"
-  std::uint32_t line = 0;          // of its [[key]] in the file, from 1; 0 where it was not read
+  std::string source;                   // as written, for ParseLocation
+  std::vector<std::string> paths = {};  // as written, for ParsePathOptions; empty: the defaults'
+  std::string kdf = {};                 // "" (the defaults'), "argon2id" or "pbkdf2-sha512"
+  std::uint32_t line = 0;  // of its [[key]] in the file, from 1; 0 where it was not read
 };
 
 struct AgentConfig {

@@ -11,8 +11,8 @@
 namespace keyescrow::agent {
 
 struct PathOverrides {
-  std::string config;  // --config FILE; "": not given
-  std::string state;   // --state DIR; "": not given
+  std::string config = {};  // --config FILE; "": not given
+  std::string state = {};   // --state DIR; "": not given
 };
 
 struct AgentPaths {
