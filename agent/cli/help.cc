@@ -113,12 +113,12 @@ std::string GeneralHelp() {
       entry = command->name;
     }
     group = word;
-    if (line.size() > 2) line.append(", ");
+    if (line.size() > 2) line.append(",");
     if (line.size() + entry.size() > kWidth - 26) {
-      out.append(line).append("\n");
-      line = "  ";
+      out.append(line).append("\n ");
+      line = "";
     }
-    line.append(entry);
+    line.append(line.size() == 2 ? "" : " ").append(entry);
   }
   out.append(line).append("\n\nOptions of every command\n");
   AppendOptions(out, GlobalOptionSpecs());
@@ -154,6 +154,11 @@ std::string CommandHelp(const CommandSpec& command) {
   AppendWrapped(
       out, std::string("keyescrow ").append(command.name).append(": ").append(command.purpose), 0);
   out.append("\nusage: ").append(UsageLine(command)).append("\n\n");
+  out.append("Examples\n");
+  for (const Example& example : command.examples) {
+    out.append("  # ").append(example.explains).append("\n  ").append(example.line).append("\n");
+  }
+  out.append("\n");
   if (!command.details.empty()) {
     AppendWrapped(out, command.details, 0);
     out.append("\n");
@@ -173,10 +178,6 @@ std::string CommandHelp(const CommandSpec& command) {
   }
   out.append("Options of every command\n");
   AppendOptions(out, GlobalOptionSpecs());
-  out.append("\nExamples\n");
-  for (const Example& example : command.examples) {
-    out.append("  # ").append(example.explains).append("\n  ").append(example.line).append("\n");
-  }
   out.append("\nExit status\n");
   for (const std::uint8_t status : command.exits) {
     out.append(status < 10 ? "   " : "  ").append(std::to_string(status)).append("  ");

@@ -30,11 +30,11 @@ struct GlobalOptions {
 
 // SecretOptions say where secrets come from; secret_sources.h reads them.
 struct SecretOptions {
-  std::vector<std::string> password_files;  // [PATH-ID=]FILE, "-" for standard input
-  std::optional<std::uint32_t> password_fd;
-  std::vector<std::string> new_password_files;  // [PATH-ID=]FILE
-  std::vector<std::string> pin_files;           // [TOKEN=]FILE
-  std::optional<std::uint32_t> pin_fd;
+  std::vector<std::string> password_files = {};  // [PATH-ID=]FILE, "-" for standard input
+  std::optional<std::uint32_t> password_fd = {};
+  std::vector<std::string> new_password_files = {};  // [PATH-ID=]FILE
+  std::vector<std::string> pin_files = {};           // [TOKEN=]FILE
+  std::optional<std::uint32_t> pin_fd = {};
 };
 
 struct InitOptions {};

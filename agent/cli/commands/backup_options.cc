@@ -53,7 +53,8 @@ Status Check(const CommandOptions& command) {
                                          : "--to is for a key that --generate makes",
                       "keyescrow backup --help");
   }
-  if (options.generate_bytes && options.generate_bytes.value() > kMaxGeneratedBytes) {
+  if (options.generate_bytes &&
+      (*options.generate_bytes == 0 || *options.generate_bytes > kMaxGeneratedBytes)) {
     return UsageError("--generate takes 1 to 65536 bytes", "keyescrow backup --help");
   }
   if (options.all && (!options.from.empty() || options.generate_bytes || !options.output.empty())) {

@@ -28,7 +28,7 @@ constexpr OptionSpec kOptions[] = {
 };
 constexpr Example kExamples[] = {
     {"keyescrow restore prod/db --to /etc/db/master.key", "put the key back"},
-    {"keyescrow restore prod/db --via password-tpm --to /etc/db/master.key --reason INC-4711",
+    {"keyescrow restore prod/db --via tpm --to /etc/db/master.key --reason INC-4711",
      "by a path of your choice, with the reason for the log"},
     {"keyescrow restore db.escrow --module /usr/lib/softhsm/libsofthsm2.so --agent THUMBPRINT --to "
      "key.bin",
