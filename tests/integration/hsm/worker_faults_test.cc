@@ -1,0 +1,208 @@
+// What becomes of a module that hangs, crashes, leaves or lies: an error with a name, nothing left.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <fstream>
+
+#include "hsm/cryptoki.h"
+#include "hsm/probe.h"
+#include "hsm/token_factor.h"
+#include "tests/integration/hsm/harness.h"
+
+namespace keyescrow::hsm {
+namespace {
+
+using simulators::FixedPin;
+using simulators::SoftHsmFixture;
+
+class WorkerFaults : public testing::Test {
+ protected:
+  void SetUp() override {
+    fixture_.AddToken("ops", kPin);
+    spki_ = fixture_.GenerateP256("ops", kPin, 1);
+    descriptors_ = NumOpenDescriptors();
+  }
+  void TearDown() override { ExpectNothingLeft(descriptors_); }
+
+  // Derive opens a P-256 factor through the faulty module.
+  Result<SecretBytes> Derive(std::chrono::milliseconds deadline = std::chrono::seconds(10)) {
+    TokenWorkerOptions options;
+    options.operation_deadline = options.reader_deadline = deadline;
+    ASSIGN_OR_RETURN(auto factor,
+                     TokenFactor::Start(Faults::Through(SpecFor(spki_)), pins_, options));
+    SecretBytes expected;
+    const auto record = WrapEcdh(spki_, expected);
+    auto secret = factor->DeriveEcdh(record);
+    if (secret) {
+      EXPECT_TRUE(secret->EqualsConstantTime(expected)) << "a wrong secret";
+    }
+    return secret;
+  }
+
+  SoftHsmFixture fixture_;
+  Bytes spki_;
+  FixedPin pins_{kPin};
+  std::size_t descriptors_ = 0;
+};
+
+TEST_F(WorkerFaults, OpensWhereNothingIsWrong) {
+  const Faults faults(fixture_, "");
+  EXPECT_TRUE(Derive());
+}
+
+TEST_F(WorkerFaults, KillAHangingModuleAtItsDeadline) {
+  for (const char* rules : {"C_Initialize@1=hang", "C_GetSlotList@1=hang", "C_OpenSession@1=hang",
+                            "C_Login@1=hang", "C_DeriveKey@1=hang"}) {
+    const Faults faults(fixture_, rules);
+    const auto begin = std::chrono::steady_clock::now();
+    const auto secret = Derive(std::chrono::milliseconds(1500));
+    ASSERT_FALSE(secret) << rules;
+    EXPECT_EQ(secret.error().code(), ErrorCode::kTokenTimeout) << rules;
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(12)) << rules;
+    const bool says_try =
+        secret.error().message().find("PIN try may have been used") != std::string::npos;
+    EXPECT_EQ(says_try, std::string(rules).starts_with("C_Login")) << secret.error().message();
+    ExpectNothingLeft(descriptors_);
+  }
+}
+
+TEST_F(WorkerFaults, NameTheSignalOfACrash) {
+  for (const char* rules : {"C_Initialize@1=crash", "C_FindObjects@1=crash", "C_Login@1=crash",
+                            "C_DeriveKey@1=crash"}) {
+    const Faults faults(fixture_, rules);
+    const auto secret = Derive();
+    ASSERT_FALSE(secret) << rules;
+    EXPECT_EQ(secret.error().code(), ErrorCode::kModuleFailed) << rules;
+    EXPECT_NE(secret.error().message().find("SIGSEGV"), std::string::npos)
+        << secret.error().message();
+    ExpectNothingLeft(descriptors_);
+  }
+}
+
+TEST_F(WorkerFaults, NoticeAModuleThatLeavesOrLies) {
+  for (const char* rules : {"C_DeriveKey@1=exit", "C_Initialize@1=garbage", "C_Login@1=garbage",
+                            "C_DeriveKey@1=garbage", "C_DeriveKey@1=close"}) {
+    const Faults faults(fixture_, rules);
+    const auto secret = Derive();
+    ASSERT_FALSE(secret) << rules;
+    EXPECT_EQ(secret.error().code(), ErrorCode::kModuleFailed) << rules;
+    ExpectNothingLeft(descriptors_);
+  }
+}
+
+TEST_F(WorkerFaults, ALogoutThatHangsDelaysTheEndByASecondAtMost) {
+  const Faults faults(fixture_, "C_Logout@1=hang");
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_TRUE(Derive());
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+}
+
+// The n-th call of every function fails, for every n of a whole use: no secret, no second login, an
+// error with an action; or the failure does not matter.
+TEST_F(WorkerFaults, EveryFunctionMayFailAtEveryCall) {
+  for (const char* function :
+       {"C_Initialize", "C_GetInfo", "C_GetSlotList", "C_GetTokenInfo", "C_OpenSession",
+        "C_FindObjectsInit", "C_FindObjects", "C_FindObjectsFinal", "C_GetAttributeValue",
+        "C_Login", "C_DeriveKey", "C_DestroyObject", "C_Logout", "C_CloseSession"}) {
+    for (int call = 1; call < 40; ++call) {
+      std::filesystem::remove(fixture_.folder() + "/trace");
+      // CKR_DEVICE_REMOVED: no workaround is tried after it.
+      const Faults faults(fixture_, std::string(function) + "@" + std::to_string(call) + "=rv:32");
+      const auto secret = Derive();
+      EXPECT_LE(faults.NumCalls("C_Login"), 1) << function << " " << call;
+      if (!secret) {
+        EXPECT_NE(secret.error().code(), ErrorCode::kInternal) << function << " " << call;
+        EXPECT_FALSE(secret.error().hint().empty());
+      }
+      ExpectNothingLeft(descriptors_);
+      if (faults.NumCalls(function) < call) break;
+    }
+  }
+}
+
+TEST_F(WorkerFaults, FallBackInEcdhToDerPointAndTheTokensOwnKdf) {
+  {
+    const Faults faults(fixture_, "C_DeriveKey@1=rv:71");
+    EXPECT_TRUE(Derive());  // the DER point
+    EXPECT_EQ(faults.NumCalls("C_DeriveKey"), 2);
+  }
+  std::filesystem::remove(fixture_.folder() + "/trace");
+  const Faults faults(fixture_, "C_DeriveKey@0=rv:71");
+  const auto secret = Derive();
+  ASSERT_FALSE(secret);
+  EXPECT_EQ(secret.error().code(), ErrorCode::kTokenMechanism);
+  EXPECT_EQ(faults.NumCalls("C_DeriveKey"), 3);
+  EXPECT_NE(secret.error().message().find("ECDH1-DERIVE"), std::string::npos)
+      << secret.error().message();
+}
+
+TEST_F(WorkerFaults, NeverFallBackAfterADecryptionFailed) {
+  const Bytes rsa = fixture_.GenerateRsa("ops", kPin, 2);
+  std::filesystem::remove(fixture_.folder() + "/trace");
+  const Faults faults(fixture_, "C_Decrypt@1=rv:7");
+  auto factor = TokenFactor::Start(Faults::Through(SpecFor(rsa)), pins_);
+  ASSERT_TRUE(factor);
+  EXPECT_FALSE((*factor)->UnwrapRsa(WrapRsa(rsa, FreshSecret(), OaepHash::kSha1)));
+  EXPECT_EQ(faults.NumCalls("C_Decrypt"), 1);
+  EXPECT_EQ(faults.NumCalls("C_DecryptInit"), 1);
+}
+
+TEST_F(WorkerFaults, StartReturnsBeforeTheModuleIsLoaded) {
+  const Faults faults(fixture_, "C_Initialize@1=delay:3000");
+  const auto begin = std::chrono::steady_clock::now();
+  auto factor = TokenFactor::Start(Faults::Through(SpecFor(spki_)), pins_);
+  ASSERT_TRUE(factor);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(2500));
+  EXPECT_TRUE((*factor)->Locate());
+}
+
+TEST_F(WorkerFaults, AWorkerThatNobodyWaitsForIsReaped) {
+  const Faults faults(fixture_, "C_Initialize@1=hang");
+  auto factor = TokenFactor::Start(Faults::Through(SpecFor(spki_)), pins_);
+  ASSERT_TRUE(factor);
+}
+
+Error LoadErrorOf(const std::string& module_path) {
+  auto tokens = ListTokens(module_path);
+  if (tokens) std::abort();
+  return tokens.error();
+}
+
+TEST_F(WorkerFaults, NameAModuleThatIsMissing) {
+  const Error missing = LoadErrorOf("/usr/lib/nowhere/libsofthsm2.so");
+  EXPECT_EQ(missing.code(), ErrorCode::kModuleMissing);
+  EXPECT_NE(missing.hint().find("apt install softhsm2"), std::string::npos);
+  EXPECT_EQ(LoadErrorOf("libkeyescrow-nowhere.so").code(), ErrorCode::kModuleMissing);
+  EXPECT_EQ(LoadErrorOf("").code(), ErrorCode::kModuleMissing);
+}
+
+TEST_F(WorkerFaults, TellAFileThatIsNoModule) {
+  const std::string text = fixture_.folder() + "/text.so";
+  std::ofstream(text) << "this is no library\n";
+  EXPECT_EQ(LoadErrorOf(text).code(), ErrorCode::kModuleInvalid);
+  EXPECT_EQ(LoadErrorOf(fixture_.folder()).code(), ErrorCode::kModuleInvalid);
+  const Error no_module = LoadErrorOf("libz.so.1");
+  EXPECT_EQ(no_module.code(), ErrorCode::kModuleInvalid);
+  EXPECT_NE(no_module.message().find("C_GetFunctionList"), std::string::npos);
+}
+
+TEST_F(WorkerFaults, NameAConfigurationThatIsWrong) {
+  setenv("SOFTHSM2_CONF", "/nowhere/softhsm2.conf", 1);
+  const Error error = LoadErrorOf(SoftHsmFixture::ModulePath());
+  setenv("SOFTHSM2_CONF", (fixture_.folder() + "/softhsm2.conf").c_str(), 1);
+  EXPECT_EQ(error.code(), ErrorCode::kModuleFailed);
+  EXPECT_NE(error.hint().find("SOFTHSM2_CONF"), std::string::npos);
+}
+
+TEST_F(WorkerFaults, AProgramThatIsNoWorkerFails) {
+  TokenWorkerOptions options;
+  options.executable = "/bin/false";
+  EXPECT_EQ(ListTokens(SoftHsmFixture::ModulePath(), options).error().code(),
+            ErrorCode::kModuleFailed);
+  options.executable = "/nowhere";
+  EXPECT_EQ(ListTokens(SoftHsmFixture::ModulePath(), options).error().code(),
+            ErrorCode::kModuleFailed);
+}
+
+}  // namespace
+}  // namespace keyescrow::hsm
