@@ -36,8 +36,9 @@ TEST_F(TpmFault, AStoppedTpmCostsItsDeadlineOnceAndThenNothing) {
 
 TEST_F(TpmFault, ATpmStoppedInTheMiddleOfAnUnsealCostsOneDeadline) {
   auto fault = std::make_shared<simulators::Fault>();
-  fault->before = [&](std::size_t, ByteView command) -> Status {
-    if (command[8] == 0x01 && command[9] == 0x5e) kill(swtpm_.pid(), SIGSTOP);
+  // By value: the thread outlives the device that left it behind.
+  fault->before = [pid = swtpm_.pid()](std::size_t, ByteView command) -> Status {
+    if (command[8] == 0x01 && command[9] == 0x5e) kill(pid, SIGSTOP);
     return Ok();
   };
   ASSERT_OK_AND_ASSIGN(auto tpm, Tpm::Open({.tcti = swtpm_.tcti(),
