@@ -26,7 +26,8 @@ std::string FormatCheckpoint(const Checkpoint& checkpoint);
 // Errors: kLogDamaged.
 Result<Checkpoint> ParseCheckpoint(std::string_view text);
 
-// CheckpointHash is what the next events name as prev_checkpoint: SHA-256 of the text, no signatures.
+// CheckpointHash is what the next events name as prev_checkpoint: SHA-256 of the text, no
+// signatures.
 Bytes32 CheckpointHash(std::string_view text);
 
 // NoteText returns the signed part of a note's bytes without checking the rest: up to and with the

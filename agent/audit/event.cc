@@ -31,7 +31,14 @@ constexpr std::size_t kMaxApprovers = 8;
 constexpr std::size_t kMaxPaths = 16;
 
 // What is left out, step by step, until the line fits.
-enum class Detail : std::uint8_t { kAll, kNoFactorDetails, kNoFactors, kNoPaths, kShortReason, kBare };
+enum class Detail : std::uint8_t {
+  kAll,
+  kNoFactorDetails,
+  kNoFactors,
+  kNoPaths,
+  kShortReason,
+  kBare
+};
 
 // Characters that could do something to a terminal or to a reader's eye are escaped.
 bool MustEscape(char32_t c) {

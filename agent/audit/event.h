@@ -89,8 +89,8 @@ struct Event {
   std::optional<EventEnvelope> envelope;
   std::optional<EventPolicy> policy;
   std::vector<EventPath> paths;
-  std::string reason;  // at most 512 bytes of UTF-8 are kept
-  std::string ticket;  // at most 128
+  std::string reason;                      // at most 512 bytes of UTF-8 are kept
+  std::string ticket;                      // at most 128
   std::optional<Bytes32> prev_checkpoint;  // none in the first entry and in stateless events
   bool truncated = false;                  // details were left out to keep to 2048 bytes
   bool operator==(const Event&) const = default;

@@ -128,9 +128,9 @@ void ReadObjects(Fields& in, Event& event, bool& ok) {
   }
   if (const Json* object = in.Find("policy")) {
     Fields from(*object, ok);
-    event.policy = EventPolicy{
-        from.Text("id"), from.Number("serial", std::numeric_limits<std::uint64_t>::max()),
-        from.FixedBytes<32>("sha256")};
+    event.policy = EventPolicy{from.Text("id"),
+                               from.Number("serial", std::numeric_limits<std::uint64_t>::max()),
+                               from.FixedBytes<32>("sha256")};
   }
   for (const Json& approver : in.Array("approvers")) {
     if (!approver.is_string()) ok = false;

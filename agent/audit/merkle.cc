@@ -18,9 +18,10 @@ constexpr std::uint8_t kLeafPrefix = 0x00;
 constexpr std::uint8_t kNodePrefix = 0x01;
 
 Error Damaged(std::string message) {
-  return Error(ErrorCode::kLogDamaged, Action::kCallOperator, std::move(message),
-               "compare the log with its copies and with the last checkpoint that an auditor keeps; "
-               "restores from a file still work");
+  return Error(
+      ErrorCode::kLogDamaged, Action::kCallOperator, std::move(message),
+      "compare the log with its copies and with the last checkpoint that an auditor keeps; "
+      "restores from a file still work");
 }
 
 Bytes32 HashAt(ByteView bytes, std::size_t index) {
@@ -29,7 +30,8 @@ Bytes32 HashAt(ByteView bytes, std::size_t index) {
   return hash;
 }
 
-// PerfectRoot returns the root over hashes `first` … `first + count - 1`; `count` is a power of two.
+// PerfectRoot returns the root over hashes `first` … `first + count - 1`; `count` is a power of
+// two.
 Bytes32 PerfectRoot(ByteView bytes, std::size_t first, std::size_t count) {
   if (count == 1) return HashAt(bytes, first);
   return NodeHash(PerfectRoot(bytes, first, count / 2),

@@ -94,7 +94,8 @@ void LogVerifier::Checkpoint(std::uint64_t size, std::string_view note_bytes) {
   // One changed body changes every later root: said once.
   const bool root_differs = checkpoint->root != tree_.Root();
   if (root_differs && !in_other_root_run_) {
-    Add(LogFault::kRoot, size, fmt::format("from the checkpoint at {} on the roots are others", size));
+    Add(LogFault::kRoot, size,
+        fmt::format("from the checkpoint at {} on the roots are others", size));
   }
   in_other_root_run_ = root_differs;
   report_.latest = std::move(*checkpoint);

@@ -18,16 +18,16 @@
 namespace keyescrow::agent::audit {
 
 enum class LogFault : std::uint8_t {
-  kLeafHash,         // the leaf hash that is kept is not the body's
-  kSequence,         // an entry is missing, doubled or out of order
-  kEntryFormat,      // a body is not an event of FORMAT.md
-  kEntryChain,       // source_seq or prev_checkpoint contradicts the entry's place
-  kRoot,             // a checkpoint's root is not that of the bodies
-  kCheckpointFormat, // a checkpoint does not parse or is of another origin or size
-  kSignature,        // a known key's line does not verify, or the Ed25519 line is missing
-  kUncovered,        // entries after the last checkpoint, or a checkpoint past the last entry
-  kTile,             // a tile contradicts the bodies
-  kMissingP256,      // the P-256 line is missing: a finding, not damage
+  kLeafHash,          // the leaf hash that is kept is not the body's
+  kSequence,          // an entry is missing, doubled or out of order
+  kEntryFormat,       // a body is not an event of FORMAT.md
+  kEntryChain,        // source_seq or prev_checkpoint contradicts the entry's place
+  kRoot,              // a checkpoint's root is not that of the bodies
+  kCheckpointFormat,  // a checkpoint does not parse or is of another origin or size
+  kSignature,         // a known key's line does not verify, or the Ed25519 line is missing
+  kUncovered,         // entries after the last checkpoint, or a checkpoint past the last entry
+  kTile,              // a tile contradicts the bodies
+  kMissingP256,       // the P-256 line is missing: a finding, not damage
 };
 std::string_view LogFaultName(LogFault fault);  // e.g. "missing_p256"
 
@@ -43,8 +43,9 @@ struct LogReport {
   std::uint64_t num_missing_p256 = 0;
   Bytes32 root{};                    // of the bodies
   std::optional<Checkpoint> latest;  // the last checkpoint that parsed
-  std::vector<LogFinding> findings;  // at most kMaxFindings; roots and missing P-256 lines once a run
-  std::uint64_t num_findings = 0;    // all of them
+  std::vector<LogFinding>
+      findings;                    // at most kMaxFindings; roots and missing P-256 lines once a run
+  std::uint64_t num_findings = 0;  // all of them
 
   // Intact: nothing but missing P-256 lines was found.
   bool Intact() const { return num_damages == 0; }

@@ -24,18 +24,18 @@ struct EnvelopeRecord {
   std::string key_name;
   std::uint32_t key_version = 0;
   std::uint32_t revision = 0;
-  std::string envelope_id;   // b64u
-  Bytes32 sha256{};          // the envelope hash
-  std::int64_t created = 0;  // Unix seconds, as all times here
-  Bytes bytes;               // the file; empty in listings
-  std::uint64_t log_seq = 0; // the entry that escrowed it; set by Commit from event_index
+  std::string envelope_id;      // b64u
+  Bytes32 sha256{};             // the envelope hash
+  std::int64_t created = 0;     // Unix seconds, as all times here
+  Bytes bytes;                  // the file; empty in listings
+  std::uint64_t log_seq = 0;    // the entry that escrowed it; set by Commit from event_index
   std::size_t event_index = 0;  // which of the commit's events escrows it
 };
 
 struct TokenRecord {
   std::string name;
-  std::string uri;       // RFC 7512, path attributes
-  std::string module;    // path of the PKCS#11 module
+  std::string uri;     // RFC 7512, path attributes
+  std::string module;  // path of the PKCS#11 module
   Bytes spki;
   std::string evidence;  // JSON
   std::int64_t added = 0;
@@ -105,8 +105,8 @@ struct Change {
 
 struct LogHead {
   std::uint64_t size = 0;
-  std::string checkpoint;    // the signed note; "" in an empty log
-  bool p256_signed = true;   // whether it carries the agent key's line
+  std::string checkpoint;            // the signed note; "" in an empty log
+  bool p256_signed = true;           // whether it carries the agent key's line
   std::optional<int> migrated_from;  // a migration of the schema that the log does not tell yet
 };
 
@@ -149,8 +149,8 @@ class EscrowStore {
  public:
   virtual ~EscrowStore() = default;
 
-  // Commit returns the new head once it is durable. Blocks up to the busy timeout for other writers.
-  // Errors: kStoreBusy, kStoreFull, kStoreReadOnly, kStoreUnavailable, kStoreDamaged,
+  // Commit returns the new head once it is durable. Blocks up to the busy timeout for other
+  // writers. Errors: kStoreBusy, kStoreFull, kStoreReadOnly, kStoreUnavailable, kStoreDamaged,
   // kAlreadyExists (an envelope of that name, version and revision); those of `build`.
   virtual Result<LogHead> Commit(const Change& change, const BuildAppend& build) = 0;
 

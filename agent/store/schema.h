@@ -1,5 +1,5 @@
-// The schema's versions: schema/NNNN.sql takes a store from version NNNN - 1 to NNNN. The version is
-// SQLite's user_version. A file that was released is never edited: a change is a new file.
+// The schema's versions: schema/NNNN.sql takes a store from version NNNN - 1 to NNNN. The version
+// is SQLite's user_version. A file that was released is never edited: a change is a new file.
 #pragma once
 
 namespace keyescrow::agent::store {

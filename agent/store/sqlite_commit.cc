@@ -52,7 +52,9 @@ Status PutPathOutcome(Connection& connection, const PathOutcome& row) {
             "failed, failure) VALUES (?, ?, ?, NULL, 0, ?, ?) "
             "ON CONFLICT (key_name, key_version, path_id) DO UPDATE SET "
             "failed = excluded.failed, failure = excluded.failure");
-  put.Bind(std::string_view(row.key_name)).Bind(row.key_version).Bind(std::string_view(row.path_id));
+  put.Bind(std::string_view(row.key_name))
+      .Bind(row.key_version)
+      .Bind(std::string_view(row.path_id));
   put.Bind(row.time);
   if (row.proven) return put.Bind(row.revision).Run();
   return put.Bind(std::string_view(row.failure)).Run();
@@ -109,8 +111,8 @@ Status SqliteStore::Impl::WriteRows(const Change& change, const LogHead& head) {
   }
   for (const TrustRecord& row : change.trust) RETURN_IF_ERROR(PutTrust(connection, row));
   for (const std::string& thumbprint : change.removed_trust) {
-    Statement remove = connection.Prepare(
-        "UPDATE trust SET removed = ? WHERE thumbprint = ? AND removed IS NULL");
+    Statement remove =
+        connection.Prepare("UPDATE trust SET removed = ? WHERE thumbprint = ? AND removed IS NULL");
     RETURN_IF_ERROR(remove.Bind(change.removal_time).Bind(std::string_view(thumbprint)).Run());
   }
   for (const PathOutcome& row : change.path_outcomes) {
@@ -152,8 +154,7 @@ Result<LogHead> SqliteStore::Commit(const Change& change, const BuildAppend& bui
   Transaction transaction(impl.connection);
   RETURN_IF_ERROR(transaction.BeginImmediate());
   ASSIGN_OR_RETURN(const LogHead head, impl.ReadHead());
-  ASSIGN_OR_RETURN(const LogAppend append,
-                   build(head, [&](unsigned level, std::uint64_t index) {
+  ASSIGN_OR_RETURN(const LogAppend append, build(head, [&](unsigned level, std::uint64_t index) {
                      return impl.ReadTileRow(level, index);
                    }));
   if (append.entries.empty()) return head;

@@ -4,9 +4,31 @@
 
 namespace keyescrow::agent::store {
 
+namespace {
+
+// FileErrno asks the file and its write-ahead log what their last system call said: SQLite 3.40's
+// sqlite3_system_errno stays 0 where COMMIT is what failed.
+int FileErrno(sqlite3* connection) {
+  int error_number = 0;
+  sqlite3_file* wal = nullptr;
+  if (sqlite3_file_control(connection, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal) == SQLITE_OK &&
+      wal != nullptr && wal->pMethods != nullptr) {
+    wal->pMethods->xFileControl(wal, SQLITE_FCNTL_LAST_ERRNO, &error_number);
+  }
+  if (error_number == 0) {
+    sqlite3_file_control(connection, "main", SQLITE_FCNTL_LAST_ERRNO, &error_number);
+  }
+  return error_number;
+}
+
+}  // namespace
+
 Error LastError(sqlite3* connection) {
-  return SqliteError(sqlite3_extended_errcode(connection), sqlite3_system_errno(connection),
-                     sqlite3_errmsg(connection));
+  const int code = sqlite3_extended_errcode(connection);
+  const std::string message = sqlite3_errmsg(connection);
+  int error_number = sqlite3_system_errno(connection);
+  if (error_number == 0 && (code & 0xFF) == SQLITE_IOERR) error_number = FileErrno(connection);
+  return SqliteError(code, error_number, message);
 }
 
 Statement::~Statement() {

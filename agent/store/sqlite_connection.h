@@ -39,9 +39,7 @@ class Statement {
   std::int64_t Integer(int column) const { return sqlite3_column_int64(statement_, column); }
   std::string_view Text(int column) const;
   ByteView Blob(int column) const;
-  bool IsNull(int column) const {
-    return sqlite3_column_type(statement_, column) == SQLITE_NULL;
-  }
+  bool IsNull(int column) const { return sqlite3_column_type(statement_, column) == SQLITE_NULL; }
 
  private:
   sqlite3* connection_;

@@ -113,10 +113,10 @@ Status SqliteStore::Entries(std::uint64_t first, std::string_view key_name,
   }
 }
 
-Status SqliteStore::Checkpoints(
-    std::uint64_t first_size, const std::function<bool(std::uint64_t, std::string_view)>& visit) {
-  Statement row = impl_->connection.Prepare(
-      "SELECT size, note FROM checkpoint WHERE size >= ? ORDER BY size");
+Status SqliteStore::Checkpoints(std::uint64_t first_size,
+                                const std::function<bool(std::uint64_t, std::string_view)>& visit) {
+  Statement row =
+      impl_->connection.Prepare("SELECT size, note FROM checkpoint WHERE size >= ? ORDER BY size");
   row.Bind(static_cast<std::int64_t>(first_size));
   for (;;) {
     ASSIGN_OR_RETURN(const bool found, row.Step());
@@ -166,10 +166,10 @@ Result<EnvelopeRecord> SqliteStore::FindEnvelope(std::string_view key_name,
 Status SqliteStore::Envelopes(const EnvelopeQuery& query,
                               const std::function<bool(const EnvelopeRecord&)>& visit) {
   // Eight fixed texts, so that each is prepared once.
-#define KEYESCROW_ENVELOPE_QUERY(bytes, filter, current)                                       \
+#define KEYESCROW_ENVELOPE_QUERY(bytes, filter, current)                                         \
   "SELECT " KEYESCROW_ENVELOPE_COLUMNS bytes " FROM envelope AS e WHERE " filter " AND " current \
   " ORDER BY key_name, key_version, revision"
-#define KEYESCROW_CURRENT                                                          \
+#define KEYESCROW_CURRENT                                                           \
   "revision = (SELECT max(revision) FROM envelope WHERE key_name = e.key_name AND " \
   "key_version = e.key_version)"
   static constexpr const char* kQueries[] = {

@@ -17,7 +17,7 @@ namespace keyescrow::agent::store {
 namespace {
 
 constexpr int kPageBytes = 16384;
-constexpr int kMaxWalPages = 256;          // a long-lived process folds 4 MB at a time
+constexpr int kMaxWalPages = 256;  // a long-lived process folds 4 MB at a time
 constexpr unsigned long kMinFreeBytes = 256 * 1024;
 
 // sqlite3_wal_hook's callback: remembers the log's length, and folds it when it grows too long.
@@ -57,13 +57,14 @@ Status Migrate(Connection& connection, const std::string& path) {
   Transaction transaction(connection);
   if (version < kSchemaVersion) {
     RETURN_IF_ERROR(transaction.BeginImmediate());
-    ASSIGN_OR_RETURN(version, ReadSchemaVersion(connection));  // another process may have been first
+    ASSIGN_OR_RETURN(version,
+                     ReadSchemaVersion(connection));  // another process may have been first
   }
   if (version > kSchemaVersion) {
-    return Error(ErrorCode::kStoreNewerSchema, Action::kFixInput,
-                 fmt::format("{} has schema {}, this version knows {}", path, version,
-                             kSchemaVersion),
-                 "use the keyescrow that wrote it, or a newer one");
+    return Error(
+        ErrorCode::kStoreNewerSchema, Action::kFixInput,
+        fmt::format("{} has schema {}, this version knows {}", path, version, kSchemaVersion),
+        "use the keyescrow that wrote it, or a newer one");
   }
   if (version == kSchemaVersion) return Ok();
   for (int next = version; next < kSchemaVersion; ++next) {
@@ -85,9 +86,9 @@ Status Migrate(Connection& connection, const std::string& path) {
 // OpenHandle opens an existing file and sets what every connection of ours has.
 Result<sqlite3*> OpenHandle(const std::string& path, const SqliteOptions& options) {
   sqlite3* handle = nullptr;
-  const int code = sqlite3_open_v2(
-      path.c_str(), &handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW,
-      nullptr);
+  const int code =
+      sqlite3_open_v2(path.c_str(), &handle,
+                      SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW, nullptr);
   if (code != SQLITE_OK) {
     Error error = LastError(handle);
     sqlite3_close(handle);
@@ -111,8 +112,7 @@ Status CreateFile(const std::string& path, const std::string& state_dir) {
   if (file >= 0) close(file);
   if (done) return Ok();
   const bool full = error_number == ENOSPC || error_number == EDQUOT;
-  const bool read_only =
-      error_number == EROFS || error_number == EACCES || error_number == EPERM;
+  const bool read_only = error_number == EROFS || error_number == EACCES || error_number == EPERM;
   return ErrnoError(full        ? ErrorCode::kStoreFull
                     : read_only ? ErrorCode::kStoreReadOnly
                                 : ErrorCode::kStoreUnavailable,
@@ -152,7 +152,7 @@ Result<std::unique_ptr<SqliteStore>> SqliteStore::Create(const std::string& stat
   RETURN_IF_ERROR(CheckStateFolder(state_dir));
   ASSIGN_OR_RETURN(const std::string path, StorePath(state_dir));
   RETURN_IF_ERROR(CreateFile(path, state_dir));
-  ASSIGN_OR_RETURN(sqlite3* handle, OpenHandle(path, options));
+  ASSIGN_OR_RETURN(sqlite3 * handle, OpenHandle(path, options));
   auto impl = std::make_unique<Impl>(handle, path, options);
   ASSIGN_OR_RETURN(const int version, ReadSchemaVersion(impl->connection));
   if (version == 0) {
@@ -187,7 +187,7 @@ Result<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string& state_
                       "check the state folder's owner and permissions", errno);
   }
   if (info.st_size == 0) return NotInitialized(state_dir);  // an init that was killed
-  ASSIGN_OR_RETURN(sqlite3* handle, OpenHandle(path, options));
+  ASSIGN_OR_RETURN(sqlite3 * handle, OpenHandle(path, options));
   auto impl = std::make_unique<Impl>(handle, path, options);
   RETURN_IF_ERROR(Migrate(impl->connection, path));
   RETURN_IF_ERROR(impl->connection.Execute("PRAGMA synchronous = FULL"));

@@ -13,9 +13,10 @@ constexpr mode_t kOthers = S_IRWXG | S_IRWXO;
 
 Status CheckOwnerAndMode(const std::string& path, const struct stat& info, const char* mode) {
   if (info.st_uid != 0 && info.st_uid != geteuid()) {
-    return Error(ErrorCode::kStatePermissions, Action::kCheckSystemState,
-                 fmt::format("{} belongs to uid {}, neither us nor root", path, info.st_uid),
-                 fmt::format("find out who wrote it; if it is ours: chown {} '{}'", geteuid(), path));
+    return Error(
+        ErrorCode::kStatePermissions, Action::kCheckSystemState,
+        fmt::format("{} belongs to uid {}, neither us nor root", path, info.st_uid),
+        fmt::format("find out who wrote it; if it is ours: chown {} '{}'", geteuid(), path));
   }
   if ((info.st_mode & kOthers) != 0) {
     return Error(ErrorCode::kStatePermissions, Action::kCheckSystemState,
@@ -62,7 +63,8 @@ Status CheckStateFolder(const std::string& state_dir) {
   }
   if (!S_ISDIR(info.st_mode)) {
     return Error(ErrorCode::kStatePermissions, Action::kCheckSystemState,
-                 fmt::format("{} is not a folder", state_dir), "name the state folder with --state");
+                 fmt::format("{} is not a folder", state_dir),
+                 "name the state folder with --state");
   }
   RETURN_IF_ERROR(CheckOwnerAndMode(state_dir, info, "700"));
   for (const char* suffix : {"", "-wal", "-shm"}) {

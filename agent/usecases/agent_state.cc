@@ -66,8 +66,8 @@ Status WritePrivateFile(const std::string& folder, const char* name, ByteView by
   const std::string path = fmt::format("{}/{}", folder, name);
   const std::string temporary = path + ".new";
   if (unlink(temporary.c_str()) != 0 && errno != ENOENT) return WriteError(temporary, errno);
-  const File file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                       0600));
+  const File file(
+      open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!file.ok() || fchmod(file.get(), 0600) != 0) return WriteError(temporary, errno);
   while (!bytes.empty()) {
     const ssize_t count = write(file.get(), bytes.data(), bytes.size());
@@ -134,8 +134,8 @@ Result<Bytes> ReadAll(const std::string& path, std::size_t max_bytes) {
   }
   if (count < 0) {
     return ErrnoError(ErrorCode::kStoreUnavailable, Action::kCheckSystemState,
-                      fmt::format("{} cannot be read", path), "run as the owner of the state folder",
-                      errno);
+                      fmt::format("{} cannot be read", path),
+                      "run as the owner of the state folder", errno);
   }
   bytes.resize(size);
   return bytes;
@@ -158,8 +158,8 @@ std::optional<AgentIdentity> ReadIdentity(const nlohmann::json& json) {
   const auto srk_public = DecodeBase64Url(Member(json, "srk_public"));
   const auto ed25519 = DecodeBase64Url(Member(json, "ed25519"));
   const std::string place = Member(json, "place");
-  if (!point || *point == UnsetPoint() || !tpm_public || !tpm_private || !srk_public || !ed25519 || ed25519->size() != 32 ||
-      (place != "tpm" && place != "file")) {
+  if (!point || *point == UnsetPoint() || !tpm_public || !tpm_private || !srk_public || !ed25519 ||
+      ed25519->size() != 32 || (place != "tpm" && place != "file")) {
     return std::nullopt;
   }
   AgentIdentity identity{Member(json, "host"),
@@ -205,9 +205,9 @@ Result<SecretBytes> LoadSecret(const std::string& state_dir, const char* name) {
 
 const P256Point& UnsetPoint() {
   // SP 800-186, 3.2.1.3: the base point of P-256.
-  static const P256Point point = *P256Point::FromXy(
-      *DecodeBase64Url("axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY"),
-      *DecodeBase64Url("T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"));
+  static const P256Point point =
+      *P256Point::FromXy(*DecodeBase64Url("axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY"),
+                         *DecodeBase64Url("T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"));
   return point;
 }
 

@@ -31,13 +31,13 @@ const P256Point& UnsetPoint();
 // AgentIdentity: all that is public of this agent (agent.json).
 struct AgentIdentity {
   std::string host;
-  std::string origin;      // of the log; fixed at init, whatever keys come later
-  std::string created;     // T
+  std::string origin;             // of the log; fixed at init, whatever keys come later
+  std::string created;            // T
   P256Point p256 = UnsetPoint();  // the agent key
   AgentKeyPlace place = AgentKeyPlace::kFile;
-  Bytes tpm_public;        // TPM2B_PUBLIC and TPM2B_PRIVATE of the agent key; empty in kFile
+  Bytes tpm_public;  // TPM2B_PUBLIC and TPM2B_PRIVATE of the agent key; empty in kFile
   Bytes tpm_private;
-  Bytes srk_public;        // TPM2B_PUBLIC of the pinned storage root key; empty without a TPM
+  Bytes srk_public;  // TPM2B_PUBLIC of the pinned storage root key; empty without a TPM
   Bytes32 ed25519{};
 
   std::string Thumbprint() const { return JwkThumbprint(p256); }
@@ -49,8 +49,8 @@ struct AgentSecrets {
   SecretBytes tpm_auth;      // 32 bytes, or empty: kFile
 };
 
-// CreateAgentState makes the folder, the secrets, an empty store and, last, agent.json; each file by
-// O_EXCL temporary, fsync, rename, fsync of the folder. Killed anywhere, it can be run again.
+// CreateAgentState makes the folder, the secrets, an empty store and, last, agent.json; each file
+// by O_EXCL temporary, fsync, rename, fsync of the folder. Killed anywhere, it can be run again.
 // Errors: kAlreadyInitialized (also where a store with entries lies there without its agent.json);
 // kStatePermissions; kStoreBusy while another init runs; kStoreFull, kStoreReadOnly,
 // kStoreUnavailable.

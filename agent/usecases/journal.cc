@@ -175,8 +175,7 @@ Result<Journal> Journal::Open(JournalOptions options) {
   if (options.clock == nullptr) options.clock = &SystemClock();
   if (options.random == nullptr) options.random = &SystemRandom();
   ASSIGN_OR_RETURN(auto store, store::SqliteStore::Open(options.state_dir, options.store));
-  const auto ed25519 =
-      audit::NoteKey::Ed25519(options.identity.origin, options.identity.ed25519);
+  const auto ed25519 = audit::NoteKey::Ed25519(options.identity.origin, options.identity.ed25519);
   const auto p256 = audit::NoteKey::P256(options.identity.origin, options.identity.p256);
   std::unique_ptr<Impl> impl(new Impl{.options = std::move(options),
                                       .store = std::move(store),
@@ -301,8 +300,8 @@ Result<std::string> Journal::Prove(std::uint64_t seq) {
     proof.index = seq;
     proof.checkpoint = std::move(head.checkpoint);
     // A receipt that does not verify is not given out.
-    RETURN_IF_ERROR(audit::VerifyTlogProof(proof, proof.extra, impl_->options.identity.origin,
-                                           impl_->keys));
+    RETURN_IF_ERROR(
+        audit::VerifyTlogProof(proof, proof.extra, impl_->options.identity.origin, impl_->keys));
     text = audit::FormatTlogProof(proof);
     return Ok();
   };

@@ -30,11 +30,11 @@ namespace keyescrow::agent {
 
 struct JournalOptions {
   std::string state_dir;
-  AgentIdentity identity;               // LoadAgentIdentity
-  SecretBytes ed25519_seed;             // LoadEd25519Seed; empty: for reading alone
-  envelope::Signer* signer = nullptr;   // not owned; null: checkpoints lack the agent key's line
-  Clock* clock = nullptr;               // not owned; null: SystemClock()
-  RandomSource* random = nullptr;       // not owned; null: SystemRandom()
+  AgentIdentity identity;              // LoadAgentIdentity
+  SecretBytes ed25519_seed;            // LoadEd25519Seed; empty: for reading alone
+  envelope::Signer* signer = nullptr;  // not owned; null: checkpoints lack the agent key's line
+  Clock* clock = nullptr;              // not owned; null: SystemClock()
+  RandomSource* random = nullptr;      // not owned; null: SystemRandom()
   store::SqliteOptions store;
 };
 
@@ -48,7 +48,7 @@ struct AppendReceipt {
 // JournalHealth: what `status` tells of the log without reading it.
 struct JournalHealth {
   std::uint64_t size = 0;
-  bool p256_missing = false;       // the newest checkpoint lacks the agent key's line: a finding
+  bool p256_missing = false;  // the newest checkpoint lacks the agent key's line: a finding
   std::uint64_t missing_since_size = 0;
   std::string missing_since_time;  // T
   std::string missing_cause;       // an error code's name, or "no_signer"
@@ -61,9 +61,9 @@ struct ImportResult {
 
 struct EventFilter {
   std::uint64_t first = 0;
-  std::string key_name;                  // "": any
-  std::vector<audit::EventType> types;   // empty: any
-  std::optional<std::int64_t> since;     // Unix seconds
+  std::string key_name;                 // "": any
+  std::vector<audit::EventType> types;  // empty: any
+  std::optional<std::int64_t> since;    // Unix seconds
   std::optional<std::int64_t> until;
 };
 
@@ -85,9 +85,9 @@ class Journal {
 
   // Append commits `change` with its events, in order, under one checkpoint. It fills id, source,
   // source_seq, time, boot_id, clock_synced, host, prev_checkpoint, and actor where there is none.
-  // Durable when it returns. Blocks for the signer's deadline at most once in this process: a signer
-  // that failed is not asked again. Errors: EscrowStore::Commit's; kLogDamaged where the tiles
-  // contradict the newest checkpoint; kAgentKeyUnavailable without a seed.
+  // Durable when it returns. Blocks for the signer's deadline at most once in this process: a
+  // signer that failed is not asked again. Errors: EscrowStore::Commit's; kLogDamaged where the
+  // tiles contradict the newest checkpoint; kAgentKeyUnavailable without a seed.
   Result<AppendReceipt> Append(audit::Event event, const store::Change& change = {});
   Result<AppendReceipt> Append(std::vector<audit::Event> events, const store::Change& change = {});
 
@@ -98,8 +98,8 @@ class Journal {
 
   Result<std::string> LatestCheckpoint();  // kNotFound in an empty log
   Result<JournalHealth> Health();
-  // Prove returns entry `seq`'s proof in the newest checkpoint, as tlog-proof text with the entry in
-  // its extra line. Errors: kNotFound.
+  // Prove returns entry `seq`'s proof in the newest checkpoint, as tlog-proof text with the entry
+  // in its extra line. Errors: kNotFound.
   Result<std::string> Prove(std::uint64_t seq);
   // ProveEnvelope is Prove for the entry that escrowed the envelope: NAME.escrow.receipt.
   Result<std::string> ProveEnvelope(const store::EnvelopeRecord& envelope) {
@@ -126,11 +126,12 @@ class Journal {
   std::unique_ptr<Impl> impl_;
 };
 
-// CompleteEvent fills what the process knows: id, time, boot_id, clock_synced, and actor where there
-// is none. A restore without state uses it too. Errors: kEntropyUnavailable.
+// CompleteEvent fills what the process knows: id, time, boot_id, clock_synced, and actor where
+// there is none. A restore without state uses it too. Errors: kEntropyUnavailable.
 Status CompleteEvent(audit::Event& event, Clock& clock, RandomSource& random);
 
-// StatelessEventName returns keyescrow-restore-<b64u id>.json, the file that holds one event a line.
+// StatelessEventName returns keyescrow-restore-<b64u id>.json, the file that holds one event a
+// line.
 std::string StatelessEventFileName(const Bytes16& id);
 
 }  // namespace keyescrow::agent

@@ -97,8 +97,8 @@ Status CheckEnvelopes(store::EscrowStore& store, const Journal::EnvelopeHash& en
                              : Result<audit::Event>(std::move(entry).error());
     if (!event || !event->envelope || event->envelope->sha256 != row.sha256 || !event->key ||
         event->key->name != row.key_name || event->key->version != row.key_version) {
-      AddFinding(report, row, fmt::format("entry {} does not name the envelope of {}",
-                                          row.log_seq, name));
+      AddFinding(report, row,
+                 fmt::format("entry {} does not name the envelope of {}", row.log_seq, name));
     }
     return true;
   }));
@@ -111,10 +111,9 @@ Result<audit::LogReport> Journal::VerifyAll(const EnvelopeHash& envelope_hash,
                                             std::string_view since) {
   audit::LogReport report;
   const auto verify = [&]() -> Status {
-    audit::LogVerifier verifier(identity().origin, Keys(),
-                                [&](unsigned level, std::uint64_t index) {
-                                  return store().Tile(level, index);
-                                });
+    audit::LogVerifier verifier(
+        identity().origin, Keys(),
+        [&](unsigned level, std::uint64_t index) { return store().Tile(level, index); });
     if (!since.empty()) {
       ASSIGN_OR_RETURN(const audit::Note note, audit::ParseNote(since));
       ASSIGN_OR_RETURN(const std::vector<bool> verified, audit::VerifyNote(note, Keys()));

@@ -24,8 +24,9 @@ Event FullEvent() {
   event.key = EventKey{"prod/db", 3};
   event.envelope = EventEnvelope{"AAAAAAAAAAAAAAAAAAAAAA", 2, Bytes32{9}};
   event.policy = EventPolicy{"base", 7, Bytes32{8}};
-  event.paths = {{"token", {{"pkcs11-rsa", "ops", Bytes32{7}, ""},
-                            {"password", "", std::nullopt, "argon2id t=4 m=262144 p=4"}}}};
+  event.paths = {{"token",
+                  {{"pkcs11-rsa", "ops", Bytes32{7}, ""},
+                   {"password", "", std::nullopt, "argon2id t=4 m=262144 p=4"}}}};
   event.reason = "disk died";
   event.ticket = "OPS-1";
   event.prev_checkpoint = Bytes32{6};
@@ -95,16 +96,28 @@ TEST(Event, OnlyTheCanonicalLineIsRead) {
     EXPECT_NE(at, std::string::npos) << from;
     return changed.replace(at, from.size(), to);
   };
-  for (const std::string& bad :
-       {std::string(), std::string("null"), std::string("{}"), line + " ", line + "\n", " " + line,
-        with("\"v\":1", "\"v\":0"), with("\"v\":1", "\"v\":1.0"), with("\"v\":1,", "\"v\":1,\"x\":1,"),
-        with("\"v\":1,", "\"v\":1,\"v\":1,"), with("disk died", "disk\\u0020died"),
-        with("restore.failed", "restore.forgotten"), with("failure", "maybe"),
-        with("\"uid\":1000", "\"uid\":-1"), with("\"uid\":1000", "\"uid\":4294967296"),
-        with("\"source_seq\":41", "\"source_seq\":\"41\""), with("2023-11-14", "2023-13-14"),
-        with("\"clock_synced\":true", "\"clock_synced\":1"), with("[\"bob\",", "[1,"),
-        with("\"reason\":\"disk died\",", "\"reason\":\"\","), line.substr(0, line.size() / 2),
-        std::string(3000, '[')}) {
+  for (const std::string& bad : {std::string(),
+                                 std::string("null"),
+                                 std::string("{}"),
+                                 line + " ",
+                                 line + "\n",
+                                 " " + line,
+                                 with("\"v\":1", "\"v\":0"),
+                                 with("\"v\":1", "\"v\":1.0"),
+                                 with("\"v\":1,", "\"v\":1,\"x\":1,"),
+                                 with("\"v\":1,", "\"v\":1,\"v\":1,"),
+                                 with("disk died", "disk\\u0020died"),
+                                 with("restore.failed", "restore.forgotten"),
+                                 with("failure", "maybe"),
+                                 with("\"uid\":1000", "\"uid\":-1"),
+                                 with("\"uid\":1000", "\"uid\":4294967296"),
+                                 with("\"source_seq\":41", "\"source_seq\":\"41\""),
+                                 with("2023-11-14", "2023-13-14"),
+                                 with("\"clock_synced\":true", "\"clock_synced\":1"),
+                                 with("[\"bob\",", "[1,"),
+                                 with("\"reason\":\"disk died\",", "\"reason\":\"\","),
+                                 line.substr(0, line.size() / 2),
+                                 std::string(3000, '[')}) {
     const auto read = ParseEvent(bad);
     ASSERT_FALSE(read) << bad;
     EXPECT_EQ(read.error().code(), ErrorCode::kLogDamaged) << bad;

@@ -23,8 +23,8 @@ struct Signed {
   NoteKey ed25519 = NoteKey::Ed25519("keyescrow.log/h/t", *Ed25519PublicKey(seed));
   NoteKey p256 = NoteKey::P256("keyescrow.log/h/t", signer.PublicKey());
   std::string text = "keyescrow.log/h/t\n1\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n";
-  std::string note = text + "\n" + *SignLineEd25519(ed25519, seed, text) +
-                     *SignLineP256(p256, signer, text);
+  std::string note =
+      text + "\n" + *SignLineEd25519(ed25519, seed, text) + *SignLineP256(p256, signer, text);
 };
 
 TEST(Note, BothLinesVerify) {
@@ -68,22 +68,22 @@ TEST(Note, RefusesHostileBytes) {
   const std::string hostile[] = {
       "",
       "a\n",
-      "a\n\n",                                       // no signature
-      "a\n" + line,                                  // no blank line
-      "a\n\n" + line.substr(0, line.size() - 1),     // no newline at the end
-      "a\n\n- x AAAAAAAA\n",                         // a hyphen
-      "a\n\n\xE2\x80\x94 x\n",                       // no signature in the line
-      "a\n\n\xE2\x80\x94 x+y AAAAAAAA\n",            // a plus sign in the name
-      "a\n\n\xE2\x80\x94  AAAAAAAA\n",               // no name
-      "a\n\n\xE2\x80\x94 x\xC2\xA0y AAAAAAAA\n",     // a space that looks like none
-      "a\n\n\xE2\x80\x94 x AAAAAA==\n",              // the key id alone
-      "a\n\n\xE2\x80\x94 x AAAAAAA\n",               // not base64
-      "a\r\n\n" + line,                              // a control character
+      "a\n\n",                                    // no signature
+      "a\n" + line,                               // no blank line
+      "a\n\n" + line.substr(0, line.size() - 1),  // no newline at the end
+      "a\n\n- x AAAAAAAA\n",                      // a hyphen
+      "a\n\n\xE2\x80\x94 x\n",                    // no signature in the line
+      "a\n\n\xE2\x80\x94 x+y AAAAAAAA\n",         // a plus sign in the name
+      "a\n\n\xE2\x80\x94  AAAAAAAA\n",            // no name
+      "a\n\n\xE2\x80\x94 x\xC2\xA0y AAAAAAAA\n",  // a space that looks like none
+      "a\n\n\xE2\x80\x94 x AAAAAA==\n",           // the key id alone
+      "a\n\n\xE2\x80\x94 x AAAAAAA\n",            // not base64
+      "a\r\n\n" + line,                           // a control character
       "a\t\n\n" + line,
       std::string("a\0\n\n", 4) + line,
-      "\xFF\n\n" + line,                             // not UTF-8
-      "\xC0\xAF\n\n" + line,                         // overlong
-      "\xED\xA0\x80\n\n" + line,                     // a surrogate
+      "\xFF\n\n" + line,          // not UTF-8
+      "\xC0\xAF\n\n" + line,      // overlong
+      "\xED\xA0\x80\n\n" + line,  // a surrogate
       std::string(kMaxNoteBytes, 'a') + "\n\n" + line,
   };
   for (const std::string& bytes : hostile) {
@@ -112,13 +112,15 @@ TEST(NoteKey, VkeysRoundTrip) {
       "If you think cryptography is the answer to your problem,\n"
       "then you don't know what your problem is.\n"
       "\n"
-      "— PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n");
+      "— PeterNeumann "
+      "x08go/ZJkuBS9UG/"
+      "SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n");
   ASSERT_TRUE(note);
   EXPECT_EQ(*VerifyNote(*note, {*peter}), std::vector<bool>{true});
-  EXPECT_FALSE(NoteKey::FromVkey(
-      "PeterNeumann+c74f20a4+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"));
-  EXPECT_FALSE(NoteKey::FromVkey(
-      "Peter Neumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"));
+  EXPECT_FALSE(
+      NoteKey::FromVkey("PeterNeumann+c74f20a4+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"));
+  EXPECT_FALSE(
+      NoteKey::FromVkey("Peter Neumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"));
   EXPECT_FALSE(NoteKey::FromVkey("PeterNeumann"));
 }
 

@@ -67,8 +67,8 @@ TEST(JournalInterop, GoSumdbVerifiesCheckpointReceiptsAndConsistency) {
   const ExportedLog log;
   const std::string output =
       OutputOf("GO111MODULE=off GOFLAGS= GOPATH=/usr/share/gocode GOCACHE=" + log.folder.path +
-          "/cache go run " KEYESCROW_SOURCE_DIR "/tests/unit/store/testdata/verify_log.go " +
-          log.folder.path);
+               "/cache go run " KEYESCROW_SOURCE_DIR "/tests/unit/store/testdata/verify_log.go " +
+               log.folder.path);
   EXPECT_EQ(output, "verified 300 3\n");
 }
 

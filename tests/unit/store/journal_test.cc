@@ -140,8 +140,8 @@ TEST(Journal, ReceiptsProveTheEntryThatEscrowedTheEnvelope) {
   ASSERT_TRUE(text);
   const auto proof = audit::ParseTlogProof(*text);
   ASSERT_TRUE(proof);
-  const auto verified = audit::VerifyTlogProof(*proof, proof->extra, journal->identity().origin,
-                                               journal->Keys());
+  const auto verified =
+      audit::VerifyTlogProof(*proof, proof->extra, journal->identity().origin, journal->Keys());
   ASSERT_TRUE(verified);
   EXPECT_EQ(verified->verified, (std::vector<bool>{true, true}));
   const auto event = audit::ParseEvent(AsText(proof->extra));
@@ -165,7 +165,8 @@ TEST(Journal, VerificationFindsEveryTampering) {
        LogFault::kCheckpointFormat},
       {"DROP TRIGGER checkpoint_delete; DELETE FROM checkpoint WHERE size = 4",
        LogFault::kEntryChain},
-      {"DROP TRIGGER tile_update; UPDATE tile SET bytes = zeroblob(length(bytes))", LogFault::kTile},
+      {"DROP TRIGGER tile_update; UPDATE tile SET bytes = zeroblob(length(bytes))",
+       LogFault::kTile},
       {"DROP TRIGGER envelope_update; UPDATE envelope SET bytes = x'00'", LogFault::kEntryChain},
   };
   for (const auto& c : cases) {
@@ -178,7 +179,8 @@ TEST(Journal, VerificationFindsEveryTampering) {
       ASSERT_TRUE(Escrow(*journal, MakeEnvelope("prod/db", 1, 1)));
       EXPECT_TRUE(journal->VerifyAll(HashOf)->Intact());
     }
-    ASSERT_EQ(fixture.Tamper(std::string("PRAGMA foreign_keys = OFF; ") + c.sql), SQLITE_OK) << c.sql;
+    ASSERT_EQ(fixture.Tamper(std::string("PRAGMA foreign_keys = OFF; ") + c.sql), SQLITE_OK)
+        << c.sql;
     auto journal = fixture.Open();
     ASSERT_TRUE(journal) << journal.error().message();
     const auto report = journal->VerifyAll(HashOf);
@@ -222,8 +224,8 @@ TEST(Journal, ImportIsIdempotentAndStrict) {
   auto journal = fixture.Open();
   std::string file;
   for (std::uint64_t i = 0; i < 2; ++i) {
-    audit::Event event = MakeEvent(i == 0 ? EventType::kRestoreRequested
-                                          : EventType::kRestoreCompleted);
+    audit::Event event =
+        MakeEvent(i == 0 ? EventType::kRestoreRequested : EventType::kRestoreCompleted);
     ASSERT_TRUE(CompleteEvent(event, SystemClock(), SystemRandom()));
     event.source = std::string(audit::kStatelessSource);
     event.source_seq = i;
@@ -322,10 +324,13 @@ TEST(Journal, OpeningAndTwoAppendsAreCheap) {
       ASSERT_TRUE(journal->Append(MakeEvent(EventType::kRestoreCompleted)));
     }
     micros.push_back(
-        std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count());
+        std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start)
+            .count());
   }
   std::sort(micros.begin(), micros.end());
-  const auto at = [&](std::size_t percent) { return static_cast<int>(micros[kRuns * percent / 100]); };
+  const auto at = [&](std::size_t percent) {
+    return static_cast<int>(micros[kRuns * percent / 100]);
+  };
   RecordProperty("p50_us", at(50));
   RecordProperty("p95_us", at(95));
   printf("open + 2 appends + close: p50 %d us, p95 %d us, max %d us\n", at(50), at(95),

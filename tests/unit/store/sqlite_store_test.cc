@@ -139,7 +139,8 @@ TEST(SqliteStore, HistoryRefusesToBeRewritten) {
         " created, log_seq, x'00' FROM envelope",
         "UPDATE checkpoint SET note = ''", "DELETE FROM checkpoint",
         "INSERT OR REPLACE INTO checkpoint (size, p256_signed, note) VALUES (1, 1, '')",
-        "DELETE FROM tile", "UPDATE tile SET bytes = zeroblob(32)", "DELETE FROM trust; SELECT "
+        "DELETE FROM tile", "UPDATE tile SET bytes = zeroblob(32)",
+        "DELETE FROM trust; SELECT "
         "raise(ABORT, '')"}) {
     EXPECT_NE(fixture.Tamper(sql), SQLITE_OK) << sql;
   }

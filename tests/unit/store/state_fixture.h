@@ -86,8 +86,8 @@ struct StateFixture {
   }
   std::string StoreFile() const { return state + "/store.db"; }
 
-  // Tamper runs SQL as somebody with the file and a stock SQLite would: triggers dropped first where
-  // the statement needs it. Returns SQLite's result code.
+  // Tamper runs SQL as somebody with the file and a stock SQLite would: triggers dropped first
+  // where the statement needs it. Returns SQLite's result code.
   int Tamper(const std::string& sql) const {
     sqlite3* handle = nullptr;
     sqlite3_open(StoreFile().c_str(), &handle);

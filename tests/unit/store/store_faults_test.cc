@@ -144,7 +144,8 @@ TEST(StoreFaults, ARealFullFileSystemIsStoreFull) {
   TemporaryFolder folder;
   StateFixture model;
   const ErrorCode code = CodeInChild([&]() -> Status {
-    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+    if (unshare(CLONE_NEWNS) != 0 ||
+        mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
         mount("tmpfs", folder.path.c_str(), "tmpfs", 0, "size=1m,mode=0700") != 0) {
       _exit(3);
     }
