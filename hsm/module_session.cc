@@ -54,29 +54,55 @@ bool ModuleSession::ReadAttribute(CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE typ
   return ok;
 }
 
+// ReadAttributes asks for all at once, which costs SoftHSM a lock and a look at the file a call; a
+// module that answers anything but CKR_OK, as it must where one attribute is missing, is asked
+// again for each.
+void ModuleSession::ReadAttributes(CK_OBJECT_HANDLE object, std::span<const Wanted> wanted) {
+  std::array<CK_ATTRIBUTE, kMaxWanted> attributes{};
+  for (std::size_t index = 0; index < wanted.size(); ++index) {
+    wanted[index].value->assign(wanted[index].max_size_bytes, 0);
+    attributes.at(index) = {wanted[index].type, wanted[index].value->data(),
+                            static_cast<CK_ULONG>(wanted[index].max_size_bytes)};
+  }
+  bool ok =
+      module_->C_GetAttributeValue(session_, object, attributes.data(), wanted.size()) == CKR_OK;
+  for (std::size_t index = 0; index < wanted.size(); ++index) {
+    ok = ok && attributes.at(index).ulValueLen <= wanted[index].max_size_bytes;
+  }
+  for (std::size_t index = 0; index < wanted.size(); ++index) {
+    const Wanted& one = wanted[index];
+    if (ok) {
+      one.value->resize(attributes.at(index).ulValueLen);
+    } else {
+      ReadAttribute(object, one.type, one.max_size_bytes, *one.value);
+    }
+  }
+}
+
 KeyRow ModuleSession::ReadKey(CK_OBJECT_HANDLE object, bool is_private) {
   KeyRow row;
   row.handle = object;
   Bytes number;
-  if (ReadAttribute(object, CKA_KEY_TYPE, sizeof(CK_ULONG), number) &&
-      number.size() == sizeof(CK_ULONG)) {
+  Bytes always_authenticate;
+  const std::array<Wanted, 4> common = {{{CKA_KEY_TYPE, sizeof(CK_ULONG), &number},
+                                         {CKA_ID, kMaxIdBytes, &row.id},
+                                         {CKA_LABEL, kMaxIdBytes, &row.label},
+                                         {CKA_ALWAYS_AUTHENTICATE, 1, &always_authenticate}}};
+  ReadAttributes(object, std::span(common).first(is_private ? 4 : 3));
+  if (number.size() == sizeof(CK_ULONG)) {
     CK_ULONG key_type = 0;
     std::copy(number.begin(), number.end(), reinterpret_cast<std::uint8_t*>(&key_type));
     row.key_type = key_type;
   }
-  ReadAttribute(object, CKA_ID, kMaxIdBytes, row.id);
-  ReadAttribute(object, CKA_LABEL, kMaxIdBytes, row.label);
+  row.always_authenticate = always_authenticate.size() == 1 && always_authenticate[0] != 0;
   if (row.key_type == CKK_RSA) {
-    ReadAttribute(object, CKA_MODULUS, kMaxNumberBytes, row.modulus);
-    ReadAttribute(object, CKA_PUBLIC_EXPONENT, kMaxIdBytes, row.exponent);
+    const std::array<Wanted, 2> rsa = {{{CKA_MODULUS, kMaxNumberBytes, &row.modulus},
+                                        {CKA_PUBLIC_EXPONENT, kMaxIdBytes, &row.exponent}}};
+    ReadAttributes(object, rsa);
   } else if (row.key_type == CKK_EC) {
-    ReadAttribute(object, CKA_EC_PARAMS, kMaxIdBytes, row.ec_params);
-    ReadAttribute(object, CKA_EC_POINT, kMaxIdBytes, row.ec_point);
-  }
-  if (is_private) {
-    Bytes boolean;
-    row.always_authenticate = ReadAttribute(object, CKA_ALWAYS_AUTHENTICATE, 1, boolean) &&
-                              boolean.size() == 1 && boolean[0] != 0;
+    const std::array<Wanted, 2> ec = {
+        {{CKA_EC_PARAMS, kMaxIdBytes, &row.ec_params}, {CKA_EC_POINT, kMaxIdBytes, &row.ec_point}}};
+    ReadAttributes(object, ec);
   }
   return row;
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -75,6 +76,13 @@ class ModuleSession {
  private:
   bool ReadAttribute(CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type, std::size_t max_size_bytes,
                      Bytes& value);
+  struct Wanted {
+    CK_ATTRIBUTE_TYPE type;
+    std::size_t max_size_bytes;
+    Bytes* value;  // empty where the module does not show it
+  };
+  static constexpr std::size_t kMaxWanted = 4;
+  void ReadAttributes(CK_OBJECT_HANDLE object, std::span<const Wanted> wanted);
   KeyRow ReadKey(CK_OBJECT_HANDLE object, bool is_private);
   ModuleStatus ContextLogin(const KeyOperation& operation);
   ModuleStatus DeriveOnce(const KeyOperation& operation, CK_ULONG kdf, ByteView point,
