@@ -72,13 +72,12 @@ Json ResultJson(const BackupResult& result) {
 
 std::string RenderResult(const Json& result) {
   constexpr Column kPaths[] = {
-      {"id", "  path"},           {"factors", "factors"}, {"proven", "proven"},
+      {"id", "  path"},         {"factors", "factors"}, {"proven", "proven"},
       {"portable", "portable"}, {"why_not", "why not"},
   };
   constexpr Column kFields[] = {
-      {"agent", "  agent"},         {"envelope_sha256", "  envelope hash"},
-      {"log_seq", "  log entry"},   {"output", "  file"},
-      {"receipt", "  its receipt"},
+      {"agent", "  agent"}, {"envelope_sha256", "  envelope hash"}, {"log_seq", "  log entry"},
+      {"output", "  file"}, {"receipt", "  its receipt"},
   };
   Json rows = result["paths"];
   for (Json& row : rows) row["id"] = "  " + row["id"].get<std::string>();
@@ -112,18 +111,19 @@ Result<int> BackupOne(const BackupOptions& options, Session& session) {
 
   Json document = NewDocument("backup");
   document.update(ResultJson(result));
-  ASSIGN_OR_RETURN(const int status,
-                   session.Finish(document, RenderResult(document),
-                                  result.portable_proven ? kExitDone : kExitFindings,
-                                  stdout_taken));
+  ASSIGN_OR_RETURN(
+      const int status,
+      session.Finish(document, RenderResult(document),
+                     result.portable_proven ? kExitDone : kExitFindings, stdout_taken));
   TellFindings(session, document);
   session.terminal().Note("restore it with: keyescrow restore " + result.key_name + " --to SINK");
   if (result.output.empty()) {
     session.terminal().Note("a copy for the safe: keyescrow export " + result.key_name +
                             " -o FILE");
   } else {
-    session.terminal().Note("keep the agent's thumbprint with the file: elsewhere it is trusted by "
-                            "--agent THUMBPRINT");
+    session.terminal().Note(
+        "keep the agent's thumbprint with the file: elsewhere it is trusted by "
+        "--agent THUMBPRINT");
   }
   return status;
 }
@@ -178,9 +178,9 @@ Result<int> BackupAll(const BackupOptions& options, Session& session) {
       {"outcome", "outcome"},
       {"error.message", "why"},
   };
-  const std::string text = fmt::format("escrowed {} of {} declared keys\n", num_escrowed,
-                                       session.config().keys.size()) +
-                           RenderTable(document["keys"], kColumns);
+  const std::string text =
+      fmt::format("escrowed {} of {} declared keys\n", num_escrowed, session.config().keys.size()) +
+      RenderTable(document["keys"], kColumns);
   return session.Finish(document, text, status);
 }
 

@@ -35,8 +35,8 @@ std::string RenderChecks(const Terminal& terminal, const Json& checks) {
             std::string(area.size() < 8 ? 8 - area.size() : 0, ' ') +
             EscapeForTerminal(check["what"].get_ref<const std::string&>()) + "\n";
     if (check["remedy"].is_null()) continue;
-    text += std::string(17, ' ') + "remedy: " +
-            EscapeForTerminal(check["remedy"].get_ref<const std::string&>()) + "\n";
+    text += std::string(17, ' ') +
+            "remedy: " + EscapeForTerminal(check["remedy"].get_ref<const std::string&>()) + "\n";
   }
   return text;
 }

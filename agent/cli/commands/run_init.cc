@@ -33,8 +33,10 @@ Result<int> DoInit(Session& session) {
   document["findings"] = ListJson(result.findings);
 
   constexpr Column kFields[] = {
-      {"thumbprint", "  thumbprint"}, {"host", "  host"},
-      {"agent_key", "  agent key in"}, {"log_origin", "  log"},
+      {"thumbprint", "  thumbprint"},
+      {"host", "  host"},
+      {"agent_key", "  agent key in"},
+      {"log_origin", "  log"},
   };
   const std::string text = "made the state in " + EscapeForTerminal(result.state_dir) + "\n" +
                            RenderFields(document, kFields);

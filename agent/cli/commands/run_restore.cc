@@ -39,8 +39,7 @@ Status ShowUnknownAgent(Agent* agent, const RestoreOptions& options, Session& se
   if (view.agent_trusted) return Ok();
   Terminal& terminal = session.terminal();
   terminal.Warn("nobody vouches for the agent " + view.agent +
-                ": who made this envelope, and whether its key is " + view.name +
-                ", is unproven");
+                ": who made this envelope, and whether its key is " + view.name + ", is unproven");
   for (const PathView& path : view.paths) {
     terminal.Warn("path " + path.id + " asks for: " + path.expression);
   }
@@ -69,12 +68,9 @@ std::string RenderResult(const Json& document) {
                                       document["key"]["version"].get<std::uint32_t>());
   const std::string sink = document["sink"].get<std::string>();
   constexpr Column kFields[] = {
-      {"path", "  path"},
-      {"size_bytes", "  size", CellFormat::kBytes},
-      {"agent", "  agent"},
-      {"previous", "  the old key"},
-      {"event_file", "  event"},
-      {"log_seq", "  log entry"},
+      {"path", "  path"},        {"size_bytes", "  size", CellFormat::kBytes},
+      {"agent", "  agent"},      {"previous", "  the old key"},
+      {"event_file", "  event"}, {"log_seq", "  log entry"},
   };
   return EscapeForTerminal(document["already_same"].get<bool>()
                                ? sink + " holds " + key + " already"
@@ -118,9 +114,9 @@ Result<int> DoRestore(const RestoreOptions& options, Session& session) {
   }
   ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets(options.secrets));
   if (options.accept_unknown_agent) RETURN_IF_ERROR(ShowUnknownAgent(agent, options, session));
-  ASSIGN_OR_RETURN(const RestoreResult result,
-                   Restore(session.environment(), agent, MakeRequest(options), *secrets,
-                           session.progress()));
+  ASSIGN_OR_RETURN(
+      const RestoreResult result,
+      Restore(session.environment(), agent, MakeRequest(options), *secrets, session.progress()));
   const Json document = ResultJson(result);
   // The key is where it was asked for: a finding is told and does not make the restore a failure.
   ASSIGN_OR_RETURN(const int status,

@@ -1,0 +1,169 @@
+// audit log, checkpoint, prove: what happened, and the proofs that it is all there.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "agent/cli/commands.h"
+#include "agent/cli/session.h"
+#include "agent/cli/view_json.h"
+#include "envelope/base/base64url.h"
+
+namespace keyescrow::agent {
+namespace {
+
+constexpr std::size_t kChunkBytes = 64 * 1024;
+
+// EntryJson is the entry's own JSON with its place in the log before it. An entry that does not
+// parse is kept as text.
+Json EntryJson(const LoggedEvent& logged) {
+  Json entry = Json::object();
+  entry["seq"] = logged.seq;
+  entry["leaf_hash"] = EncodeBase64Url(logged.leaf_hash);
+  const Json event = Json::parse(logged.line, nullptr, false);
+  if (event.is_object()) {
+    entry.update(event);
+  } else {
+    entry["line"] = logged.line;
+  }
+  return entry;
+}
+
+std::string Member(const Json& object, const char* name) {
+  const auto found = object.find(name);
+  if (found == object.end() || found->is_null()) return "";
+  return found->is_string() ? found->get<std::string>() : found->dump();
+}
+
+std::string ActorText(const Json& entry) {
+  const auto actor = entry.find("actor");
+  if (actor == entry.end() || !actor->is_object()) return "-";
+  const std::string name = Member(*actor, "name");
+  std::string text = name.empty() ? "uid " + Member(*actor, "uid") : name;
+  const std::string login = Member(*actor, "login_uid");
+  if (!login.empty() && login != Member(*actor, "uid")) text += " (login uid " + login + ")";
+  return text;
+}
+
+// EntryLine: sequence, time, type, outcome, key, paths, actor, and the reason where there is one.
+std::string EntryLine(const Json& entry) {
+  if (entry.contains("line")) {
+    return fmt::format("{:>6}  unreadable: {}", Member(entry, "seq"), Member(entry, "line"));
+  }
+  std::string key = "-";
+  if (const auto found = entry.find("key"); found != entry.end() && found->is_object()) {
+    key = Member(*found, "name");
+    if (found->contains("version")) key += " version " + Member(*found, "version");
+  }
+  std::string paths;
+  if (const auto found = entry.find("paths"); found != entry.end() && found->is_array()) {
+    for (const Json& path : *found) {
+      std::string id = path.is_object() ? Member(path, "id") : "";
+      if (id.empty() && path.is_object() && path.contains("factors")) {
+        for (const Json& factor : path["factors"]) {
+          if (factor.is_object()) id += (id.empty() ? "" : ", ") + Member(factor, "id");
+        }
+      }
+      paths += (paths.empty() ? "" : ", ") + id;
+    }
+  }
+  std::string outcome = Member(entry, "outcome");
+  if (const std::string error = Member(entry, "error"); !error.empty()) outcome += " " + error;
+  std::string line = fmt::format("{:>6}  {}  {:<18}  {}  {}  {}  by {}", Member(entry, "seq"),
+                                 Member(entry, "time"), Member(entry, "type"), outcome, key,
+                                 paths.empty() ? "-" : paths, ActorText(entry));
+  if (const std::string reason = Member(entry, "reason"); !reason.empty()) {
+    line += "  \"" + reason + "\"";
+  }
+  return line;
+}
+
+// LogWriter writes the log piece by piece: it may be longer than memory is.
+class LogWriter {
+ public:
+  explicit LogWriter(Terminal& terminal) : terminal_(terminal) {
+    if (terminal_.json()) {
+      buffer_ = DumpDocument(NewDocument("audit log"));
+      buffer_.resize(buffer_.rfind('}'));  // stays open for the entries
+      while (buffer_.back() == '\n') buffer_.pop_back();
+      buffer_ += ",\n  \"entries\": [";
+    }
+  }
+  Status Add(const Json& entry) {
+    if (terminal_.json()) {
+      buffer_ += num_ == 0 ? "\n    " : ",\n    ";
+      buffer_ += entry.dump(-1, ' ', false, Json::error_handler_t::replace);
+    } else {
+      buffer_ += EscapeForTerminal(EntryLine(entry)) + "\n";
+    }
+    ++num_;
+    return buffer_.size() < kChunkBytes ? Ok() : Flush();
+  }
+  Status Finish() {
+    if (terminal_.json()) buffer_ += num_ == 0 ? "]\n}\n" : "\n  ]\n}\n";
+    return Flush();
+  }
+
+ private:
+  Status Flush() {
+    const std::string chunk = std::move(buffer_);
+    buffer_.clear();
+    return terminal_.WriteResult(chunk);
+  }
+
+  Terminal& terminal_;
+  std::string buffer_;
+  std::size_t num_ = 0;
+};
+
+Result<int> DoLog(Session& session) {
+  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
+  LogWriter writer(session.terminal());
+  Status written;
+  RETURN_IF_ERROR(agent->journal().Events({}, [&](const LoggedEvent& logged) {
+    written = writer.Add(EntryJson(logged));
+    return written.has_value();
+  }));
+  RETURN_IF_ERROR(written);
+  RETURN_IF_ERROR(writer.Finish());
+  return kExitDone;
+}
+
+Result<int> DoCheckpoint(Session& session) {
+  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
+  ASSIGN_OR_RETURN(const std::string note, agent->journal().LatestCheckpoint());
+  Json document = NewDocument("audit checkpoint");
+  document["checkpoint"] = note;
+  return session.Finish(document, note);
+}
+
+Result<int> DoProve(const AuditProveOptions& options, Session& session) {
+  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
+  ASSIGN_OR_RETURN(const store::EnvelopeRecord record,
+                   agent->store().FindEnvelope(options.name, std::nullopt));
+  ASSIGN_OR_RETURN(const std::string proof, agent->journal().ProveEnvelope(record));
+  Json document = NewDocument("audit prove");
+  document["key"] = KeyJson(record.key_name, record.key_version);
+  document["envelope_sha256"] = EncodeBase64Url(record.sha256);
+  document["log_seq"] = record.log_seq;
+  document["proof"] = proof;
+  return session.Finish(document, proof);
+}
+
+}  // namespace
+
+int RunAuditLog(const GlobalOptions& /*global*/, const AuditLogOptions& /*options*/,
+                Session& session) {
+  return session.Exit(DoLog(session));
+}
+
+int RunAuditCheckpoint(const GlobalOptions& /*global*/, const AuditCheckpointOptions& /*options*/,
+                       Session& session) {
+  return session.Exit(DoCheckpoint(session));
+}
+
+int RunAuditProve(const GlobalOptions& /*global*/, const AuditProveOptions& options,
+                  Session& session) {
+  return session.Exit(DoProve(options, session));
+}
+
+}  // namespace keyescrow::agent

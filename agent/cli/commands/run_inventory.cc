@@ -1,0 +1,192 @@
+// list, show, status: what is escrowed, and how well.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "agent/cli/commands.h"
+#include "agent/cli/nagios.h"
+#include "agent/cli/session.h"
+#include "agent/cli/view_json.h"
+#include "agent/usecases/inventory.h"
+
+namespace keyescrow::agent {
+namespace {
+
+Error NothingEscrowed() {
+  return Error(ErrorCode::kNotFound, Action::kFixInput, "no key is escrowed here",
+               "escrow one with 'keyescrow backup NAME --from SOURCE --path EXPR'");
+}
+
+// PathSummary: "token-ops proven, tpm unproven", for one cell.
+std::string PathSummary(const Json& paths) {
+  std::string summary;
+  for (const Json& path : paths) {
+    if (!summary.empty()) summary += ", ";
+    summary += path["id"].get<std::string>();
+    if (path["condition"].is_string()) summary += " " + path["condition"].get<std::string>();
+  }
+  return summary;
+}
+
+// KeyRows adds the cell to copies of the keys: it is text, not a part of the document.
+Json KeyRows(const Json& keys) {
+  Json rows = keys;
+  for (Json& row : rows) row["path_summary"] = PathSummary(row["paths"]);
+  return rows;
+}
+
+constexpr Column kKeyColumns[] = {
+    {"key.name", "key"},       {"key.version", "version", CellFormat::kText, true},
+    {"path_summary", "paths"}, {"updated", "escrowed"},
+    {"host", "host"},
+};
+
+Result<int> DoList(Session& session) {
+  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
+  ASSIGN_OR_RETURN(const std::vector<KeyView> keys, ListKeys(*agent));
+  if (keys.empty()) return NothingEscrowed();
+  Json document = NewDocument("list");
+  document["keys"] = Json::array();
+  for (const KeyView& key : keys) document["keys"].push_back(KeyViewJson(key));
+  return session.Finish(document, RenderTable(KeyRows(document["keys"]), kKeyColumns));
+}
+
+std::string RenderKey(const Json& document) {
+  constexpr Column kFields[] = {
+      {"revision", "  revision"},
+      {"versions", "  versions"},
+      {"host", "  host"},
+      {"policy", "  policy"},
+      {"created", "  created"},
+      {"updated", "  updated"},
+      {"agent", "  agent"},
+      {"agent_trusted", "  trusted"},
+      {"envelope_sha256", "  envelope hash"},
+      {"envelope_bytes", "  envelope size", CellFormat::kBytes},
+      {"note", "  note"},
+      {"source", "  source"},
+  };
+  constexpr Column kPaths[] = {
+      {"id", "path"},         {"factors", "factors"}, {"portable", "portable"},
+      {"condition", "state"}, {"proven", "proven"},   {"opens_here", "opens here"},
+      {"why_not", "why not"},
+  };
+  return fmt::format("{} version {}\n",
+                     EscapeForTerminal(document["key"]["name"].get_ref<const std::string&>()),
+                     document["key"]["version"].get<std::uint32_t>()) +
+         RenderFields(document, kFields) + "\n" + RenderTable(document["paths"], kPaths);
+}
+
+Result<int> DoShow(const ShowOptions& options, Session& session) {
+  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgentFor(MeansFile(options.name_or_file)));
+  ASSIGN_OR_RETURN(const EnvelopeSource source,
+                   FindEnvelope(agent, options.name_or_file, std::nullopt));
+  // Nothing is opened: an agent that nobody trusts is shown as such.
+  ASSIGN_OR_RETURN(const envelope::ReadOptions trust, TrustFor(agent, "", true));
+  ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets({}));
+  PathOpenOptions probe;
+  probe.devices = &session.devices();
+  probe.secrets = secrets;
+  probe.progress = &session.progress();
+  probe.store = agent != nullptr ? &agent->store() : nullptr;
+  probe.module = options.module;
+  session.progress().Step("looking for the paths' devices");
+  ASSIGN_OR_RETURN(const KeyView view, ShowEnvelope(agent, source, trust, &probe));
+  Json document = NewDocument("show");
+  document["file"] = TextOrNull(source.file);
+  document.update(KeyViewJson(view));
+  ASSIGN_OR_RETURN(const int status, session.Finish(document, RenderKey(document)));
+  if (!view.agent_trusted) {
+    session.terminal().Warn("the agent " + view.agent +
+                            " is not trusted here: compare its thumbprint, then restore with "
+                            "--agent, or 'keyescrow trust add' it");
+  }
+  return status;
+}
+
+std::string RenderStatus(const Terminal& terminal, const Json& document) {
+  const bool complies = document["complies"].get<bool>();
+  const auto num_findings = document["findings"].size();
+  std::string text = complies ? terminal.PaintResult(Color::kGreen, "complies")
+                              : terminal.PaintResult(Color::kRed, "does not comply");
+  text += fmt::format(": {} keys, {} finding{}, policy {}\n\n", document["keys"].size(),
+                      num_findings, num_findings == 1 ? "" : "s",
+                      EscapeForTerminal(document["policy"].get_ref<const std::string&>()));
+  text += RenderTable(KeyRows(document["keys"]), kKeyColumns);
+  if (num_findings != 0 && !document["keys"].empty()) text += "\n";
+  for (const Json& finding : document["findings"]) {
+    const bool critical = finding["severity"] == "critical";
+    const std::string severity = terminal.PaintResult(critical ? Color::kRed : Color::kYellow,
+                                                      critical ? "critical" : "warning");
+    const std::string key =
+        finding["key"].is_null() ? "" : finding["key"].get<std::string>() + ": ";
+    text += severity + ": " +
+            EscapeForTerminal(key + finding["what"].get_ref<const std::string&>()) + "\n";
+    text +=
+        "  remedy: " + EscapeForTerminal(finding["remedy"].get_ref<const std::string&>()) + "\n";
+  }
+  return text;
+}
+
+Result<StatusReport> Evaluate(const StatusOptions& options, Session& session) {
+  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
+  return EvaluateStatus(*agent, options.name);
+}
+
+Result<int> DoStatus(const StatusOptions& options, Session& session) {
+  ASSIGN_OR_RETURN(const StatusReport report, Evaluate(options, session));
+  Json document = NewDocument("status");
+  bool complies = true;
+  Json findings = Json::array();
+  for (const Finding& finding : report.findings) {
+    const bool critical = finding.severity == Severity::kCritical;
+    complies = complies && !critical;
+    Json item = Json::object();
+    item["rule"] = finding.rule;
+    item["key"] = TextOrNull(finding.key);
+    item["severity"] = critical ? "critical" : "warning";
+    item["what"] = finding.what;
+    item["remedy"] = finding.remedy;
+    findings.push_back(std::move(item));
+  }
+  document["complies"] = complies;
+  document["host"] = report.host;
+  document["policy"] = report.policy;
+  document["agent"] = report.thumbprint;
+  document["log_size"] = report.log_size;
+  document["evaluated"] = TimeJson(session.Now());
+  document["keys"] = Json::array();
+  for (const KeyView& key : report.keys) document["keys"].push_back(KeyViewJson(key));
+  document["findings"] = std::move(findings);
+  return session.Finish(document, RenderStatus(session.terminal(), document),
+                        complies ? kExitDone : kExitFindings);
+}
+
+// Nagios wants one line and its own exit statuses, whatever happens.
+Result<int> DoNagios(const StatusOptions& options, Session& session) {
+  const Result<StatusReport> report = Evaluate(options, session);
+  session.progress().Pause();
+  const NagiosLine line = report ? FormatNagios(*report) : FormatNagiosError(report.error());
+  RETURN_IF_ERROR(session.terminal().WriteResult(line.text));
+  return line.status;
+}
+
+}  // namespace
+
+int RunList(const GlobalOptions& /*global*/, const ListOptions& /*options*/, Session& session) {
+  return session.Exit(DoList(session));
+}
+
+int RunShow(const GlobalOptions& /*global*/, const ShowOptions& options, Session& session) {
+  return session.Exit(DoShow(options, session));
+}
+
+int RunStatus(const GlobalOptions& global, const StatusOptions& options, Session& session) {
+  if (options.nagios && global.json) {
+    return session.Exit(Error(ErrorCode::kUsage, Action::kFixInput,
+                              "--nagios and --json exclude each other", "leave one of them out"));
+  }
+  return session.Exit(options.nagios ? DoNagios(options, session) : DoStatus(options, session));
+}
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,83 @@
+// trust add, list, remove: the agents whose signatures count here.
+#include <nlohmann/json.hpp>
+
+#include "agent/cli/commands.h"
+#include "agent/cli/session.h"
+#include "agent/cli/view_json.h"
+#include "agent/usecases/registry.h"
+
+namespace keyescrow::agent {
+namespace {
+
+Json RecordJson(const store::TrustRecord& record) {
+  Json json = Json::object();
+  json["thumbprint"] = record.thumbprint;
+  json["name"] = TextOrNull(record.name);
+  json["hosts"] = ListJson(record.hosts);
+  json["keys"] = ListJson(record.keys);
+  json["added"] = TimeJson(record.added);
+  json["removed"] = TimeJson(record.removed);
+  return json;
+}
+
+Result<int> DoAdd(const TrustAddOptions& options, Session& session) {
+  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
+  session.devices().LastSignature();
+  ASSIGN_OR_RETURN(const store::TrustRecord record,
+                   AddTrust(*agent, {options.agent, options.hosts, options.keys}));
+  Json document = NewDocument("trust add");
+  document.update(RecordJson(record));
+  const bool any = record.hosts.empty() && record.keys.empty();
+  ASSIGN_OR_RETURN(
+      const int status,
+      session.Finish(document, "trusted: agent " + EscapeForTerminal(record.thumbprint) + "\n"));
+  if (any) {
+    session.terminal().Note("it may sign for every host and key; --host and --key narrow that");
+  }
+  return status;
+}
+
+Result<int> DoList(Session& session) {
+  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
+  ASSIGN_OR_RETURN(const std::vector<store::TrustRecord> records, agent->store().Trust());
+  Json document = NewDocument("trust list");
+  document["own"] = agent->identity().Thumbprint();
+  Json agents = Json::array();
+  for (const store::TrustRecord& record : records) agents.push_back(RecordJson(record));
+  document["agents"] = std::move(agents);
+  constexpr Column kColumns[] = {
+      {"thumbprint", "agent"}, {"name", "name"},   {"hosts", "hosts"},
+      {"keys", "keys"},        {"added", "added"}, {"removed", "removed"},
+  };
+  return session.Finish(document, "this host's own: " + agent->identity().Thumbprint() + "\n" +
+                                      RenderTable(document["agents"], kColumns));
+}
+
+Result<int> DoRemove(const TrustRemoveOptions& options, Session& session) {
+  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
+  ASSIGN_OR_RETURN(const store::TrustRecord record, agent->store().FindTrust(options.agent));
+  RETURN_IF_ERROR(session.Confirm("to trust this agent no longer", record.thumbprint));
+  session.devices().LastSignature();
+  RETURN_IF_ERROR(RemoveTrust(*agent, record.thumbprint));
+  Json document = NewDocument("trust remove");
+  document["thumbprint"] = record.thumbprint;
+  return session.Finish(document, "no longer trusted: agent " + record.thumbprint + "\n");
+}
+
+}  // namespace
+
+int RunTrustAdd(const GlobalOptions& /*global*/, const TrustAddOptions& options, Session& session) {
+  return session.Exit(DoAdd(options, session));
+}
+
+int RunTrustList(const GlobalOptions& /*global*/, const TrustListOptions& /*options*/,
+                 Session& session) {
+  return session.Exit(DoList(session));
+}
+
+int RunTrustRemove(const GlobalOptions& /*global*/, const TrustRemoveOptions& options,
+                   Session& session) {
+  return session.Exit(DoRemove(options, session));
+}
+
+}  // namespace keyescrow::agent
