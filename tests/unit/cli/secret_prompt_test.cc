@@ -6,7 +6,7 @@
 
 #include <future>
 
-#include "pseudo_terminal.h"
+#include "tests/unit/cli/pseudo_terminal.h"
 
 namespace keyescrow::agent {
 namespace {

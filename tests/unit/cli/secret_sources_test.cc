@@ -9,7 +9,7 @@
 #include <filesystem>
 #include <future>
 
-#include "pseudo_terminal.h"
+#include "tests/unit/cli/pseudo_terminal.h"
 
 namespace keyescrow::agent {
 namespace {
