@@ -25,8 +25,16 @@ import vectors
 from strict import Failure
 
 VECTORS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "vectors")
-EXIT_CODES = {"format": 4, "limit": 4, "signature": 4, "mac": 4, "factor": 3, "unwrap": 3, "absent": 10,
-              "unsupported": 5}
+EXIT_CODES = {
+    "format": 4,
+    "limit": 4,
+    "signature": 4,
+    "mac": 4,
+    "factor": 3,
+    "unwrap": 3,
+    "absent": 10,
+    "unsupported": 5,
+}
 
 
 def read_file(path):
@@ -57,8 +65,10 @@ def open_envelope(options):
     if len(counts) != 1:
         raise ValueError("--token-module, --token-label and --pin-file stand together")
     envelope = read_envelope(options)
-    tokens = [devices.Token(m, label, first_line(pin).decode())
-              for m, label, pin in zip(options.token_module, options.token_label, options.pin_file)]
+    tokens = [
+        devices.Token(m, label, first_line(pin).decode())
+        for m, label, pin in zip(options.token_module, options.token_label, options.pin_file)
+    ]
     password = first_line(options.password_file) if options.password_file else None
     world = devices.DeviceWorld(password, tokens, options.tpm, options.policy_signature)
     try:
@@ -82,7 +92,9 @@ def check_vectors(options):
 
 
 def parse_arguments(arguments):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("check-vectors")
     command.add_argument("folder", nargs="?", default=VECTORS)

@@ -52,7 +52,7 @@ class Token:
 
 
 class DeviceWorld(opening.World):
-    """Tokens and, where `tcti` is given, a TPM. `policy_signature` belongs to a signed PCR policy."""
+    """Tokens and, where `tcti` is given, a TPM; `policy_signature` is for signed PCR policies."""
 
     def __init__(self, password, tokens, tcti, policy_signature=None):
         self.password, self._tokens = password, tokens
@@ -72,15 +72,26 @@ class DeviceWorld(opening.World):
     def rsa(self, factor):
         token, key_id = self._token(factor)
         if factor.digest == "sha1":
-            return token.operate(key_id, factor.wrapped, "--decrypt", "-m", "RSA-PKCS-OAEP",
-                                 "--hash-algorithm", "SHA-1", "--mgf", "MGF1-SHA1")
+            return token.operate(
+                key_id,
+                factor.wrapped,
+                "--decrypt",
+                "-m",
+                "RSA-PKCS-OAEP",
+                "--hash-algorithm",
+                "SHA-1",
+                "--mgf",
+                "MGF1-SHA1",
+            )
         # SoftHSM 2.6.1 offers OAEP with SHA-1 alone: the raw operation, un-padded here.
         em = token.operate(key_id, factor.wrapped, "--decrypt", "-m", "RSA-X-509")
         return pr.oaep_unpad(em.rjust(len(factor.wrapped), b"\0"), factor.digest)
 
     def ecdh(self, factor):
         token, key_id = self._token(factor)
-        shared_x = token.operate(key_id, pr.EC_SPKI_PREFIX + factor.epk_bytes, "--derive", "-m", "ECDH1-DERIVE")
+        shared_x = token.operate(
+            key_id, pr.EC_SPKI_PREFIX + factor.epk_bytes, "--derive", "-m", "ECDH1-DERIVE"
+        )
         check(len(shared_x) == 32, "the token derives %d bytes" % len(shared_x), "factor")
         return shared_x
 
@@ -111,8 +122,13 @@ class Tpm:
         try:
             return _run([tool, *arguments], self._environment)
         finally:
-            subprocess.run(["tpm2_flushcontext", "-t"], env=self._environment, stdout=subprocess.DEVNULL,
-                           stderr=subprocess.DEVNULL, check=False)
+            subprocess.run(
+                ["tpm2_flushcontext", "-t"],
+                env=self._environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+            )
 
     def parent(self):
         """TPM2B_PUBLIC of the storage key: the persistent one if it is ours, else made again."""
@@ -128,8 +144,20 @@ class Tpm:
                 self._parent = SRK_HANDLE, _read(public)
                 return self._parent
         context = self._path("parent.ctx")
-        self.run("tpm2_createprimary", "-Q", "-C", "o", "-g", "sha256", "-G", "ecc256:aes128cfb",
-                 "-a", SRK_ATTRIBUTES, "-c", context)
+        self.run(
+            "tpm2_createprimary",
+            "-Q",
+            "-C",
+            "o",
+            "-g",
+            "sha256",
+            "-G",
+            "ecc256:aes128cfb",
+            "-a",
+            SRK_ATTRIBUTES,
+            "-c",
+            context,
+        )
         self.run("tpm2_readpublic", "-Q", "-c", context, "-f", "tss", "-o", public)
         self._parent = context, _read(public)
         return self._parent
@@ -145,7 +173,20 @@ class Tpm:
             seed, duplicate = self._path("o.seed"), self._path("o.dup")
             _write(seed, factor.seed)
             os.rename(private, duplicate)
-            self.run("tpm2_import", "-Q", "-C", parent, "-i", duplicate, "-u", public, "-s", seed, "-r", private)
+            self.run(
+                "tpm2_import",
+                "-Q",
+                "-C",
+                parent,
+                "-i",
+                duplicate,
+                "-u",
+                public,
+                "-s",
+                seed,
+                "-r",
+                private,
+            )
         self.run("tpm2_load", "-Q", "-C", parent, "-u", public, "-r", private, "-c", loaded)
         self.run("tpm2_startauthsession", "--policy-session", "-c", parent, "-S", session)
         try:
@@ -162,8 +203,13 @@ class Tpm:
             self.run("tpm2_unseal", "-Q", "-c", loaded, "-p", secret, "-o", out)
             return _read(out)
         finally:
-            subprocess.run(["tpm2_flushcontext", session], env=self._environment, stdout=subprocess.DEVNULL,
-                           stderr=subprocess.DEVNULL, check=False)
+            subprocess.run(
+                ["tpm2_flushcontext", session],
+                env=self._environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+            )
 
     def _policy_pcr(self, factor, session):
         policy = self._path("pcr.pol")
@@ -174,22 +220,53 @@ class Tpm:
         pem, key, name = self._path("signer.pem"), self._path("k.ctx"), self._path("k.name")
         ticket, der = self._path("t"), self._path("signer.der")
         _write(der, factor.signer)
-        _run(["openssl", "pkey", "-pubin", "-inform", "DER", "-in", der, "-out", pem], self._environment)
-        self.run("tpm2_loadexternal", "-Q", "-G", "ecc", "-C", "o", "-u", pem, "-c", key, "-n", name)
-        self.run("tpm2_verifysignature", "-Q", "-c", key, "-g", "sha256", "-m", policy,
-                 "-s", self._policy_signature, "-f", "ecdsa", "-t", ticket)
-        self.run("tpm2_policyauthorize", "-Q", "-S", session, "-i", policy, "-n", name, "-t", ticket)
+        _run(
+            ["openssl", "pkey", "-pubin", "-inform", "DER", "-in", der, "-out", pem],
+            self._environment,
+        )
+        self.run(
+            "tpm2_loadexternal", "-Q", "-G", "ecc", "-C", "o", "-u", pem, "-c", key, "-n", name
+        )
+        self.run(
+            "tpm2_verifysignature",
+            "-Q",
+            "-c",
+            key,
+            "-g",
+            "sha256",
+            "-m",
+            policy,
+            "-s",
+            self._policy_signature,
+            "-f",
+            "ecdsa",
+            "-t",
+            ticket,
+        )
+        self.run(
+            "tpm2_policyauthorize", "-Q", "-S", session, "-i", policy, "-n", name, "-t", ticket
+        )
 
 
 def _is_ours(public):
     """The template of parent_public, whatever the point."""
-    return len(public) == 92 and public[:24].hex() == "005a0023000b000304720000000600800043001000030010"
+    return (
+        len(public) == 92
+        and public[:24].hex() == "005a0023000b000304720000000600800043001000030010"
+    )
 
 
 def _run(command, environment):
     try:
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              stdin=subprocess.DEVNULL, timeout=120, check=False)
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            timeout=120,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Failure("factor", "%s did not run: %s" % (command[0], error)) from error
     if done.returncode:

@@ -20,18 +20,34 @@ sys.path.insert(0, HERE)
 import devices  # noqa: E402
 import maker  # noqa: E402
 import primitives as pr  # noqa: E402
-from maker import AGENT, CARD, OPS, Ecdh, Envelope, Password, Path, Rsa, Tpm2, b64u, rnd  # noqa: E402
+from maker import (
+    AGENT,
+    CARD,
+    OPS,
+    Ecdh,
+    Envelope,
+    Password,
+    Path,
+    Rsa,
+    Tpm2,
+    b64u,
+    rnd,
+)  # noqa: E402
 
 PIN = "648219"
 
 
 def soft_hsm_module():
-    found = glob.glob("/usr/lib/softhsm/libsofthsm2.so") + glob.glob("/usr/lib/*/softhsm/libsofthsm2.so")
+    found = glob.glob("/usr/lib/softhsm/libsofthsm2.so") + glob.glob(
+        "/usr/lib/*/softhsm/libsofthsm2.so"
+    )
     return found[0]
 
 
 def run(*command, **options):
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True, **options).stdout
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True, **options
+    ).stdout
 
 
 class World(unittest.TestCase):
@@ -54,8 +70,19 @@ class World(unittest.TestCase):
         out = os.path.join(self.folder, "out")
         if os.path.exists(out):
             os.remove(out)
-        command = [sys.executable, os.path.join(HERE, "decode.py"), "open", self.put("e.escrow", envelope.bytes),
-                   "--trust", AGENT.thumbprint, "--path", path, "--out", out, *options]
+        command = [
+            sys.executable,
+            os.path.join(HERE, "decode.py"),
+            "open",
+            self.put("e.escrow", envelope.bytes),
+            "--trust",
+            AGENT.thumbprint,
+            "--path",
+            path,
+            "--out",
+            out,
+            *options,
+        ]
         if password:
             command += ["--password-file", self.put("password", password.encode() + b"\n")]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
@@ -77,49 +104,108 @@ class SoftHsm(World):
         os.mkdir(os.path.join(cls.folder, "tokens"))
         configuration = os.path.join(cls.folder, "softhsm2.conf")
         with open(configuration, "w", encoding="ascii") as file:
-            file.write("directories.tokendir = %s/tokens\nobjectstore.backend = file\n" % cls.folder)
+            file.write(
+                "directories.tokendir = %s/tokens\nobjectstore.backend = file\n" % cls.folder
+            )
         os.environ["SOFTHSM2_CONF"] = configuration
         for label, key in (("ops", OPS), ("card", CARD)):
-            run("softhsm2-util", "--init-token", "--free", "--label", label, "--so-pin", "12345678", "--pin", PIN)
+            run(
+                "softhsm2-util",
+                "--init-token",
+                "--free",
+                "--label",
+                label,
+                "--so-pin",
+                "12345678",
+                "--pin",
+                PIN,
+            )
             pem = os.path.join(cls.folder, label + ".pem")
             with open(pem, "w", encoding="ascii") as file:
                 file.write(key.pem())
             if key is OPS:
-                run("softhsm2-util", "--import", pem, "--token", label, "--label", "escrow", "--id", "01", "--pin", PIN)
+                run(
+                    "softhsm2-util",
+                    "--import",
+                    pem,
+                    "--token",
+                    label,
+                    "--label",
+                    "escrow",
+                    "--id",
+                    "01",
+                    "--pin",
+                    PIN,
+                )
                 continue
             # softhsm2-util imports P-256 keys without CKA_DERIVE.
-            for kind, arguments in (("privkey", ["pkey", "-in", pem]), ("pubkey", ["pkey", "-in", pem, "-pubout"])):
+            for kind, arguments in (
+                ("privkey", ["pkey", "-in", pem]),
+                ("pubkey", ["pkey", "-in", pem, "-pubout"]),
+            ):
                 der = os.path.join(cls.folder, kind)
                 run("openssl", *arguments, "-outform", "DER", "-out", der)
-                run("pkcs11-tool", "--module", soft_hsm_module(), "--token-label", label, "--login", "--pin", PIN,
-                    "--write-object", der, "--type", kind, "--id", "01", "--label", "escrow", "--usage-derive")
+                run(
+                    "pkcs11-tool",
+                    "--module",
+                    soft_hsm_module(),
+                    "--token-label",
+                    label,
+                    "--login",
+                    "--pin",
+                    PIN,
+                    "--write-object",
+                    der,
+                    "--type",
+                    kind,
+                    "--id",
+                    "01",
+                    "--label",
+                    "escrow",
+                    "--usage-derive",
+                )
 
     def options(self, *labels, pin=PIN):
         options = []
         for label in labels:
-            options += ["--token-module", soft_hsm_module(), "--token-label", label,
-                        "--pin-file", self.put("pin", pin.encode() + b"\n")]
+            options += [
+                "--token-module",
+                soft_hsm_module(),
+                "--token-label",
+                label,
+                "--pin-file",
+                self.put("pin", pin.encode() + b"\n"),
+            ]
         return options
 
     def test_rsa_sha256(self):
         self.assert_opens(Envelope(Path("ops", Rsa())), "ops", *self.options("ops"), password=None)
 
     def test_rsa_sha1(self):
-        self.assert_opens(Envelope(Path("ops", Rsa(alg="RSA-OAEP"))), "ops", *self.options("ops"), password=None)
+        self.assert_opens(
+            Envelope(Path("ops", Rsa(alg="RSA-OAEP"))), "ops", *self.options("ops"), password=None
+        )
 
     def test_ecdh(self):
-        self.assert_opens(Envelope(Path("card", Ecdh())), "card", *self.options("card"), password=None)
+        self.assert_opens(
+            Envelope(Path("card", Ecdh())), "card", *self.options("card"), password=None
+        )
 
     def test_two_tokens_and_password(self):
         made = Envelope(Path("two", Rsa(), Ecdh(), Password()))
         self.assert_opens(made, "two", *self.options("card", "ops"))
-        self.assertEqual(self.decode(made, "two", *self.options("card", "ops"), password="wrong")[:2], (3, "unwrap"))
+        self.assertEqual(
+            self.decode(made, "two", *self.options("card", "ops"), password="wrong")[:2],
+            (3, "unwrap"),
+        )
         self.assertEqual(self.decode(made, "two", *self.options("ops")), (3, "factor", None))
 
     def test_wrong_pin(self):
         made = Envelope(Path("ops", Rsa()))
-        self.assertEqual(self.decode(made, "ops", *self.options("ops", pin="000000"), password=None),
-                         (3, "factor", None))
+        self.assertEqual(
+            self.decode(made, "ops", *self.options("ops", pin="000000"), password=None),
+            (3, "factor", None),
+        )
 
 
 class SealedTpm2(Tpm2):
@@ -137,8 +223,24 @@ class SealedTpm2(Tpm2):
         for name, data in (("in", s), ("pol", self.policy(digest))):
             with open(files[name], "wb") as file:
                 file.write(data)
-        command = ["tpm2_create", "-Q", "-C", parent, "-g", "sha256", "-i", files["in"], "-L", files["pol"], "-a",
-                   "fixedtpm|fixedparent" + ("" if has_password else "|noda"), "-u", files["pub"], "-r", files["priv"]]
+        command = [
+            "tpm2_create",
+            "-Q",
+            "-C",
+            parent,
+            "-g",
+            "sha256",
+            "-i",
+            files["in"],
+            "-L",
+            files["pol"],
+            "-a",
+            "fixedtpm|fixedparent" + ("" if has_password else "|noda"),
+            "-u",
+            files["pub"],
+            "-r",
+            files["priv"],
+        ]
         if has_password:
             command += ["-p", "hex:" + auth_value.rstrip(b"\0").hex()]
         self._tpm.run(*command)
@@ -174,17 +276,32 @@ class OfflineTpm2(Tpm2):
         sensitive = b"\0\x08" + _sized(auth) + _sized(seed_value) + _sized(s)
         x, y = self._parent_public[26:58], self._parent_public[60:92]
         ephemeral = maker.EcKey(place + " tpm ephemeral")
-        z = pr.multiply(ephemeral.d, (int.from_bytes(x, "big"), int.from_bytes(y, "big")))[0].to_bytes(32, "big")
+        z = pr.multiply(ephemeral.d, (int.from_bytes(x, "big"), int.from_bytes(y, "big")))[
+            0
+        ].to_bytes(32, "big")
         own_x = ephemeral.point[0].to_bytes(32, "big")
         seed = pr.sha256(b"\0\0\0\1", z, b"DUPLICATE\0", own_x, x)
         name = b"\0\x0b" + pr.sha256(bytes(public[2:]))
         key = _kdfa(seed, b"STORAGE\0", name, 128)
-        encrypted = run("openssl", "enc", "-aes-128-cfb", "-K", key.hex(), "-iv", "00" * 16, "-nosalt",
-                        input=_sized(sensitive))
+        encrypted = run(
+            "openssl",
+            "enc",
+            "-aes-128-cfb",
+            "-K",
+            key.hex(),
+            "-iv",
+            "00" * 16,
+            "-nosalt",
+            input=_sized(sensitive),
+        )
         integrity = hmac.digest(_kdfa(seed, b"INTEGRITY\0", b"", 256), encrypted + name, "sha256")
         point = _sized(own_x) + _sized(ephemeral.point[1].to_bytes(32, "big"))
-        record.update(parent_public=b64u(self._parent_public), public=b64u(bytes(public)),
-                      private=b64u(_sized(_sized(integrity) + encrypted)), seed=b64u(_sized(point)))
+        record.update(
+            parent_public=b64u(self._parent_public),
+            public=b64u(bytes(public)),
+            private=b64u(_sized(_sized(integrity) + encrypted)),
+            seed=b64u(_sized(point)),
+        )
         return record, s
 
 
@@ -194,7 +311,7 @@ def _sized(data):
 
 def _kdfa(key, label, context, bits):
     message = b"\0\0\0\1" + label + context + bits.to_bytes(4, "big")
-    return hmac.digest(key, message, "sha256")[:bits // 8]
+    return hmac.digest(key, message, "sha256")[: bits // 8]
 
 
 class SwTpm(World):
@@ -203,9 +320,22 @@ class SwTpm(World):
         super().setUpClass()
         socket = os.path.join(cls.folder, "s")
         process = subprocess.Popen(
-            ["swtpm", "socket", "--tpm2", "--tpmstate", "dir=" + cls.folder, "--flags", "not-need-init,startup-clear",
-             "--server", "type=unixio,path=" + socket, "--ctrl", "type=unixio,path=%s.ctrl" % socket],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            [
+                "swtpm",
+                "socket",
+                "--tpm2",
+                "--tpmstate",
+                "dir=" + cls.folder,
+                "--flags",
+                "not-need-init,startup-clear",
+                "--server",
+                "type=unixio,path=" + socket,
+                "--ctrl",
+                "type=unixio,path=%s.ctrl" % socket,
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         cls.addClassCleanup(process.wait)
         cls.addClassCleanup(process.terminate)
         while not os.path.exists(socket + ".ctrl"):
@@ -226,7 +356,9 @@ class SwTpm(World):
     def test_password(self):
         made = self.sealed(Password())
         self.assert_opens(made, "tpm", "--tpm", self.tcti)
-        self.assertEqual(self.decode(made, "tpm", "--tpm", self.tcti, password="wrong"), (3, "factor", None))
+        self.assertEqual(
+            self.decode(made, "tpm", "--tpm", self.tcti, password="wrong"), (3, "factor", None)
+        )
         self.tpm.run("tpm2_dictionarylockout", "--clear-lockout")
 
     def test_pcrs(self):
@@ -237,13 +369,17 @@ class SwTpm(World):
 
     def test_signed_policy(self):
         made = self.sealed(Password(), pcrs="sha256:0,7", signer=maker.SIGNER)
-        trial, policy = os.path.join(self.folder, "trial.ctx"), os.path.join(self.folder, "signed.pol")
+        trial, policy = os.path.join(self.folder, "trial.ctx"), os.path.join(
+            self.folder, "signed.pol"
+        )
         self.tpm.run("tpm2_startauthsession", "-S", trial)
         self.tpm.run("tpm2_policypcr", "-Q", "-S", trial, "-l", "sha256:0,7", "-L", policy)
         self.tpm.run("tpm2_flushcontext", trial)
         with open(policy, "rb") as file:
             signature = pr.ecdsa_sign(maker.SIGNER.d, file.read())
-        signature = pr.der(0x30, *[pr.der_int(int.from_bytes(h, "big")) for h in (signature[:32], signature[32:])])
+        signature = pr.der(
+            0x30, *[pr.der_int(int.from_bytes(h, "big")) for h in (signature[:32], signature[32:])]
+        )
         path = self.put("policy.sig", signature)
         self.assert_opens(made, "tpm", "--tpm", self.tcti, "--policy-signature", path)
         self.assertEqual(self.decode(made, "tpm", "--tpm", self.tcti), (3, "factor", None))

@@ -20,7 +20,9 @@ def read_all(records):
     """The Factors of one path, in order."""
     kinds = []
     for record in records:
-        check(isinstance(record, dict) and isinstance(record.get("type"), str), "a factor has no type")
+        check(
+            isinstance(record, dict) and isinstance(record.get("type"), str), "a factor has no type"
+        )
         check(record["type"] in ORDER, "unknown factor " + record["type"])
         kinds.append(record["type"])
     ranks = [ORDER[k] for k in kinds]
@@ -41,7 +43,9 @@ def _point(data, what):
 
 
 def read_ec_spki(data, what):
-    check(len(data) == 91 and data.startswith(pr.EC_SPKI_PREFIX + b"\4"), what + ": not a P-256 key")
+    check(
+        len(data) == 91 and data.startswith(pr.EC_SPKI_PREFIX + b"\4"), what + ": not a P-256 key"
+    )
     return _point(data[27:], what)
 
 
@@ -50,13 +54,16 @@ def read_rsa_spki(data):
     check(len(data) <= 1200, "spki: longer than 1200 bytes")
     outer = pr.der_read(data, 0x30)
     check(outer and not outer[1] and outer[0].startswith(pr.RSA_ALGORITHM), "spki: not an RSA key")
-    bits = pr.der_read(outer[0][len(pr.RSA_ALGORITHM):], 3)
+    bits = pr.der_read(outer[0][len(pr.RSA_ALGORITHM) :], 3)
     check(bits and not bits[1] and bits[0][:1] == b"\0", "spki: not a bit string")
     numbers = pr.der_read(bits[0][1:], 0x30)
     check(numbers and not numbers[1], "spki: not canonical DER")
     n, rest = _der_positive(numbers[0])
     e, rest = _der_positive(rest)
-    check(not rest and 2048 <= n.bit_length() <= 8192 and e > 1 and e % 2, "spki: modulus or exponent not permitted")
+    check(
+        not rest and 2048 <= n.bit_length() <= 8192 and e > 1 and e % 2,
+        "spki: modulus or exponent not permitted",
+    )
     check(pr.rsa_spki(n, e) == data, "spki: not canonical DER")
     return n, e
 
@@ -72,10 +79,14 @@ _URI_TYPES = ("public", "private", "cert", "secret-key", "data")
 
 
 def _check_uri(uri):
-    check(len(uri) <= 512 and uri.startswith("pkcs11:"), "uri: not a pkcs11 URI of at most 512 bytes")
+    check(
+        len(uri) <= 512 and uri.startswith("pkcs11:"), "uri: not a pkcs11 URI of at most 512 bytes"
+    )
     seen = set()
-    for attribute in uri[len("pkcs11:"):].split(";"):
-        match = re.fullmatch("(token|manufacturer|serial|model|object|id|type)=(%s)" % _URI_VALUE, attribute)
+    for attribute in uri[len("pkcs11:") :].split(";"):
+        match = re.fullmatch(
+            "(token|manufacturer|serial|model|object|id|type)=(%s)" % _URI_VALUE, attribute
+        )
         check(match, "uri: attribute not permitted: " + attribute)
         name, value = match.groups()
         check(name not in seen, "uri: %s twice" % name)
@@ -146,19 +157,26 @@ def _password(record, has_password):
 
 
 def _tpm2(record, has_password):
-    m = Members(record, "tpm2", "type host parent_public pcrs pcr_digest signer auth seed public private")
+    m = Members(
+        record, "tpm2", "type host parent_public pcrs pcr_digest signer auth seed public private"
+    )
     f = Factor("tpm2")
     f.host = m.text("host", NAME)
     f.parent = m.data("parent_public", 92)
-    check(f.parent[:24] == bytes.fromhex("005A0023000B000304720000000600800043001000030010"),
-          "tpm2: parent_public is not our storage key's template")
+    check(
+        f.parent[:24] == bytes.fromhex("005A0023000B000304720000000600800043001000030010"),
+        "tpm2: parent_public is not our storage key's template",
+    )
     _two_coordinates(f.parent[24:], "parent_public")
     f.pcrs, f.pcr_list = m.text("pcrs"), []
     if f.pcrs:
         match = re.fullmatch(r"sha256:((?:0|[1-9][0-9]?)(?:,(?:0|[1-9][0-9]?))*)", f.pcrs)
         check(match, "tpm2: pcrs not of the permitted form")
         f.pcr_list = [int(n) for n in match.group(1).split(",")]
-        check(f.pcr_list == sorted(set(f.pcr_list)) and f.pcr_list[-1] <= 23, "tpm2: pcrs not ascending, 0 to 23")
+        check(
+            f.pcr_list == sorted(set(f.pcr_list)) and f.pcr_list[-1] <= 23,
+            "tpm2: pcrs not ascending, 0 to 23",
+        )
     f.signer = m.data("signer", 0, 91)
     signer_point = read_ec_spki(f.signer, "signer") if f.signer else None
     check(f.pcrs or not f.signer, "tpm2: signer without pcrs")
@@ -170,13 +188,23 @@ def _tpm2(record, has_password):
         check(f.seed[:2] == b"\0\x44", "tpm2: seed has the wrong size field")
         _two_coordinates(f.seed[2:], "seed")
     f.private = m.data("private")
-    check(3 <= len(f.private) <= 512 and int.from_bytes(f.private[:2], "big") == len(f.private) - 2,
-          "tpm2: private has the wrong size")
+    check(
+        3 <= len(f.private) <= 512 and int.from_bytes(f.private[:2], "big") == len(f.private) - 2,
+        "tpm2: private has the wrong size",
+    )
     f.public = m.data("public", 80)
     attributes = (0 if f.seed else 0x12) | (0 if f.auth else 0x400)
-    expected = (bytes.fromhex("004E0008000B") + attributes.to_bytes(4, "big") + b"\0\x20" +
-                tpm_policy(f.pcr_list, f.pcr_digest, signer_point) + bytes.fromhex("00100020"))
-    check(f.public[:48] == expected, "tpm2: public has other attributes or another policy than the record")
+    expected = (
+        bytes.fromhex("004E0008000B")
+        + attributes.to_bytes(4, "big")
+        + b"\0\x20"
+        + tpm_policy(f.pcr_list, f.pcr_digest, signer_point)
+        + bytes.fromhex("00100020")
+    )
+    check(
+        f.public[:48] == expected,
+        "tpm2: public has other attributes or another policy than the record",
+    )
     return f
 
 
@@ -189,15 +217,25 @@ def tpm_policy(pcr_list, pcr_digest, signer_point):
     """X: the authPolicy of the sealed object."""
     digest = bytes(32)
     if signer_point:
-        name = pr.sha256(bytes.fromhex("0023000B0006004000000010001000030010"),
-                         b"".join(b"\0\x20" + c.to_bytes(32, "big") for c in signer_point))
+        name = pr.sha256(
+            bytes.fromhex("0023000B0006004000000010001000030010"),
+            b"".join(b"\0\x20" + c.to_bytes(32, "big") for c in signer_point),
+        )
         digest = pr.sha256(pr.sha256(digest, bytes.fromhex("0000016A000B"), name))
     elif pcr_list:
         select = bytearray(3)
         for n in pcr_list:
             select[n // 8] |= 1 << n % 8
-        digest = pr.sha256(digest, bytes.fromhex("0000017F00000001000B03"), bytes(select), pcr_digest)
+        digest = pr.sha256(
+            digest, bytes.fromhex("0000017F00000001000B03"), bytes(select), pcr_digest
+        )
     return pr.sha256(digest, bytes.fromhex("0000016B"))
 
 
-_READERS = {"pkcs11-rsa": _rsa, "pkcs11-ecdh": _ecdh, "shares": _shares, "password": _password, "tpm2": _tpm2}
+_READERS = {
+    "pkcs11-rsa": _rsa,
+    "pkcs11-ecdh": _ecdh,
+    "shares": _shares,
+    "password": _password,
+    "tpm2": _tpm2,
+}

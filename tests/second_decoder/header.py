@@ -20,8 +20,9 @@ class Trust:
         self.thumbprint, self.hosts, self.keys = thumbprint, hosts, keys
 
     def covers(self, host, key_name):
-        return ((self.hosts is None or any(_matches(p, host) for p in self.hosts)) and
-                (self.keys is None or any(_matches(p, key_name) for p in self.keys)))
+        return (self.hosts is None or any(_matches(p, host) for p in self.hosts)) and (
+            self.keys is None or any(_matches(p, key_name) for p in self.keys)
+        )
 
 
 def _matches(pattern, name):
@@ -63,7 +64,9 @@ def read(data, trusts):
     check(len(h_bytes) <= MAX_HEADER, "H is longer than 256 KiB", "limit")
     _read_header(e, parse_json(h_bytes, "H"), kid)
     e.hash = pr.sha256(l0.text("payload").encode())
-    check(trust.covers(e.host, e.key_name), "the agent may not sign for this host or key", "signature")
+    check(
+        trust.covers(e.host, e.key_name), "the agent may not sign for this host or key", "signature"
+    )
     return e
 
 
@@ -86,14 +89,21 @@ def read_jwk(value, what):
 
 
 def _read_header(e, value, kid):
-    h = Members(value, "header", "format envelope_id policy key_name key_version revision previous host "
-                "created updated agent paths", "note")
+    h = Members(
+        value,
+        "header",
+        "format envelope_id policy key_name key_version revision previous host "
+        "created updated agent paths",
+        "note",
+    )
     check(h.text("format") == "keyescrow/1", "header.format is not keyescrow/1")
     h.data("envelope_id", 16)
     h.text("policy", NAME)
     e.key_name, e.host = h.text("key_name", NAME + "(/" + NAME + ")*"), h.text("host", NAME)
     segments = e.key_name.split("/")
-    check(len(e.key_name) <= 128 and not {".", ".."} & set(segments), "header.key_name: not permitted")
+    check(
+        len(e.key_name) <= 128 and not {".", ".."} & set(segments), "header.key_name: not permitted"
+    )
     version = h.number("key_version", 1, 2**31 - 1)
     revision = h.number("revision", 1, 2**31 - 1)
     h.data("previous", 0 if revision == 1 else HASH_SIZE)
@@ -119,8 +129,10 @@ def _read_time(text):
     year, month, day, hour, minute, second = map(int, match.groups())
     leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
     days = {2: 29 if leap else 28, 4: 30, 6: 30, 9: 30, 11: 30}.get(month, 31)
-    check(1 <= month <= 12 and 1 <= day <= days and hour < 24 and minute < 60 and second < 60,
-          "not a valid date and time: " + text)
+    check(
+        1 <= month <= 12 and 1 <= day <= days and hour < 24 and minute < 60 and second < 60,
+        "not a valid date and time: " + text,
+    )
 
 
 def _read_path(value, names):
@@ -135,7 +147,9 @@ def _read_path(value, names):
     if "recovery_key" in p:
         path.recovery = _read_recovery_key(p.raw("recovery_key"))
         path.binding = "@%s|%s" % (path.recovery.name, path.recovery.thumbprint)
-        path.wrapped = _read_ecdh_es(p.text("wrapped_key"), ("keyescrow1|fk|%s|%s" % (names, path.id)).encode())
+        path.wrapped = _read_ecdh_es(
+            p.text("wrapped_key"), ("keyescrow1|fk|%s|%s" % (names, path.id)).encode()
+        )
     else:
         path.wrapped = read_dir(p.text("wrapped_key"), "wrapped_key", 48)
     return path
@@ -169,8 +183,13 @@ def _read_ecdh_es(text, apv):
     c = _parts(text, "wrapped_key", 48)
     header = b64u_decode(c.header)
     check(header is not None, "wrapped_key: header not canonical base64url")
-    h = Members(parse_json(header, "wrapped_key's header"), "wrapped_key's header", "alg enc apv epk")
-    check(h.text("alg") == "ECDH-ES" and h.text("enc") == "A256CBC-HS512", "wrapped_key: wrong algorithm")
+    h = Members(
+        parse_json(header, "wrapped_key's header"), "wrapped_key's header", "alg enc apv epk"
+    )
+    check(
+        h.text("alg") == "ECDH-ES" and h.text("enc") == "A256CBC-HS512",
+        "wrapped_key: wrong algorithm",
+    )
     check(h.text("apv") == b64u(apv), "wrapped_key: apv names another path or envelope")
     c.apv, c.epk = apv, read_jwk(h.raw("epk"), "wrapped_key's epk")
     return c

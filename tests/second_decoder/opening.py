@@ -46,12 +46,20 @@ def open_path(envelope, path_id, world):
     check(path_id in envelope.paths, "no path " + path_id, "factor")
     path = envelope.paths[path_id]
     shared = any(f.type == "shares" for f in path.factors)
-    check(not shared and not path.recovery, "shares and recovery keys are not opened yet", "unsupported")
+    check(
+        not shared and not path.recovery,
+        "shares and recovery keys are not opened yet",
+        "unsupported",
+    )
     for factor in path.factors:
         if factor.type == "tpm2":
             here = world.parent()
             check(here is not None, "no TPM here", "factor")
-            check(here == factor.parent, "made for the TPM of %s, not for this one" % factor.host, "absent")
+            check(
+                here == factor.parent,
+                "made for the TPM of %s, not for this one" % factor.host,
+                "absent",
+            )
     secrets = _factor_secrets(path, world)
     info = "keyescrow1|path|%s|%s" % (path.binding, "+".join(f.type for f in path.factors))
     out = pr.hkdf(b"".join(secrets), info, 96)
@@ -74,7 +82,11 @@ def _factor_secrets(path, world):
             secrets[i] = pr.x963_sha256(world.ecdh(f), f.info)
         elif f.type == "tpm2":
             secrets[i] = world.unseal(f, auth_value if f.auth else None)
-        check(secrets[i] is not None and len(secrets[i]) == 32, f.type + " yields no 32 bytes", "factor")
+        check(
+            secrets[i] is not None and len(secrets[i]) == 32,
+            f.type + " yields no 32 bytes",
+            "factor",
+        )
     return [secrets[i] for i in range(len(path.factors))]
 
 

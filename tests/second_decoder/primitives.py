@@ -55,8 +55,25 @@ def argon2id(password, salt_text, t, m_kib, p):
     key = ("argon2id", password, salt_text, t, m_kib, p)
     if key not in _kdf_cache:
         out = subprocess.run(
-            ["argon2", salt_text, "-id", "-t", str(t), "-k", str(m_kib), "-p", str(p), "-l", "32", "-r"],
-            input=password, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout
+            [
+                "argon2",
+                salt_text,
+                "-id",
+                "-t",
+                str(t),
+                "-k",
+                str(m_kib),
+                "-p",
+                str(p),
+                "-l",
+                "32",
+                "-r",
+            ],
+            input=password,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        ).stdout
         _kdf_cache[key] = bytes.fromhex(out.decode().strip())
     return _kdf_cache[key]
 
@@ -64,7 +81,9 @@ def argon2id(password, salt_text, t, m_kib, p):
 def pbkdf2(password, salt_text, iterations):
     key = ("pbkdf2", password, salt_text, iterations)
     if key not in _kdf_cache:
-        _kdf_cache[key] = hashlib.pbkdf2_hmac("sha512", password, salt_text.encode(), iterations, 32)
+        _kdf_cache[key] = hashlib.pbkdf2_hmac(
+            "sha512", password, salt_text.encode(), iterations, 32
+        )
     return _kdf_cache[key]
 
 
@@ -76,21 +95,28 @@ _crypto.EVP_CIPHER_CTX_free.argtypes = [ctypes.c_void_p]
 _crypto.EVP_aes_256_cbc.restype = ctypes.c_void_p
 _crypto.EVP_CipherInit_ex.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_char_p] * 2 + [ctypes.c_int]
 _crypto.EVP_CIPHER_CTX_set_padding.argtypes = [ctypes.c_void_p, ctypes.c_int]
-_crypto.EVP_CipherUpdate.argtypes = [ctypes.c_void_p, ctypes.c_char_p,
-                                     ctypes.POINTER(ctypes.c_int), ctypes.c_char_p, ctypes.c_int]
+_crypto.EVP_CipherUpdate.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_char_p,
+    ctypes.POINTER(ctypes.c_int),
+    ctypes.c_char_p,
+    ctypes.c_int,
+]
 
 
 def aes_cbc(key, iv, data, encrypt):
     assert len(key) == 32 and len(iv) == 16 and len(data) % 16 == 0
     ctx = _crypto.EVP_CIPHER_CTX_new()
     out, n = ctypes.create_string_buffer(len(data) + 32), ctypes.c_int()
-    good = (_crypto.EVP_CipherInit_ex(ctx, _crypto.EVP_aes_256_cbc(), None, key, iv, int(encrypt)) == 1
-            and _crypto.EVP_CIPHER_CTX_set_padding(ctx, 0) == 1
-            and _crypto.EVP_CipherUpdate(ctx, out, ctypes.byref(n), data, len(data)) == 1)
+    good = (
+        _crypto.EVP_CipherInit_ex(ctx, _crypto.EVP_aes_256_cbc(), None, key, iv, int(encrypt)) == 1
+        and _crypto.EVP_CIPHER_CTX_set_padding(ctx, 0) == 1
+        and _crypto.EVP_CipherUpdate(ctx, out, ctypes.byref(n), data, len(data)) == 1
+    )
     _crypto.EVP_CIPHER_CTX_free(ctx)
     if not good or n.value != len(data):
         raise RuntimeError("libcrypto refused AES-256-CBC")
-    return out.raw[:len(data)]
+    return out.raw[: len(data)]
 
 
 def pad(data):
@@ -127,8 +153,10 @@ def cbc_hmac_open(key, aad, iv, ciphertext, tag):
 P = 2**256 - 2**224 + 2**192 + 2**96 - 1
 N = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 CURVE_B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
-G = (0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296,
-     0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5)
+G = (
+    0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296,
+    0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5,
+)
 
 
 def on_curve(x, y):
@@ -218,8 +246,12 @@ def ecdsa_sign(private, message):
 
 
 def jwk(point):
-    return {"crv": "P-256", "kty": "EC", "x": b64u(point[0].to_bytes(32, "big")),
-            "y": b64u(point[1].to_bytes(32, "big"))}
+    return {
+        "crv": "P-256",
+        "kty": "EC",
+        "x": b64u(point[0].to_bytes(32, "big")),
+        "y": b64u(point[1].to_bytes(32, "big")),
+    }
 
 
 def thumbprint(key):
@@ -250,8 +282,10 @@ def concat_kdf_512(shared_x, algorithm, apv):
 
 
 def _mgf1(seed, length, digest):
-    out = b"".join(hashlib.new(digest, seed + i.to_bytes(4, "big")).digest()
-                   for i in range(length // hashlib.new(digest).digest_size + 1))
+    out = b"".join(
+        hashlib.new(digest, seed + i.to_bytes(4, "big")).digest()
+        for i in range(length // hashlib.new(digest).digest_size + 1)
+    )
     return out[:length]
 
 
@@ -275,8 +309,8 @@ def oaep_unpad(em, digest):
     size = len(lhash)
     if len(em) < 2 * size + 2 or em[0]:
         return None
-    seed = _xor(em[1:1 + size], _mgf1(em[1 + size:], size, digest))
-    db = _xor(em[1 + size:], _mgf1(seed, len(em) - size - 1, digest))
+    seed = _xor(em[1 : 1 + size], _mgf1(em[1 + size :], size, digest))
+    db = _xor(em[1 + size :], _mgf1(seed, len(em) - size - 1, digest))
     body = db[size:].lstrip(b"\0")
     return body[1:] if db[:size] == lhash and body[:1] == b"\1" else None
 
@@ -309,10 +343,10 @@ def der_read(data, tag):
     length, at = data[1], 2
     if length & 0x80:
         count = length & 0x7F
-        length, at = int.from_bytes(data[2:2 + count], "big"), 2 + count
-    if at + length > len(data) or der(tag, data[at:at + length]) != data[:at + length]:
+        length, at = int.from_bytes(data[2 : 2 + count], "big"), 2 + count
+    if at + length > len(data) or der(tag, data[at : at + length]) != data[: at + length]:
         return None
-    return data[at:at + length], data[at + length:]
+    return data[at : at + length], data[at + length :]
 
 
 RSA_ALGORITHM = bytes.fromhex("300D06092A864886F70D0101010500")

@@ -10,8 +10,13 @@ import primitives as pr
 
 
 def _openssl(*arguments, data=b""):
-    return subprocess.run(["openssl", *arguments], input=data, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, check=True).stdout
+    return subprocess.run(
+        ["openssl", *arguments],
+        input=data,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        check=True,
+    ).stdout
 
 
 def run():
@@ -19,31 +24,59 @@ def run():
     # RFC 8032 7.1, test 1.
     seed = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
     assert pr.ed25519_public(seed).hex() == (
-        "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
+        "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
+    )
     # RFC 6979 A.2.5, P-256, SHA-256, message "sample".
     private = 0xC9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721
     signature = pr.ecdsa_sign(private, b"sample")
     assert signature.hex() == (
         "efd48b2aacb6a8fd1140dd9cd45e81d69d2c877b56aaf991c34d0ea84eaf3716"
-        "f7cb1c942d657c41d436c7a1b6e29f65f3e900dbb9aff4064dc4ab2f843acda8")
+        "f7cb1c942d657c41d436c7a1b6e29f65f3e900dbb9aff4064dc4ab2f843acda8"
+    )
     public = pr.multiply(private)
     assert pr.on_curve(*public) and pr.ecdsa_verify(public, b"sample", signature)
     assert not pr.ecdsa_verify(public, b"Sample", signature)
     # RFC 7518 B.3, A256CBC-HS512.
     aad = b"The second principle of Auguste Kerckhoffs"
-    text = (b"A cipher system must not be required to be secret, and it must be able to fall into "
-            b"the hands of the enemy without inconvenience")
+    text = (
+        b"A cipher system must not be required to be secret, and it must be able to fall into "
+        b"the hands of the enemy without inconvenience"
+    )
     iv = bytes.fromhex("1af38c2dc2b96ffdd86694092341bc04")
     ciphertext, tag = pr.cbc_hmac_seal(bytes(range(64)), aad, iv, text)
-    assert ciphertext.hex().startswith("4affaaadb78c31c5da4b1b590d10ffbd3dd8d5d302423526912da037ecbcc7bd")
+    assert ciphertext.hex().startswith(
+        "4affaaadb78c31c5da4b1b590d10ffbd3dd8d5d302423526912da037ecbcc7bd"
+    )
     assert tag.hex() == "4dd3b4c088a7f45c216839645b2012bf2e6269a8c56a816dbc1b267761955bc5"
     assert pr.cbc_hmac_open(bytes(range(64)), aad, iv, ciphertext, tag) == text
     # RFC 7518 appendix C has apu and apv; ours has an empty apu, so jose judges ECDH-ES below.
-    hkdf = _openssl("kdf", "-keylen", "96", "-kdfopt", "digest:SHA2-512", "-kdfopt", "hexkey:0b0b",
-                    "-kdfopt", "info:keyescrow1|path|x", "-binary", "HKDF")
+    hkdf = _openssl(
+        "kdf",
+        "-keylen",
+        "96",
+        "-kdfopt",
+        "digest:SHA2-512",
+        "-kdfopt",
+        "hexkey:0b0b",
+        "-kdfopt",
+        "info:keyescrow1|path|x",
+        "-binary",
+        "HKDF",
+    )
     assert hkdf == pr.hkdf(b"\x0b\x0b", "keyescrow1|path|x", 96)
-    x963 = _openssl("kdf", "-keylen", "32", "-kdfopt", "digest:SHA2-256", "-kdfopt", "hexkey:" + "07" * 32,
-                    "-kdfopt", "hexinfo:" + b"info".hex(), "-binary", "X963KDF")
+    x963 = _openssl(
+        "kdf",
+        "-keylen",
+        "32",
+        "-kdfopt",
+        "digest:SHA2-256",
+        "-kdfopt",
+        "hexkey:" + "07" * 32,
+        "-kdfopt",
+        "hexinfo:" + b"info".hex(),
+        "-binary",
+        "X963KDF",
+    )
     assert x963 == pr.x963_sha256(b"\7" * 32, "info")
     assert pr.hashlib.pbkdf2_hmac("sha512", b"p", b"s", 1000, 32) == pr.pbkdf2(b"p", "s", 1000)
     _check_oaep()
@@ -60,12 +93,29 @@ def _check_oaep():
         assert spki == pr.rsa_spki(n, 65537)
         for digest, size in (("sha1", 20), ("sha256", 32)):
             wrapped = pr.oaep_encrypt(n, 65537, b"m" * 32, digest, b"s" * size)
-            opened = _openssl("pkeyutl", "-decrypt", "-inkey", key, "-pkeyopt", "rsa_padding_mode:oaep",
-                              "-pkeyopt", "rsa_oaep_md:" + digest, "-pkeyopt", "rsa_mgf1_md:" + digest,
-                              data=wrapped)
+            opened = _openssl(
+                "pkeyutl",
+                "-decrypt",
+                "-inkey",
+                key,
+                "-pkeyopt",
+                "rsa_padding_mode:oaep",
+                "-pkeyopt",
+                "rsa_oaep_md:" + digest,
+                "-pkeyopt",
+                "rsa_mgf1_md:" + digest,
+                data=wrapped,
+            )
             assert opened == b"m" * 32
-            em = _openssl("pkeyutl", "-decrypt", "-inkey", key, "-pkeyopt", "rsa_padding_mode:none",
-                          data=wrapped)
+            em = _openssl(
+                "pkeyutl",
+                "-decrypt",
+                "-inkey",
+                key,
+                "-pkeyopt",
+                "rsa_padding_mode:none",
+                data=wrapped,
+            )
             assert pr.oaep_unpad(em, digest) == b"m" * 32
 
 
@@ -74,10 +124,19 @@ def _check_ecdh_es():
     private = int.from_bytes(hashlib.sha256(b"recipient").digest(), "big") % pr.N
     ephemeral = int.from_bytes(hashlib.sha256(b"ephemeral").digest(), "big") % pr.N
     public = pr.multiply(private)
-    header = pr.b64u(json.dumps({
-        "alg": "ECDH-ES", "enc": "A256CBC-HS512", "apv": pr.b64u(b"apv"),
-        "epk": pr.jwk(pr.multiply(ephemeral))}).encode())
-    key = pr.concat_kdf_512(pr.multiply(ephemeral, public)[0].to_bytes(32, "big"), "A256CBC-HS512", b"apv")
+    header = pr.b64u(
+        json.dumps(
+            {
+                "alg": "ECDH-ES",
+                "enc": "A256CBC-HS512",
+                "apv": pr.b64u(b"apv"),
+                "epk": pr.jwk(pr.multiply(ephemeral)),
+            }
+        ).encode()
+    )
+    key = pr.concat_kdf_512(
+        pr.multiply(ephemeral, public)[0].to_bytes(32, "big"), "A256CBC-HS512", b"apv"
+    )
     ciphertext, tag = pr.cbc_hmac_seal(key, header.encode(), b"i" * 16, b"content")
     compact = ".".join([header, "", pr.b64u(b"i" * 16), pr.b64u(ciphertext), pr.b64u(tag)])
     with tempfile.TemporaryDirectory() as folder:
@@ -85,8 +144,11 @@ def _check_ecdh_es():
             json.dump(dict(pr.jwk(public), d=pr.b64u(private.to_bytes(32, "big"))), file)
         with open(os.path.join(folder, "c.jwe"), "w") as file:
             file.write(compact)
-        out = subprocess.run(["jose", "jwe", "dec", "-i", file.name, "-k", os.path.join(folder, "k.jwk")],
-                             stdout=subprocess.PIPE, check=True).stdout
+        out = subprocess.run(
+            ["jose", "jwe", "dec", "-i", file.name, "-k", os.path.join(folder, "k.jwk")],
+            stdout=subprocess.PIPE,
+            check=True,
+        ).stdout
     assert out == b"content"
 
 

@@ -34,7 +34,10 @@ class Number:
 
 def parse_json(data, what):
     """The value of JSON bytes; characters first, then grammar and depth in one pass."""
-    check(all(0x20 <= b <= 0x7E and b != 0x5C for b in set(data)), what + ": a character outside 0x20-0x7E, or \\")
+    check(
+        all(0x20 <= b <= 0x7E and b != 0x5C for b in set(data)),
+        what + ": a character outside 0x20-0x7E, or \\",
+    )
     text = data.decode("ascii")
     value, at = _value(text, _skip(text, 0), 1, what)
     check(_skip(text, at) == len(text), what + ": bytes after the JSON text")
@@ -48,7 +51,7 @@ def _skip(text, at):
 
 
 def _value(text, at, depth, what):
-    head = text[at:at + 1]
+    head = text[at : at + 1]
     if head in ("{", "["):
         check(depth <= MAX_DEPTH, what + ": nested deeper than 8", "limit")
         return (_object if head == "{" else _array)(text, at, depth, what)
@@ -67,33 +70,33 @@ def _value(text, at, depth, what):
 
 def _object(text, at, depth, what):
     members, at = {}, _skip(text, at + 1)
-    if text[at:at + 1] == "}":
+    if text[at : at + 1] == "}":
         return members, at + 1
     while True:
         match = _STRING.match(text, at)
         check(match, what + ": a member's name was expected")
         name, at = match.group(1), _skip(text, match.end())
         check(name not in members, "%s: member %s twice" % (what, name))
-        check(text[at:at + 1] == ":", what + ": a colon was expected")
+        check(text[at : at + 1] == ":", what + ": a colon was expected")
         members[name], at = _value(text, _skip(text, at + 1), depth + 1, what)
         at = _skip(text, at)
-        if text[at:at + 1] == "}":
+        if text[at : at + 1] == "}":
             return members, at + 1
-        check(text[at:at + 1] == ",", what + ": a comma was expected")
+        check(text[at : at + 1] == ",", what + ": a comma was expected")
         at = _skip(text, at + 1)
 
 
 def _array(text, at, depth, what):
     items, at = [], _skip(text, at + 1)
-    if text[at:at + 1] == "]":
+    if text[at : at + 1] == "]":
         return items, at + 1
     while True:
         item, at = _value(text, at, depth + 1, what)
         items.append(item)
         at = _skip(text, at)
-        if text[at:at + 1] == "]":
+        if text[at : at + 1] == "]":
             return items, at + 1
-        check(text[at:at + 1] == ",", what + ": a comma was expected")
+        check(text[at : at + 1] == ",", what + ": a comma was expected")
         at = _skip(text, at + 1)
 
 

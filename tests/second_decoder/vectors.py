@@ -9,9 +9,21 @@ import opening
 import primitives as pr
 from strict import Failure, check
 
-EXPECTED = ("ok", "format", "limit", "signature", "factor", "unwrap", "mac", "absent", "unsupported")
-KEYS = ("expect source comment path password_hex trust token_key_pem_b64 tpm_parent_hex tpm_sealed_hex "
-        "tpm_auth_hex content_hex envelope_gz_b64").split()
+EXPECTED = (
+    "ok",
+    "format",
+    "limit",
+    "signature",
+    "factor",
+    "unwrap",
+    "mac",
+    "absent",
+    "unsupported",
+)
+KEYS = (
+    "expect source comment path password_hex trust token_key_pem_b64 tpm_parent_hex tpm_sealed_hex "
+    "tpm_auth_hex content_hex envelope_gz_b64"
+).split()
 
 
 class VectorWorld(opening.World):
@@ -31,7 +43,11 @@ class VectorWorld(opening.World):
         return _hex(self._fields.get("tpm_parent_hex"))
 
     def unseal(self, factor, auth_value):
-        check(auth_value == _hex(self._fields.get("tpm_auth_hex")), "the TPM refuses this authValue", "factor")
+        check(
+            auth_value == _hex(self._fields.get("tpm_auth_hex")),
+            "the TPM refuses this authValue",
+            "factor",
+        )
         return _hex(self._fields["tpm_sealed_hex"])
 
 
@@ -51,13 +67,15 @@ def private_key(pem_b64):
         n, rest = pr.der_read(rest, 2)
         e, rest = pr.der_read(rest, 2)
         d, _ = pr.der_read(rest, 2)
-        return pr.rsa_spki(int.from_bytes(n, "big"), int.from_bytes(e, "big")), int.from_bytes(d, "big")
+        return pr.rsa_spki(int.from_bytes(n, "big"), int.from_bytes(e, "big")), int.from_bytes(
+            d, "big"
+        )
     d = int.from_bytes(pr.der_read(rest, 4)[0], "big")
     return pr.ec_spki(pr.multiply(d)), d
 
 
 def parse(data):
-    """(fields, token keys, envelope bytes); ValueError on anything that README.md does not permit."""
+    """(fields, token keys, envelope bytes); ValueError on anything not in README.md."""
     head, separator, body = data.partition(b"\n\n")
     fields, tokens = {}, []
     for line in head.decode("utf-8").split("\n"):
@@ -68,7 +86,11 @@ def parse(data):
             tokens.append(value)
         else:
             fields[key] = value
-    if not separator or {"expect", "source", "comment"} - set(fields) or fields["expect"] not in EXPECTED:
+    if (
+        not separator
+        or {"expect", "source", "comment"} - set(fields)
+        or fields["expect"] not in EXPECTED
+    ):
         raise ValueError("expect, source, comment or the envelope is missing")
     if ("content_hex" in fields) != (fields["expect"] == "ok" and "path" in fields):
         raise ValueError("content_hex stands exactly beside expect: ok with a path")

@@ -18,21 +18,44 @@ import hostile_crypto
 import hostile_factors
 import hostile_framing
 import hostile_header
+import hostile_jws
+import hostile_shares
+import hostile_tpm2
 import valid
+import valid_forms
 from scenario import scenarios
+
+SCENARIOS = (
+    valid,
+    valid_forms,
+    hostile_framing,
+    hostile_jws,
+    hostile_header,
+    hostile_factors,
+    hostile_tpm2,
+    hostile_shares,
+    hostile_crypto,
+)
 
 
 def render(function, vector):
     """The file's bytes."""
-    lines = [("expect", vector.expect), ("source", "generate.py " + function), ("comment", vector.comment)]
+    lines = [
+        ("expect", vector.expect),
+        ("source", "generate.py " + function),
+        ("comment", vector.comment),
+    ]
     if vector.path is not None:
         lines.append(("path", vector.path))
     if vector.password is not None:
         lines.append(("password_hex", vector.password.hex()))
     if vector.trust is not None:
         lines.append(("trust", vector.trust))
-    lines += [("token_key_pem_b64", base64.b64encode(key.pem().encode()).decode()) for key in vector.tokens
-              if vector.expect not in ("format", "limit")]
+    lines += [
+        ("token_key_pem_b64", base64.b64encode(key.pem().encode()).decode())
+        for key in vector.tokens
+        if vector.expect not in ("format", "limit")
+    ]
     if vector.tpm is not None:
         parent, sealed, auth = vector.tpm
         lines += [("tpm_parent_hex", parent.hex()), ("tpm_sealed_hex", sealed.hex())]
@@ -60,14 +83,20 @@ def expanded(data):
 def everything():
     """{file name: bytes}."""
     files, known = {}, {}
-    for function, vector in scenarios(valid, hostile_framing, hostile_header, hostile_factors, hostile_crypto):
+    for function, vector in scenarios(*SCENARIOS):
         name = vector.name + ".txt"
         assert name not in files, name
         files[name] = render(function, vector)
         if vector.known is not None:
             known[vector.name] = vector.known
-    text = json.dumps({"comment": "intermediate values, hexadecimal where not text; see README.md",
-                       "vectors": known}, indent=1, ensure_ascii=True)
+    text = json.dumps(
+        {
+            "comment": "intermediate values, hexadecimal where not text; see README.md",
+            "vectors": known,
+        },
+        indent=1,
+        ensure_ascii=True,
+    )
     files["known_answers.json"] = text.encode() + b"\n"
     return files
 

@@ -39,11 +39,15 @@ class EcKey:
 
     def pem(self):
         """PKCS#8."""
-        ec = pr.der(0x30, pr.der_int(1), pr.der(4, self.d.to_bytes(32, "big")),
-                    pr.der(0xA1, pr.der(3, b"\0", pr.point_bytes(self.point))))
+        ec = pr.der(
+            0x30,
+            pr.der_int(1),
+            pr.der(4, self.d.to_bytes(32, "big")),
+            pr.der(0xA1, pr.der(3, b"\0", pr.point_bytes(self.point))),
+        )
         body = pr.der(0x30, pr.der_int(0), pr.EC_SPKI_PREFIX[2:23], pr.der(4, ec))
         text = base64.b64encode(body).decode()
-        lines = [text[i:i + 64] for i in range(0, len(text), 64)]
+        lines = [text[i : i + 64] for i in range(0, len(text), 64)]
         return "\n".join(["-----BEGIN PRIVATE KEY-----", *lines, "-----END PRIVATE KEY-----", ""])
 
 
@@ -56,7 +60,12 @@ class RsaKey:
 
 
 AGENT, OTHER_AGENT = EcKey("agent"), EcKey("other agent")
-CARD, CAROL, SIGNER, ESCROW = EcKey("card"), EcKey("carol"), EcKey("pcr signer"), EcKey("recovery key")
+CARD, CAROL, SIGNER, ESCROW = (
+    EcKey("card"),
+    EcKey("carol"),
+    EcKey("pcr signer"),
+    EcKey("recovery key"),
+)
 SRK, OTHER_SRK = EcKey("srk"), EcKey("other srk")
 OPS = RsaKey(rsa_keys.RSA_OPS_N, rsa_keys.RSA_OPS_PEM)
 BOB = RsaKey(rsa_keys.RSA_BOB_N, rsa_keys.RSA_BOB_PEM)
@@ -68,7 +77,9 @@ def coordinates(point):
 
 
 def parent_public(key):
-    return bytes.fromhex("005A0023000B00030472000000060080004300100003 0010") + coordinates(key.point)
+    return bytes.fromhex("005A0023000B00030472000000060080004300100003 0010") + coordinates(
+        key.point
+    )
 
 
 # ---- factors: make(place, binding, has_password, auth_value) -> (record, S)
@@ -93,8 +104,14 @@ class Password:
 class Rsa:
     type = "pkcs11-rsa"
 
-    def __init__(self, key=OPS, alg="RSA-OAEP-256", token="ops", uri="pkcs11:token=ops;object=escrow;type=private",
-                 plaintext=None):
+    def __init__(
+        self,
+        key=OPS,
+        alg="RSA-OAEP-256",
+        token="ops",
+        uri="pkcs11:token=ops;object=escrow;type=private",
+        plaintext=None,
+    ):
         self.key, self.alg, self.token, self.uri, self.plaintext = key, alg, token, uri, plaintext
 
     def make(self, place, binding, has_password, auth_value, share=None):
@@ -102,8 +119,14 @@ class Rsa:
         digest = "sha256" if self.alg == "RSA-OAEP-256" else "sha1"
         seed = rnd(place + " oaep seed", 32 if digest == "sha256" else 20)
         wrapped = pr.oaep_encrypt(self.key.n, 65537, s, digest, seed)
-        return {"type": self.type, "alg": self.alg, "token": self.token, "spki": b64u(self.key.spki),
-                "uri": self.uri, "wrapped": b64u(wrapped)}, s
+        return {
+            "type": self.type,
+            "alg": self.alg,
+            "token": self.token,
+            "spki": b64u(self.key.spki),
+            "uri": self.uri,
+            "wrapped": b64u(wrapped),
+        }, s
 
 
 class Ecdh:
@@ -117,8 +140,14 @@ class Ecdh:
         epk, spki = b64u(pr.point_bytes(ephemeral.point)), b64u(self.key.spki)
         z = pr.multiply(ephemeral.d, self.key.point)[0].to_bytes(32, "big")
         s = pr.x963_sha256(z, "keyescrow1|ecdh|%s|%s" % (epk, spki))
-        record = {"type": self.type, "crv": "P-256", "token": self.token, "spki": spki,
-                  "uri": self.uri, "epk": epk}
+        record = {
+            "type": self.type,
+            "crv": "P-256",
+            "token": self.token,
+            "spki": spki,
+            "uri": self.uri,
+            "epk": epk,
+        }
         if share:
             record["mask"] = b64u(bytes(a ^ b for a, b in zip(s, share)))
         return record, s
@@ -135,11 +164,14 @@ class Shares:
         slopes = [rnd("%s coefficient %d" % (place, i), 32) for i in range(1, self.threshold)]
         members = []
         for index, (name, factor) in enumerate(self.members, 1):
-            y = bytes(pr.gf_evaluate([secret[i], *(s[i] for s in slopes)], index) for i in range(32))
+            y = bytes(
+                pr.gf_evaluate([secret[i], *(s[i] for s in slopes)], index) for i in range(32)
+            )
             record, _ = factor.make("%s member %d" % (place, index), binding, False, None, share=y)
             commitment = sha256(("keyescrow1|share|%s|%d|" % (binding, index)).encode(), y)
-            members.append({"index": index, "name": name, "commitment": b64u(commitment),
-                            "factor": record})
+            members.append(
+                {"index": index, "name": name, "commitment": b64u(commitment), "factor": record}
+            )
         return {"type": self.type, "threshold": self.threshold, "members": members}, secret
 
 
@@ -152,8 +184,10 @@ class Tpm2:
     def policy(self, pcr_digest):
         x = bytes(32)
         if self.signer:
-            name = b"\0\x0b" + sha256(bytes.fromhex("0023000B00060040000000100010 00030010"),
-                                      coordinates(self.signer.point))
+            name = b"\0\x0b" + sha256(
+                bytes.fromhex("0023000B00060040000000100010 00030010"),
+                coordinates(self.signer.point),
+            )
             x = sha256(sha256(x, bytes.fromhex("0000016A"), name))
         elif self.pcrs:
             bits = sum(1 << int(n) for n in self.pcrs.partition(":")[2].split(","))
@@ -165,17 +199,30 @@ class Tpm2:
         s = rnd(place + " S", 32)
         digest = rnd(place + " pcr digest", 32) if self.pcrs and not self.signer else b""
         attributes = (0 if self.seed else 0x12) | (0 if has_password else 0x400)
-        public = (bytes.fromhex("004E0008000B") + attributes.to_bytes(4, "big") + b"\0\x20" +
-                  self.policy(digest) + bytes.fromhex("00100020") + rnd(place + " unique", 32))
+        public = (
+            bytes.fromhex("004E0008000B")
+            + attributes.to_bytes(4, "big")
+            + b"\0\x20"
+            + self.policy(digest)
+            + bytes.fromhex("00100020")
+            + rnd(place + " unique", 32)
+        )
         seed = bytes.fromhex("00440020") if self.seed else b""
         if self.seed:
             point = EcKey(place + " seed").point
             seed += point[0].to_bytes(32, "big") + b"\0\x20" + point[1].to_bytes(32, "big")
-        return {"type": self.type, "host": self.host, "parent_public": b64u(parent_public(self.srk)),
-                "pcrs": self.pcrs, "pcr_digest": b64u(digest),
-                "signer": b64u(self.signer.spki) if self.signer else "", "auth": has_password,
-                "seed": b64u(seed), "public": b64u(public),
-                "private": b64u(b"\0\xa0" + rnd(place + " private", 160))}, s
+        return {
+            "type": self.type,
+            "host": self.host,
+            "parent_public": b64u(parent_public(self.srk)),
+            "pcrs": self.pcrs,
+            "pcr_digest": b64u(digest),
+            "signer": b64u(self.signer.spki) if self.signer else "",
+            "auth": has_password,
+            "seed": b64u(seed),
+            "public": b64u(public),
+            "private": b64u(b"\0\xa0" + rnd(place + " private", 160)),
+        }, s
 
 
 # ---- paths
@@ -199,7 +246,9 @@ class Path:
         has_password = any(f.type == "password" for f in self.factors)
         auth_value = None
         for i, factor in sorted(enumerate(self.factors), key=lambda x: x[1].type != "password"):
-            record, s = factor.make("%s factor %d" % (self.id, i), binding, has_password, auth_value)
+            record, s = factor.make(
+                "%s factor %d" % (self.id, i), binding, has_password, auth_value
+            )
             records[i], secrets[i] = record, s
             if factor.type == "password":
                 auth_value = pr.hkdf(s, "keyescrow1|tpmauth|" + binding, 32)
@@ -217,21 +266,29 @@ class Path:
         path = {"id": self.id, "factors": [records[i] for i in range(len(self.factors))]}
         if self.recovery:
             path["wrapped_key"] = self._to_recovery_key(names, fk)
-            private = json.dumps(dict(ESCROW.jwk, d=b64u(ESCROW.d.to_bytes(32, "big"))),
-                                 separators=(",", ":"))
+            private = json.dumps(
+                dict(ESCROW.jwk, d=b64u(ESCROW.d.to_bytes(32, "big"))), separators=(",", ":")
+            )
             seal = self.seal_private or compact
-            path["recovery_key"] = {"name": self.recovery, "public": dict(ESCROW.jwk),
-                                    "private": seal(known["pk"], private.encode(), self.id + " private")}
+            path["recovery_key"] = {
+                "name": self.recovery,
+                "public": dict(ESCROW.jwk),
+                "private": seal(known["pk"], private.encode(), self.id + " private"),
+            }
         else:
-            path["wrapped_key"] = (self.seal_wrapped or compact)(known["pk"], fk, self.id + " wrapped")
+            path["wrapped_key"] = (self.seal_wrapped or compact)(
+                known["pk"], fk, self.id + " wrapped"
+            )
         path["drill_key"] = b64u(known["drill_key"])
         return path
 
     def _to_recovery_key(self, names, fk):
         ephemeral = EcKey(self.id + " recovery epk")
         apv = ("keyescrow1|fk|%s|%s" % (names, self.id)).encode()
-        header = json.dumps({"alg": "ECDH-ES", "enc": "A256CBC-HS512", "apv": b64u(apv),
-                             "epk": ephemeral.jwk}, separators=(",", ":"))
+        header = json.dumps(
+            {"alg": "ECDH-ES", "enc": "A256CBC-HS512", "apv": b64u(apv), "epk": ephemeral.jwk},
+            separators=(",", ":"),
+        )
         z = pr.multiply(ephemeral.d, ESCROW.point)[0].to_bytes(32, "big")
         key = pr.concat_kdf_512(z, "A256CBC-HS512", apv)
         return compact(key, fk, self.id + " wrapped", b64u(header.encode()))
@@ -254,17 +311,37 @@ def dumps(value):
 class Envelope:
     """bytes, hash and every intermediate value of one envelope."""
 
-    def __init__(self, *paths, content=CONTENT, agent=AGENT, key_name="prod/db/orders", key_version=1,
-                 host="db1", plaintext=None, ciphertext=None, members=None, **hooks):
+    def __init__(
+        self,
+        *paths,
+        content=CONTENT,
+        agent=AGENT,
+        key_name="prod/db/orders",
+        key_version=1,
+        host="db1",
+        plaintext=None,
+        ciphertext=None,
+        members=None,
+        **hooks
+    ):
         self.paths = paths or (Path("password", Password()),)
         self.content, self.hooks, self.agent = content, hooks, agent
         envelope_id = b64u(rnd("envelope id", 16))
         names = "%s|%s|%s" % (key_name, key_version, envelope_id)
         header = {
-            "format": "keyescrow/1", "envelope_id": envelope_id, "policy": "corp", "key_name": key_name,
-            "key_version": key_version, "revision": 1, "previous": "", "host": host,
-            "created": "2026-01-31T12:00:00Z", "updated": "2026-01-31T12:00:00Z",
-            "agent": agent.thumbprint, "paths": [p.make(names) for p in self.paths]}
+            "format": "keyescrow/1",
+            "envelope_id": envelope_id,
+            "policy": "corp",
+            "key_name": key_name,
+            "key_version": key_version,
+            "revision": 1,
+            "previous": "",
+            "host": host,
+            "created": "2026-01-31T12:00:00Z",
+            "updated": "2026-01-31T12:00:00Z",
+            "agent": agent.thumbprint,
+            "paths": [p.make(names) for p in self.paths],
+        }
         header.update(members or {})
         self.header_text = self._level("header", header)
         self.aad = b64u(self.header_text.encode("latin-1"))
@@ -272,24 +349,48 @@ class Envelope:
         cek = pr.hkdf(fk, "keyescrow1|content|" + names, 64)
         iv = rnd("content iv", 16)
         if ciphertext is None:
-            ciphertext = pr.aes_cbc(cek[32:], iv, pr.pad(content) if plaintext is None else plaintext, True)
+            ciphertext = pr.aes_cbc(
+                cek[32:], iv, pr.pad(content) if plaintext is None else plaintext, True
+            )
         elif callable(ciphertext):
             ciphertext, self.content = ciphertext(cek[32:], iv)
         tag = pr.cbc_hmac_tag(cek, (PROT + "." + self.aad).encode(), iv, ciphertext)
-        self.l1_text = self._level("l1", {
-            "protected": PROT, "aad": self.aad, "iv": b64u(iv), "ciphertext": b64u(ciphertext), "tag": b64u(tag)})
-        p_text = self._level("p", {"alg": "ES256", "jwk": dict(agent.jwk), "kid": agent.thumbprint,
-                                   "typ": "keyescrow+jws"})
+        self.l1_text = self._level(
+            "l1",
+            {
+                "protected": PROT,
+                "aad": self.aad,
+                "iv": b64u(iv),
+                "ciphertext": b64u(ciphertext),
+                "tag": b64u(tag),
+            },
+        )
+        p_text = self._level(
+            "p",
+            {
+                "alg": "ES256",
+                "jwk": dict(agent.jwk),
+                "kid": agent.thumbprint,
+                "typ": "keyescrow+jws",
+            },
+        )
         payload = b64u(self.l1_text.encode("latin-1"))
         protected = b64u(p_text.encode("latin-1"))
         signature = pr.ecdsa_sign(agent.d, (protected + "." + payload).encode())
         if "signature" in hooks:
             signature = hooks["signature"](signature)
         self.hash = sha256(payload.encode())
-        l0_text = self._level("l0", {"payload": payload, "protected": protected, "signature": b64u(signature)})
+        l0_text = self._level(
+            "l0", {"payload": payload, "protected": protected, "signature": b64u(signature)}
+        )
         self.bytes = hooks.get("file", lambda b: b)(l0_text.encode("latin-1"))
-        self.known = {"fk": fk, "cek": cek, "tag": tag, "envelope_hash": self.hash,
-                      "agent_thumbprint": agent.thumbprint}
+        self.known = {
+            "fk": fk,
+            "cek": cek,
+            "tag": tag,
+            "envelope_hash": self.hash,
+            "agent_thumbprint": agent.thumbprint,
+        }
 
     def _level(self, name, value):
         hook = self.hooks.get(name)

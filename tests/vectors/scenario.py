@@ -6,10 +6,21 @@ from maker import AGENT, PASSWORD, Envelope
 
 
 class Vector:
-    """`envelope` is an Envelope or bytes. Defaults: trusted agent, the right password, no device."""
+    """`envelope`: Envelope or bytes. Defaults: trusted agent, right password, no device."""
 
-    def __init__(self, name, expect, comment, envelope, path="password", password=PASSWORD,
-                 trust=AGENT.thumbprint, tokens=(), tpm=None, record=False):
+    def __init__(
+        self,
+        name,
+        expect,
+        comment,
+        envelope,
+        path="password",
+        password=PASSWORD,
+        trust=AGENT.thumbprint,
+        tokens=(),
+        tpm=None,
+        record=False,
+    ):
         self.name, self.expect, self.comment = name, expect, comment
         made = envelope if isinstance(envelope, Envelope) else None
         self.envelope = made.bytes if made else envelope
@@ -32,8 +43,14 @@ def world(envelope, path_id):
 def opens(name, comment, *paths, record=False, use=None, expect="ok", **members):
     """A vector of a whole envelope, opened by its first path or the one named `use`."""
     envelope = Envelope(*paths, **members)
-    return Vector(name, expect, comment, envelope, record=record,
-                  **world(envelope, use or envelope.paths[0].id))
+    return Vector(
+        name,
+        expect,
+        comment,
+        envelope,
+        record=record,
+        **world(envelope, use or envelope.paths[0].id)
+    )
 
 
 def known_answers(envelope, path_id):
@@ -46,15 +63,27 @@ def known_answers(envelope, path_id):
             return {k: text(v) for k, v in value.items()}
         return [text(v) for v in value] if isinstance(value, tuple) else value
 
-    return {"path": path_id, **text({**path.known, **envelope.known, "content": envelope.content,
-                                     "header": envelope.header_text})}
+    return {
+        "path": path_id,
+        **text(
+            {
+                **path.known,
+                **envelope.known,
+                "content": envelope.content,
+                "header": envelope.header_text,
+            }
+        ),
+    }
 
 
 def scenarios(*modules):
     """(function name, Vector) of every public generator function, in the order of the source."""
     for module in modules:
-        functions = [f for n, f in vars(module).items()
-                     if inspect.isgeneratorfunction(f) and f.__module__ == module.__name__ and n[0] != "_"]
+        functions = [
+            f
+            for n, f in vars(module).items()
+            if inspect.isgeneratorfunction(f) and f.__module__ == module.__name__ and n[0] != "_"
+        ]
         for function in sorted(functions, key=lambda f: f.__code__.co_firstlineno):
             for vector in function():
                 yield function.__name__, vector
