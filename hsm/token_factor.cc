@@ -134,8 +134,27 @@ class TokenFactor::Impl {
   std::optional<Error> poison_;
 };
 
+Result<PreparedModule> PreparedModule::Start(const std::string& module_path,
+                                             const std::string& module_arguments,
+                                             const TokenWorkerOptions& options) {
+  ASSIGN_OR_RETURN(auto client, TokenClient::Start(module_path, module_arguments, options));
+  return PreparedModule(std::move(client));
+}
+
+PreparedModule::PreparedModule(std::unique_ptr<TokenClient> client) : client_(std::move(client)) {}
+PreparedModule::PreparedModule(PreparedModule&&) noexcept = default;
+PreparedModule& PreparedModule::operator=(PreparedModule&&) noexcept = default;
+PreparedModule::~PreparedModule() = default;
+
 Result<std::unique_ptr<TokenFactor>> TokenFactor::Start(TokenSpec spec, envelope::PinProvider& pins,
                                                         TokenWorkerOptions options) {
+  ASSIGN_OR_RETURN(PreparedModule module,
+                   PreparedModule::Start(spec.module_path, spec.module_arguments, options));
+  return Start(std::move(spec), pins, std::move(module));
+}
+
+Result<std::unique_ptr<TokenFactor>> TokenFactor::Start(TokenSpec spec, envelope::PinProvider& pins,
+                                                        PreparedModule module) {
   std::optional<envelope::Pkcs11Uri> uri;
   if (!spec.uri.empty()) {
     // An envelope's hint may have any `type`; ParseUri is for what a person writes, and explains.
@@ -144,10 +163,8 @@ Result<std::unique_ptr<TokenFactor>> TokenFactor::Start(TokenSpec spec, envelope
       ASSIGN_OR_RETURN(uri, ParseUri(spec.uri));
     }
   }
-  ASSIGN_OR_RETURN(auto client,
-                   TokenClient::Start(spec.module_path, spec.module_arguments, options));
   return std::unique_ptr<TokenFactor>(new TokenFactor(
-      std::make_unique<Impl>(std::move(spec), std::move(uri), pins, std::move(client))));
+      std::make_unique<Impl>(std::move(spec), std::move(uri), pins, std::move(module.client_))));
 }
 
 TokenFactor::TokenFactor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

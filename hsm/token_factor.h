@@ -21,6 +21,26 @@ struct TokenSpec {
   bool use_last_try = false;     // spend the last PIN try before the token locks
 };
 
+class TokenClient;
+
+// PreparedModule is a worker whose module loads in the background (4–5 ms for SoftHSM), started
+// before it is known which key is wanted: as the first thing a restore does.
+class PreparedModule {
+ public:
+  // Start spawns the worker and returns at once. Errors: kModuleMissing (no path), kModuleFailed.
+  static Result<PreparedModule> Start(const std::string& module_path,
+                                      const std::string& module_arguments = {},
+                                      const TokenWorkerOptions& options = {});
+  PreparedModule(PreparedModule&&) noexcept;
+  PreparedModule& operator=(PreparedModule&&) noexcept;
+  ~PreparedModule();  // ends and reaps an unused worker
+
+ private:
+  friend class TokenFactor;
+  explicit PreparedModule(std::unique_ptr<TokenClient> client);
+  std::unique_ptr<TokenClient> client_;
+};
+
 // One worker process, one login. Blocking up to the options' deadlines; used from the thread that
 // called Start (the worker is killed when that thread ends).
 class TokenFactor final : public envelope::TokenFactor {
@@ -29,6 +49,9 @@ class TokenFactor final : public envelope::TokenFactor {
   // outlives the factor. Errors: kInvalidUri, kOutOfMemory, kModuleFailed (no process).
   static Result<std::unique_ptr<TokenFactor>> Start(TokenSpec spec, envelope::PinProvider& pins,
                                                     TokenWorkerOptions options = {});
+  // Start, with a worker that is on its way already; the spec's module is then not looked at.
+  static Result<std::unique_ptr<TokenFactor>> Start(TokenSpec spec, envelope::PinProvider& pins,
+                                                    PreparedModule module);
   ~TokenFactor() override;  // logs out, ends and reaps the worker; blocks for at most a second
 
   Status Locate() override;

@@ -263,6 +263,20 @@ TEST_F(TokenFactorTest, FinishLetsTheWorkerGo) {
   EXPECT_FALSE((*factor)->UnwrapRsa(WrapRsa(spki, FreshSecret())));
 }
 
+TEST_F(TokenFactorTest, TakesAWorkerThatWasStartedBeforeTheKeyWasKnown) {
+  auto module = PreparedModule::Start(SoftHsmFixture::ModulePath());
+  auto unused = PreparedModule::Start(SoftHsmFixture::ModulePath());
+  ASSERT_TRUE(module && unused);
+  const Bytes spki = fixture_.GenerateP256("ops", kPin, 1);
+  auto factor = TokenFactor::Start(SpecFor(spki), pins_, *std::move(module));
+  ASSERT_TRUE(factor);
+  SecretBytes secret;
+  const auto record = WrapEcdh(spki, secret);
+  auto derived = (*factor)->DeriveEcdh(record);
+  ASSERT_TRUE(derived) << derived.error().message();
+  EXPECT_TRUE(derived->EqualsConstantTime(secret));
+}
+
 TEST_F(TokenFactorTest, LogsOutBeforeItLeaves) {
   const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
   const Faults faults(fixture_, "");
