@@ -19,7 +19,7 @@ namespace keyescrow::agent {
 // Environment: what every use case works in. All pointers outlive it.
 struct Environment {
   std::string state_dir;
-  std::string tcti;                     // --tpm or agent.toml's; "": what init recorded
+  std::string tcti;  // --tpm or agent.toml's; "": what init recorded
   const AgentConfig* config = nullptr;
   Devices* devices = nullptr;
   Clock* clock = nullptr;
@@ -49,7 +49,7 @@ class Agent {
 
  private:
   class LazySigner;
-  Agent() = default;
+  Agent(Environment environment, AgentIdentity identity);
 
   Environment environment_;
   AgentIdentity identity_;

@@ -15,23 +15,23 @@ namespace keyescrow::agent {
 
 struct BackupRequest {
   std::string key_name;
-  std::string source;                 // SOURCE; "" where `generate_bytes` is set
-  std::size_t generate_bytes = 0;     // 1–65536: make the key, and deliver it to `sink`
+  std::string source;              // SOURCE; "" where `generate_bytes` is set
+  std::size_t generate_bytes = 0;  // 1–65536: make the key, and deliver it to `sink`
   std::string sink;
-  std::vector<std::string> paths;     // [ID=]EXPR; empty: the declaration's, then the defaults
+  std::vector<std::string> paths;  // [ID=]EXPR; empty: the declaration's, then the defaults
   std::optional<envelope::KdfParameters> kdf;
-  std::vector<std::string> prove;     // path ids; empty: every path whose factors are at hand
+  std::vector<std::string> prove;  // path ids; empty: every path whose factors are at hand
   bool prove_none = false;
   std::string note;
-  std::string output;                 // SINK of a portable file, or ""
+  std::string output;  // SINK of a portable file, or ""
 };
 
 struct PathProof {
   std::string path_id;
-  std::string expression;   // canonical
-  bool portable = false;    // needs no TPM
+  std::string expression;  // canonical
+  bool portable = false;   // needs no TPM
   bool proven = false;
-  std::string why_not;      // cause, where it is not proven
+  std::string why_not;  // cause, where it is not proven
 };
 
 struct BackupResult {
@@ -39,12 +39,12 @@ struct BackupResult {
   std::uint32_t key_version = 0;
   std::string envelope_id;
   Bytes32 envelope_hash{};
-  std::string thumbprint;       // of the agent key
+  std::string thumbprint;  // of the agent key
   std::uint64_t log_seq = 0;
   bool p256_signed = false;
   std::vector<PathProof> paths;
-  std::string output;           // as written, or ""
-  std::string receipt;          // file beside it, or ""
+  std::string output;   // as written, or ""
+  std::string receipt;  // file beside it, or ""
   std::vector<std::string> findings;
   bool portable_proven = false;
 };

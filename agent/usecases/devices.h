@@ -30,7 +30,7 @@ struct TokenFacts {
   std::string model;
   std::string serial;
   std::string firmware;
-  bool software = false;       // keys are files on this host: SoftHSM, NSS
+  bool software = false;  // keys are files on this host: SoftHSM, NSS
   bool pin_count_low = false;
   bool final_try = false;
   bool locked = false;
@@ -39,12 +39,12 @@ struct TokenFacts {
 
 struct TokenKeyFacts {
   TokenFacts token;
-  std::string kind;   // "rsa", "ec-p256", "other"
+  std::string kind;  // "rsa", "ec-p256", "other"
   std::uint32_t bits = 0;
   std::string label;
   Bytes id;
   Bytes spki;
-  std::string uri;    // names the token and the key; may be stored
+  std::string uri;  // names the token and the key; may be stored
 };
 
 struct ModuleFacts {
@@ -56,8 +56,8 @@ struct ModuleFacts {
 
 struct KeyPairRequest {
   std::string module;
-  std::string uri;     // its token attributes match exactly one token
-  bool p256 = false;   // else RSA-3072
+  std::string uri;    // its token attributes match exactly one token
+  bool p256 = false;  // else RSA-3072
   std::string label;
   bool use_last_try = false;
 };

@@ -12,11 +12,11 @@ namespace keyescrow::agent {
 enum class CheckOutcome : std::uint8_t { kGood, kWarning, kBad, kSkipped };
 
 struct Check {
-  std::string area;   // "tpm", "token", "memory", "clock", "state", "store", "log"
+  std::string area;  // "tpm", "token", "memory", "clock", "state", "store", "log"
   CheckOutcome outcome = CheckOutcome::kGood;
   std::string what;
-  std::string remedy; // "" where it is good
-  std::string code;   // ErrorCodeName of the fault, or ""
+  std::string remedy;  // "" where it is good
+  std::string code;    // ErrorCodeName of the fault, or ""
 };
 
 // Doctor looks at everything and stops at nothing. `config_error` is what loading agent.toml gave.

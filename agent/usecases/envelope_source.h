@@ -11,7 +11,7 @@ namespace keyescrow::agent {
 
 struct EnvelopeSource {
   Bytes bytes;
-  std::string file;             // path, or "" where it came from the store
+  std::string file;  // path, or "" where it came from the store
   std::optional<store::EnvelopeRecord> record;
 };
 

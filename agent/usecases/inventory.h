@@ -18,13 +18,13 @@ std::string_view PathConditionName(PathCondition condition);
 
 struct PathView {
   std::string id;
-  std::string expression;      // "password & token:ops"
+  std::string expression;  // "password & token:ops"
   bool portable = false;
   std::vector<audit::EventFactor> factors;
   // Of the store, where it is known there:
   std::optional<PathCondition> condition;
-  std::optional<std::int64_t> proven;   // Unix seconds
-  std::string failure;                  // error code's name of the last failure
+  std::optional<std::int64_t> proven;  // Unix seconds
+  std::string failure;                 // error code's name of the last failure
   // Of this host, where it was probed:
   std::optional<bool> openable;
   std::string why_not;
@@ -44,16 +44,16 @@ struct KeyView {
   std::string envelope_id;
   Bytes32 envelope_hash{};
   std::string note;
-  std::string source;                    // declared, or ""
+  std::string source;  // declared, or ""
   std::vector<PathView> paths;
-  std::size_t size_bytes = 0;            // of the envelope
+  std::size_t size_bytes = 0;  // of the envelope
 };
 
 // Finding: one rule that one key, or the agent, breaks.
 enum class Severity : std::uint8_t { kWarning, kCritical };
 struct Finding {
-  std::string rule;      // stable: "portable_path_proven", "declared_not_escrowed" …
-  std::string key;       // or ""
+  std::string rule;  // stable: "portable_path_proven", "declared_not_escrowed" …
+  std::string key;   // or ""
   Severity severity = Severity::kCritical;
   std::string what;
   std::string remedy;
@@ -61,10 +61,10 @@ struct Finding {
 
 struct StatusReport {
   std::string host;
-  std::string policy;            // "builtin-1"
+  std::string policy;  // "builtin-1"
   std::string thumbprint;
   std::uint64_t log_size = 0;
-  std::vector<KeyView> keys;     // newest version of each
+  std::vector<KeyView> keys;  // newest version of each
   std::vector<Finding> findings;
 };
 
@@ -75,16 +75,16 @@ Result<std::vector<KeyView>> ListKeys(Agent& agent);
 Result<KeyView> ShowEnvelope(Agent* agent, const EnvelopeSource& source,
                              const envelope::ReadOptions& trust, PathOpenOptions* probe);
 
-// EvaluateStatus evaluates the built-in policy: no path of a password alone, a portable path that is
-// proven, every path proven in the last 90 days, every declared key escrowed, both signatures on
+// EvaluateStatus evaluates the built-in policy: no path of a password alone, a portable path that
+// is proven, every path proven in the last 90 days, every declared key escrowed, both signatures on
 // the newest checkpoint, no previous generation left behind, no simulators.
 // Errors: kKeyNotFound; kNotFound where nothing is escrowed and nothing declared.
 Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name);
 
 // VerifyItem: what was checked of one envelope, or of the log.
 struct VerifyItem {
-  std::string what;                 // "prod/db version 1", "FILE", "log"
-  std::optional<Error> error;       // none: all that could be checked is good
+  std::string what;            // "prod/db version 1", "FILE", "log"
+  std::optional<Error> error;  // none: all that could be checked is good
   std::vector<std::string> checked;
   std::vector<std::string> not_checked;
   std::vector<std::string> findings;

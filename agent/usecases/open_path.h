@@ -31,7 +31,8 @@ struct PathOpenOptions {
 class StretchedPasswords {
  public:
   // Stretch normalises `typed` and returns S. Errors: kPasswordInvalid, StretchPassword's.
-  Result<const SecretBytes*> Stretch(const SecretBytes& typed, const envelope::PasswordRecord& record);
+  Result<const SecretBytes*> Stretch(const SecretBytes& typed,
+                                     const envelope::PasswordRecord& record);
   // Remember keeps S for a password that is normalised already.
   Status Remember(const SecretBytes& nfc, const envelope::PasswordRecord& record,
                   const SecretBytes& stretched);

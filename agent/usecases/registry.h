@@ -36,7 +36,7 @@ Result<std::vector<std::string>> StrandedKeys(Agent& agent, const std::string& t
 Status RemoveToken(Agent& agent, const std::string& token_name);
 
 struct TrustAddRequest {
-  std::string agent;               // thumbprint, or the file of `agent-key export`
+  std::string agent;  // thumbprint, or the file of `agent-key export`
   std::vector<std::string> hosts;
   std::vector<std::string> keys;
 };
@@ -60,7 +60,7 @@ struct ExportResult {
   std::uint32_t key_version = 0;
   Bytes32 envelope_hash{};
   std::string output;
-  std::string receipt;   // file beside it, or ""
+  std::string receipt;  // file beside it, or ""
 };
 // ExportKey writes the newest envelope and, beside a file, its receipt (FILE.receipt).
 Result<ExportResult> ExportKey(Agent& agent, const std::string& key_name, const std::string& sink);

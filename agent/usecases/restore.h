@@ -13,17 +13,17 @@ namespace keyescrow::agent {
 
 struct RestoreRequest {
   std::string name_or_file;
-  std::string sink;                          // SINK; "": where the declaration says the key lives
-  std::string via;                           // path id; "": the first path whose hardware is here
+  std::string sink;  // SINK; "": where the declaration says the key lives
+  std::string via;   // path id; "": the first path whose hardware is here
   std::optional<std::uint64_t> version;
   std::string reason;
-  std::string expect;                        // NAME[@VERSION]
+  std::string expect;  // NAME[@VERSION]
   bool replace = false;
   std::string module;
-  std::string trusted_agent;                 // thumbprint
+  std::string trusted_agent;  // thumbprint
   bool accept_unknown_agent = false;
   bool use_last_try = false;
-  std::string event_log;                     // FILE; without state only
+  std::string event_log;  // FILE; without state only
 };
 
 struct RestoreResult {
@@ -33,9 +33,9 @@ struct RestoreResult {
   std::string sink;
   bool already_same = false;
   std::string previous_path;
-  std::string agent;            // thumbprint of the envelope's agent
+  std::string agent;  // thumbprint of the envelope's agent
   bool agent_trusted = true;
-  std::string event_file;       // without state: where the events are
+  std::string event_file;  // without state: where the events are
   std::optional<std::uint64_t> log_seq;
   bool p256_signed = true;
   std::size_t size_bytes = 0;

@@ -59,22 +59,22 @@ class [[nodiscard]] Error {
     failure_ = failure;
     return *this;
   }
-  Error&& WithFailure(Failure failure) && {
+  Error WithFailure(Failure failure) && {
     failure_ = failure;
     return std::move(*this);
   }
   // WithNative keeps the library's own code verbatim; it is shown, never interpreted again.
-  Error&& WithNative(std::string domain, std::uint64_t code) && {
+  Error WithNative(std::string domain, std::uint64_t code) && {
     native_domain_ = std::move(domain);
     native_code_ = code;
     return std::move(*this);
   }
   // WithContext puts "context: " before the message, on the way up.
-  Error&& WithContext(std::string_view context) && {
+  Error WithContext(std::string_view context) && {
     message_ = std::string(context) + ": " + message_;
     return std::move(*this);
   }
-  Error&& WithHint(std::string hint) && {
+  Error WithHint(std::string hint) && {
     hint_ = std::move(hint);
     return std::move(*this);
   }

@@ -122,19 +122,19 @@ bool VerifyEs256(const P256Point& key, const Bytes32& digest, const Bytes64& sig
 
 Bytes EcdsaSignatureToDer(const Bytes64& signature) {
   // SEQUENCE { INTEGER r, INTEGER s }: minimal, with a zero byte before a set top bit.
-  Bytes body;
+  Bytes der = {0x30, 0};
+  der.reserve(72);
   for (std::size_t part = 0; part < 2; ++part) {
-    const std::uint8_t* number = signature.data() + part * 32;
+    const std::span<const std::uint8_t, 32> number(signature.data() + part * 32, 32);
     std::size_t skip = 0;
     while (skip < 31 && number[skip] == 0) ++skip;
     const bool pad = (number[skip] & 0x80) != 0;
-    body.push_back(0x02);
-    body.push_back(static_cast<std::uint8_t>(32 - skip + (pad ? 1 : 0)));
-    if (pad) body.push_back(0);
-    body.insert(body.end(), number + skip, number + 32);
+    der.push_back(0x02);
+    der.push_back(static_cast<std::uint8_t>(32 - skip + (pad ? 1 : 0)));
+    if (pad) der.push_back(0);
+    for (std::size_t index = skip; index < 32; ++index) der.push_back(number[index]);
   }
-  Bytes der = {0x30, static_cast<std::uint8_t>(body.size())};
-  der.insert(der.end(), body.begin(), body.end());
+  der[1] = static_cast<std::uint8_t>(der.size() - 2);
   return der;
 }
 

@@ -1,0 +1,20 @@
+// main: wires the devices to the command line; no logic.
+#include <openssl/crypto.h>
+
+#include <cstring>
+
+#include "agent/cli/run.h"
+#include "agent/host_devices.h"
+#include "hsm/token_worker.h"
+#include "hsm/worker_options.h"
+
+int main(int argc, char** argv) {
+  if (argc == 2 && std::strcmp(argv[1], keyescrow::hsm::kTokenWorkerFlag) == 0) {
+    return keyescrow::hsm::RunTokenWorker(keyescrow::hsm::kTokenWorkerSocket);
+  }
+  // The machine's openssl.cnf could put other providers under us, and costs 0.3 ms to read
+  // (agent/docs/decisions/0001).
+  OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, nullptr);
+  keyescrow::agent::HostDevices devices;
+  return keyescrow::agent::RunCli(argc, argv, devices);
+}

@@ -1,0 +1,333 @@
+#include "agent/usecases/backup.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "agent/key_locations/key_location.h"
+#include "agent/usecases/enroll.h"
+#include "agent/usecases/envelope_source.h"
+#include "agent/usecases/registry.h"
+
+namespace keyescrow::agent {
+namespace {
+
+using envelope::PathOption;
+
+constexpr std::string_view kBuiltinPolicy = "builtin-1";
+
+Error PathsMissing(const std::string& key_name) {
+  return Error(ErrorCode::kUsage, Action::kFixInput, "no recovery path is named for " + key_name,
+               "add --path 'password & token:NAME', or declare paths in agent.toml");
+}
+
+Result<std::vector<PathOption>> ChoosePaths(Agent& agent, const BackupRequest& request) {
+  const AgentConfig& config = *agent.environment().config;
+  const DeclaredKey* declared = config.FindKey(request.key_name);
+  const std::vector<std::string>* texts = &request.paths;
+  if (texts->empty() && declared != nullptr) texts = &declared->paths;
+  if (texts->empty()) texts = &config.default_paths;
+  if (texts->empty()) return PathsMissing(request.key_name);
+  ASSIGN_OR_RETURN(auto paths, envelope::ParsePathOptions(*texts));
+  RETURN_IF_ERROR(CheckPaths(agent, paths));
+  return paths;
+}
+
+envelope::KdfParameters ChooseKdf(Agent& agent, const BackupRequest& request) {
+  if (request.kdf) return *request.kdf;
+  const AgentConfig& config = *agent.environment().config;
+  const DeclaredKey* declared = config.FindKey(request.key_name);
+  const std::string& name =
+      declared != nullptr && !declared->kdf.empty() ? declared->kdf : config.default_kdf;
+  if (name == "pbkdf2-sha512") return envelope::Pbkdf2Parameters{};
+  return envelope::Argon2idParameters{};
+}
+
+// KeyMaterial: the protected key, and where a generated one still has to go.
+struct KeyMaterial {
+  SecretBytes key;
+  std::unique_ptr<KeyLocation> sink;
+  std::string source_path;  // of a file, for the warning about its file system
+};
+
+Result<KeyMaterial> ObtainKey(Agent& agent, const BackupRequest& request) {
+  KeyMaterial material;
+  if (request.generate_bytes > 0) {
+    ASSIGN_OR_RETURN(material.sink, ParseLocation(request.sink));
+    RETURN_IF_ERROR(material.sink->CheckWritable());
+    material.source_path = material.sink->FilePath();
+    struct stat status {};
+    if (!material.source_path.empty() && lstat(material.source_path.c_str(), &status) == 0) {
+      return Error(ErrorCode::kDestinationOtherKey, Action::kFixInput,
+                   material.source_path + " exists: a new key does not replace what is there",
+                   "escrow that key with --from, or name a new file with --to");
+    }
+    ASSIGN_OR_RETURN(material.key,
+                     RandomSecret(*agent.environment().random, request.generate_bytes));
+    return material;
+  }
+  std::string source = request.source;
+  if (source.empty()) {
+    const DeclaredKey* declared = agent.environment().config->FindKey(request.key_name);
+    if (declared == nullptr) {
+      return Error(ErrorCode::kUsage, Action::kFixInput, "where is the key " + request.key_name,
+                   "add --from FILE (or --from -, --from exec:CMD), or declare it with 'key add'");
+    }
+    source = declared->source;
+  }
+  ASSIGN_OR_RETURN(const auto location, ParseLocation(source));
+  material.source_path = location->FilePath();
+  ASSIGN_OR_RETURN(material.key, location->Read());
+  return material;
+}
+
+Result<std::uint32_t> NextVersion(Agent& agent, const std::string& key_name) {
+  auto newest = agent.store().FindEnvelope(key_name, std::nullopt);
+  if (newest) return newest->key_version + 1;
+  if (newest.error().code() == ErrorCode::kKeyNotFound) return 1U;
+  return std::move(newest).error();
+}
+
+// CommitEnvelope stores the envelope with its event, durable on return.
+Result<AppendReceipt> CommitEnvelope(Agent& agent, const envelope::EnvelopeDraft& draft,
+                                     const envelope::SealedBytes& sealed,
+                                     const envelope::SealedEnvelope& read_back, std::int64_t now) {
+  store::EnvelopeRecord record;
+  record.key_name = draft.key_name;
+  record.key_version = draft.key_version;
+  record.revision = draft.revision;
+  record.envelope_id = draft.envelope_id;
+  record.sha256 = sealed.hash;
+  record.created = now;
+  record.bytes = ToBytes(AsBytes(sealed.file));
+  store::Change change;
+  change.envelopes.push_back(std::move(record));
+
+  std::vector<audit::Event> events(1);
+  audit::Event& created = events[0];
+  created.type = audit::EventType::kEscrowCreated;
+  created.key = audit::EventKey{draft.key_name, draft.key_version};
+  created.envelope = audit::EventEnvelope{draft.envelope_id, draft.revision, sealed.hash};
+  created.policy = audit::EventPolicy{draft.policy, 0, {}};
+  std::vector<const envelope::PathRecord*> paths;
+  for (const envelope::PathRecord& path : read_back.header().paths) paths.push_back(&path);
+  created.paths = DescribePaths(paths);
+  created.reason = draft.note.value_or("");
+  if (draft.key_version > 1) {
+    audit::Event superseded;
+    superseded.type = audit::EventType::kEscrowSuperseded;
+    superseded.key = audit::EventKey{draft.key_name, draft.key_version - 1};
+    events.push_back(std::move(superseded));
+  }
+  return agent.journal().Append(std::move(events), change);
+}
+
+bool Wanted(const BackupRequest& request, const std::string& path_id) {
+  if (request.prove_none) return false;
+  return request.prove.empty() ||
+         std::find(request.prove.begin(), request.prove.end(), path_id) != request.prove.end();
+}
+
+// CanProveQuietly: the hardware is here and its PIN can be had. The error says why not.
+Status CanProve(PathOpener& opener, const envelope::PathRecord& path, std::size_t index,
+                Secrets& secrets) {
+  RETURN_IF_ERROR(opener.Present(index));
+  for (const envelope::FactorRecord& factor : path.factors) {
+    const std::string* token = nullptr;
+    if (const auto* rsa = std::get_if<envelope::Pkcs11RsaRecord>(&factor)) token = &rsa->token;
+    if (const auto* ecdh = std::get_if<envelope::Pkcs11EcdhRecord>(&factor)) token = &ecdh->token;
+    if (token != nullptr && !secrets.HasPin(*token)) {
+      return Error(ErrorCode::kSecretSourceMissing, Action::kFixInput,
+                   "no PIN was given for the token " + *token,
+                   "add --pin-file " + *token + "=FILE");
+    }
+  }
+  return Ok();
+}
+
+// ProvePaths reopens the written bytes by every path whose factors are at hand and compares.
+Result<std::vector<PathProof>> ProvePaths(Agent& agent, const BackupRequest& request,
+                                          const std::vector<PathOption>& options,
+                                          const store::EnvelopeRecord& written,
+                                          const SecretBytes& key, Secrets& secrets,
+                                          Progress& progress, StretchedPasswords& passwords) {
+  ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", false));
+  ASSIGN_OR_RETURN(const auto sealed, envelope::SealedEnvelope::Read(written.bytes, trust));
+  PathOpenOptions open_options;
+  open_options.devices = agent.environment().devices;
+  open_options.secrets = &secrets;
+  open_options.progress = &progress;
+  open_options.store = &agent.store();
+  open_options.purpose = "to prove " + request.key_name;
+  PathOpener opener(sealed, open_options, passwords);
+  std::vector<PathProof> proofs;
+  std::vector<audit::Event> events;
+  store::Change change;
+  for (std::size_t index = 0; index < sealed.header().paths.size(); ++index) {
+    const envelope::PathRecord& path = sealed.header().paths[index];
+    PathProof proof;
+    proof.path_id = path.id;
+    proof.expression = envelope::FormatPathExpression(options[index].expression);
+    proof.portable = !options[index].expression.NeedsTpm();
+    if (!Wanted(request, path.id)) {
+      proof.why_not = "not asked for";
+      proofs.push_back(std::move(proof));
+      continue;
+    }
+    progress.Step("proving " + path.id);
+    std::string failure;
+    if (Status possible = CanProve(opener, path, index, secrets); !possible) {
+      proof.why_not = possible.error().message();
+    } else if (auto opened = opener.Open(index); !opened) {
+      proof.why_not = opened.error().message();
+      failure = ErrorCodeName(opened.error().code());
+    } else if (!opened->content().EqualsConstantTime(key)) {
+      return Error(ErrorCode::kInternal, Action::kReportBug,
+                   "the path " + path.id + " gives other bytes than those that were escrowed",
+                   "keep the key where it is, and report this");
+    } else {
+      proof.proven = true;
+    }
+    if (proof.proven || !failure.empty()) {
+      audit::Event event;
+      event.type = proof.proven ? audit::EventType::kDrillPassed : audit::EventType::kDrillFailed;
+      event.outcome = proof.proven ? audit::Outcome::kSuccess : audit::Outcome::kFailure;
+      event.error = failure;
+      event.key = audit::EventKey{written.key_name, written.key_version};
+      event.envelope = audit::EventEnvelope{written.envelope_id, written.revision, written.sha256};
+      event.paths = DescribePaths({&path});
+      events.push_back(std::move(event));
+      change.path_outcomes.push_back({written.key_name, written.key_version, written.revision,
+                                      path.id, agent.Now(), proof.proven, failure});
+    }
+    proofs.push_back(std::move(proof));
+  }
+  if (!events.empty()) RETURN_IF_ERROR(agent.journal().Append(std::move(events), change));
+  return proofs;
+}
+
+bool OnOneFileSystem(const std::string& left, const std::string& right) {
+  struct stat left_status {};
+  struct stat right_status {};
+  return !left.empty() && !right.empty() && stat(left.c_str(), &left_status) == 0 &&
+         stat(right.c_str(), &right_status) == 0 && left_status.st_dev == right_status.st_dev;
+}
+
+Status CheckRequest(const BackupRequest& request, const std::vector<PathOption>& paths) {
+  if (!envelope::IsNote(request.note)) {
+    return Error(
+        ErrorCode::kUsage, Action::kFixInput,
+        "a note has at most 1024 printable ASCII characters without quotes and backslashes",
+        "shorten or rephrase --note");
+  }
+  for (const std::string& id : request.prove) {
+    const bool known = std::any_of(paths.begin(), paths.end(),
+                                   [&](const PathOption& option) { return option.id == id; });
+    if (!known) {
+      return Error(ErrorCode::kPathNotFound, Action::kFixInput,
+                   "--prove names the path \"" + id + "\", which is not made",
+                   "name one of the paths' ids");
+    }
+  }
+  return Ok();
+}
+
+}  // namespace
+
+Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets& secrets,
+                            Progress& progress) {
+  if (!envelope::IsKeyName(request.key_name)) {
+    return Error(ErrorCode::kInvalidName, Action::kFixInput,
+                 "\"" + request.key_name + "\" is not a key name",
+                 "a key name has letters, digits, '.', '_' and '-' in segments of at most 64, "
+                 "joined by '/', at most 128 in all; no segment is '.' or '..'");
+  }
+  ASSIGN_OR_RETURN(const std::vector<PathOption> paths, ChoosePaths(agent, request));
+  RETURN_IF_ERROR(CheckRequest(request, paths));
+  std::unique_ptr<KeyLocation> output;
+  if (!request.output.empty()) {
+    ASSIGN_OR_RETURN(output, ParseLocation(request.output));
+    RETURN_IF_ERROR(output->CheckWritable());
+  }
+  RETURN_IF_ERROR(agent.store().CheckWritable());
+  ASSIGN_OR_RETURN(const KeyMaterial material, ObtainKey(agent, request));
+
+  EnrollContext context;
+  context.agent = &agent;
+  context.secrets = &secrets;
+  context.progress = &progress;
+  context.kdf = ChooseKdf(agent, request);
+  StretchedPasswords passwords;
+  context.passwords = &passwords;
+  const std::int64_t now = agent.Now();
+  envelope::EnvelopeDraft& draft = context.draft;
+  ASSIGN_OR_RETURN(draft.envelope_id, envelope::NewEnvelopeId(*agent.environment().random));
+  draft.policy = kBuiltinPolicy;
+  draft.key_name = request.key_name;
+  ASSIGN_OR_RETURN(draft.key_version, NextVersion(agent, request.key_name));
+  draft.host = agent.identity().host;
+  draft.created = FormatUtc(now);
+  draft.updated = draft.created;
+  if (!request.note.empty()) draft.note = request.note;
+  const bool any_password = std::any_of(paths.begin(), paths.end(), [](const PathOption& option) {
+    return option.expression.Has(envelope::FactorKind::kPassword);
+  });
+  ASSIGN_OR_RETURN(const auto enrolled, EnrollPaths(context, paths));
+  if (any_password) {
+    progress.Pause();
+    RETURN_IF_ERROR(secrets.ConfirmLoss());
+  }
+  progress.Step("sealing and signing");
+  ASSIGN_OR_RETURN(
+      const envelope::SealedBytes sealed,
+      envelope::Seal(draft, enrolled, material.key, agent.signer(), *agent.environment().random));
+  ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", false));
+  ASSIGN_OR_RETURN(const auto read_back,
+                   envelope::SealedEnvelope::Read(AsBytes(sealed.file), trust));
+  // A generated key is escrowed before it is delivered, so that it is never in use and not kept.
+  ASSIGN_OR_RETURN(const AppendReceipt receipt,
+                   CommitEnvelope(agent, draft, sealed, read_back, now));
+
+  BackupResult result;
+  result.key_name = draft.key_name;
+  result.key_version = draft.key_version;
+  result.envelope_id = draft.envelope_id;
+  result.envelope_hash = sealed.hash;
+  result.thumbprint = read_back.header().agent;
+  result.log_seq = receipt.seq;
+  result.p256_signed = receipt.p256_signed;
+  ASSIGN_OR_RETURN(const store::EnvelopeRecord written,
+                   agent.store().FindEnvelope(draft.key_name, draft.key_version));
+  ASSIGN_OR_RETURN(result.paths, ProvePaths(agent, request, paths, written, material.key, secrets,
+                                            progress, passwords));
+  for (const PathProof& proof : result.paths) {
+    result.portable_proven = result.portable_proven || (proof.portable && proof.proven);
+  }
+  if (material.sink != nullptr) {
+    ASSIGN_OR_RETURN(const WriteOutcome delivered, material.sink->Write(material.key, {}));
+    if (!delivered.written && !delivered.already_same) {
+      result.findings.push_back("the generated key was not delivered to " + request.sink);
+    }
+  }
+  if (output != nullptr) {
+    ASSIGN_OR_RETURN(result.receipt, WritePortable(agent, written, request.output));
+    result.output = output->Describe();
+    if (OnOneFileSystem(material.source_path, output->FilePath())) {
+      result.findings.push_back(
+          "the portable file lies on the key's own file system: copy it to "
+          "another disk");
+    }
+  }
+  if (!result.p256_signed) {
+    result.findings.push_back(
+        "the log's checkpoint lacks the agent key's signature: the tpm did not sign");
+  }
+  if (!result.portable_proven) {
+    result.findings.push_back(
+        "no portable path is proven: what would open without this host's "
+        "tpm has not been seen to open");
+  }
+  return result;
+}
+
+}  // namespace keyescrow::agent

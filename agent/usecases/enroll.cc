@@ -1,0 +1,200 @@
+#include "agent/usecases/enroll.h"
+
+#include <pwd.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "envelope/base/rsa.h"
+#include "envelope/kdf.h"
+#include "envelope/password.h"
+
+namespace keyescrow::agent {
+namespace {
+
+using envelope::EnrolledPath;
+using envelope::FactorKind;
+using envelope::FactorTerm;
+using envelope::PathOption;
+
+constexpr std::size_t kSecretSizeBytes = 32;
+
+Error Unsupported(const std::string& what) {
+  return Error(ErrorCode::kUnsupportedHere, Action::kFixInput,
+               what + " cannot be made by this version",
+               "use password, token:NAME and tpm, joined by '&'");
+}
+
+Status CheckTerm(Agent& agent, const FactorTerm& term) {
+  switch (term.kind) {
+    case FactorKind::kPassword: return Ok();
+    case FactorKind::kShares: return Unsupported("a path of officers' shares");
+    case FactorKind::kRecoveryKey: return Unsupported("a path to a recovery key");
+    case FactorKind::kTpm:
+      if (term.name.empty() || term.name == agent.identity().host) return Ok();
+      return Unsupported("a path to the tpm of another host");
+    case FactorKind::kToken: {
+      auto token = agent.store().FindToken(term.name);
+      if (!token) return std::move(token).error();
+      return Ok();
+    }
+  }
+  return Unsupported("this path");
+}
+
+// WrapToToken makes a fresh S and wraps it to the token's public key; no token is needed.
+Status WrapToToken(const store::TokenRecord& token, RandomSource& random, EnrolledPath& path) {
+  ASSIGN_OR_RETURN(SecretBytes secret, RandomSecret(random, kSecretSizeBytes));
+  if (const auto rsa = RsaPublicKey::FromSpki(token.spki)) {
+    envelope::Pkcs11RsaRecord record;
+    record.token = token.name;
+    record.spki = token.spki;
+    record.uri = token.uri;
+    ASSIGN_OR_RETURN(record.wrapped, rsa->EncryptOaep(record.hash, secret));
+    path.factors.emplace_back(std::move(record));
+    path.secrets.push_back(std::move(secret));
+    return Ok();
+  }
+  const auto point = P256Point::FromSpki(token.spki);
+  if (!point) {
+    return Error(ErrorCode::kStoreDamaged, Action::kCallOperator,
+                 "the public key that is registered for the token " + token.name + " is no key",
+                 "remove the token and add it again");
+  }
+  ASSIGN_OR_RETURN(const P256KeyPair ephemeral, P256KeyPair::Generate());
+  envelope::Pkcs11EcdhRecord record;
+  record.token = token.name;
+  record.spki = token.spki;
+  record.uri = token.uri;
+  const auto epk = ephemeral.Public().Uncompressed();
+  record.epk.assign(epk.begin(), epk.end());
+  ASSIGN_OR_RETURN(const SecretBytes shared, ephemeral.SharedX(*point));
+  ASSIGN_OR_RETURN(secret, envelope::EcdhSecret(shared, record));
+  path.factors.emplace_back(std::move(record));
+  path.secrets.push_back(std::move(secret));
+  return Ok();
+}
+
+std::string UserName() {
+  const passwd* entry = getpwuid(getuid());
+  return entry != nullptr ? entry->pw_name : "";
+}
+
+// PasswordOf asks for a path's password and checks it; the same password is stretched once.
+class Passwords {
+ public:
+  explicit Passwords(const EnrollContext& context) : context_(context) {}
+
+  Status Add(const PathOption& option, EnrolledPath& path) {
+    context_.progress->Pause();
+    ASSIGN_OR_RETURN(const SecretBytes typed,
+                     context_.secrets->NewPassword(option.id, "for " + context_.draft.key_name));
+    ASSIGN_OR_RETURN(SecretBytes password, envelope::NormalizePassword(typed));
+    envelope::PasswordRules rules;
+    rules.hardware_beside = option.expression.HasHardware();
+    rules.context_names = {context_.draft.policy, context_.draft.key_name, context_.draft.host,
+                           UserName()};
+    const std::string& profile = context_.agent->environment().config->password_profile;
+    if (const auto named = envelope::ParsePasswordProfile(profile)) rules.profile = *named;
+    RETURN_IF_ERROR(envelope::CheckPassword(password, rules));
+    for (const Known& known : known_) {
+      if (!known.password.EqualsConstantTime(password)) continue;
+      path.factors.emplace_back(known.record);
+      ASSIGN_OR_RETURN(SecretBytes secret, SecretBytes::CopyOf(known.secret.Expose()));
+      path.secrets.push_back(std::move(secret));
+      return Ok();
+    }
+    ASSIGN_OR_RETURN(
+        envelope::PasswordRecord record,
+        envelope::NewPasswordRecord(context_.kdf, *context_.agent->environment().random));
+    context_.progress->Step("stretching the password");
+    ASSIGN_OR_RETURN(SecretBytes secret, envelope::StretchPassword(password, record));
+    RETURN_IF_ERROR(context_.passwords->Remember(password, record, secret));
+    ASSIGN_OR_RETURN(SecretBytes copy, SecretBytes::CopyOf(secret.Expose()));
+    path.factors.emplace_back(record);
+    path.secrets.push_back(std::move(copy));
+    known_.push_back({std::move(password), std::move(secret), std::move(record)});
+    return Ok();
+  }
+
+ private:
+  struct Known {
+    SecretBytes password;
+    SecretBytes secret;
+    envelope::PasswordRecord record;
+  };
+  const EnrollContext& context_;
+  std::vector<Known> known_;
+};
+
+Status SealToTpm(const EnrollContext& context, const PathOption& option, EnrolledPath& path) {
+  context.progress->Step("sealing to the tpm");
+  ASSIGN_OR_RETURN(envelope::TpmFactor * tpm, context.agent->environment().devices->Tpm());
+  ASSIGN_OR_RETURN(SecretBytes secret,
+                   RandomSecret(*context.agent->environment().random, kSecretSizeBytes));
+  envelope::SealRequest request;
+  request.secret = &secret;
+  request.host = context.agent->identity().host;
+  SecretBytes auth_value;
+  if (option.expression.Has(FactorKind::kPassword)) {
+    // The password stands right before the TPM in a path's order.
+    const std::string binding = envelope::PathBinding(
+        context.draft.key_name, context.draft.key_version, context.draft.envelope_id, option.id);
+    ASSIGN_OR_RETURN(auth_value, envelope::DeriveTpmAuth(path.secrets.back(), binding));
+    request.auth_value = &auth_value;
+  }
+  ASSIGN_OR_RETURN(envelope::Tpm2Record record, tpm->Seal(request));
+  path.factors.emplace_back(std::move(record));
+  path.secrets.push_back(std::move(secret));
+  return Ok();
+}
+
+}  // namespace
+
+Status CheckPaths(Agent& agent, const std::vector<PathOption>& paths) {
+  bool portable = false;
+  for (const PathOption& option : paths) {
+    for (const FactorTerm& term : option.expression.factors) {
+      RETURN_IF_ERROR(CheckTerm(agent, term));
+    }
+    if (!option.expression.HasHardware() && option.expression.Has(FactorKind::kPassword)) {
+      return Error(ErrorCode::kPathForbidden, Action::kFixInput,
+                   "the policy builtin-1 forbids the path " + option.id +
+                       ": a password alone can be guessed from a copy of the envelope",
+                   "combine it with hardware, as in --path 'password & token:NAME'");
+    }
+    portable = portable || !option.expression.NeedsTpm();
+  }
+  if (!portable) {
+    return Error(ErrorCode::kPathForbidden, Action::kFixInput,
+                 "the policy builtin-1 asks for a portable path: every path here dies with this "
+                 "host's tpm",
+                 "add a path that needs no tpm, as in --path 'password & token:NAME'");
+  }
+  return Ok();
+}
+
+Result<std::vector<EnrolledPath>> EnrollPaths(const EnrollContext& context,
+                                              const std::vector<PathOption>& paths) {
+  std::vector<EnrolledPath> enrolled;
+  Passwords passwords(context);
+  for (const PathOption& option : paths) {
+    EnrolledPath path;
+    path.id = option.id;
+    for (const FactorTerm& term : option.expression.factors) {
+      if (term.kind == FactorKind::kToken) {
+        ASSIGN_OR_RETURN(const store::TokenRecord token,
+                         context.agent->store().FindToken(term.name));
+        RETURN_IF_ERROR(WrapToToken(token, *context.agent->environment().random, path));
+      } else if (term.kind == FactorKind::kPassword) {
+        RETURN_IF_ERROR(passwords.Add(option, path));
+      } else {
+        RETURN_IF_ERROR(SealToTpm(context, option, path));
+      }
+    }
+    enrolled.push_back(std::move(path));
+  }
+  return enrolled;
+}
+
+}  // namespace keyescrow::agent

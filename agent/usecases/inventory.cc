@@ -1,0 +1,272 @@
+#include "agent/usecases/inventory.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+namespace keyescrow::agent {
+namespace {
+
+constexpr std::int64_t kDrillPeriodSeconds = 90 * 86400;
+constexpr std::string_view kBuiltinPolicy = "builtin-1";
+
+std::string Expression(const envelope::PathRecord& path) {
+  if (path.recovery_key) return "recovery-key:" + path.recovery_key->name;
+  struct Word {
+    std::string operator()(const envelope::Pkcs11RsaRecord& record) const {
+      return "token:" + record.token;
+    }
+    std::string operator()(const envelope::Pkcs11EcdhRecord& record) const {
+      return "token:" + record.token;
+    }
+    std::string operator()(const envelope::SharesRecord& record) const {
+      std::string members;
+      for (const envelope::ShareMember& member : record.members) {
+        members += (members.empty() ? "" : ", ") + ("token:" + member.name);
+      }
+      return std::to_string(record.threshold) + " of (" + members + ")";
+    }
+    std::string operator()(const envelope::PasswordRecord&) const { return "password"; }
+    std::string operator()(const envelope::Tpm2Record& record) const {
+      return "tpm:" + record.host;
+    }
+  };
+  std::string text;
+  for (const envelope::FactorRecord& factor : path.factors) {
+    text += (text.empty() ? "" : " & ") + std::visit(Word{}, factor);
+  }
+  return text;
+}
+
+bool NeedsTpm(const envelope::PathRecord& path) {
+  return std::any_of(path.factors.begin(), path.factors.end(),
+                     [](const envelope::FactorRecord& factor) {
+                       return std::holds_alternative<envelope::Tpm2Record>(factor);
+                     });
+}
+
+KeyView Describe(const envelope::SealedEnvelope& sealed, std::size_t size_bytes) {
+  const envelope::Header& header = sealed.header();
+  KeyView view;
+  view.name = header.key_name;
+  view.version = header.key_version;
+  view.revision = header.revision;
+  view.host = header.host;
+  view.policy = header.policy;
+  view.created = header.created;
+  view.updated = header.updated;
+  view.agent = header.agent;
+  view.agent_trusted = sealed.agent_trusted();
+  view.envelope_id = header.envelope_id;
+  view.envelope_hash = sealed.hash();
+  view.note = header.note.value_or("");
+  view.size_bytes = size_bytes;
+  for (const envelope::PathRecord& path : header.paths) {
+    PathView entry;
+    entry.id = path.id;
+    entry.expression = Expression(path);
+    entry.portable = !NeedsTpm(path);
+    entry.factors = DescribePaths({&path}).front().factors;
+    view.paths.push_back(std::move(entry));
+  }
+  return view;
+}
+
+void AddConditions(KeyView& view, const std::vector<store::PathState>& states, std::int64_t now) {
+  for (PathView& path : view.paths) {
+    path.condition = PathCondition::kUnproven;
+    for (const store::PathState& state : states) {
+      if (state.key_name != view.name || state.key_version != view.version ||
+          state.path_id != path.id) {
+        continue;
+      }
+      path.proven = state.proven;
+      if (state.failed && (!state.proven || *state.failed > *state.proven)) {
+        path.condition = PathCondition::kBroken;
+        path.failure = state.failure;
+      } else if (state.proven) {
+        const bool fresh =
+            now - *state.proven <= kDrillPeriodSeconds && state.proven_revision == view.revision;
+        path.condition = fresh ? PathCondition::kProven : PathCondition::kStale;
+      }
+    }
+  }
+}
+
+// Evaluator collects the findings of one key against the built-in policy.
+class Evaluator {
+ public:
+  explicit Evaluator(std::vector<Finding>& findings) : findings_(findings) {}
+
+  void Evaluate(const KeyView& key) {
+    bool portable = false;
+    bool portable_proven = false;
+    for (const PathView& path : key.paths) {
+      portable = portable || path.portable;
+      const bool proven = path.condition == PathCondition::kProven;
+      portable_proven = portable_proven || (path.portable && proven);
+      if (path.factors.size() == 1 && path.factors.front().kind == "password") {
+        Add("password_only_path", key.name, Severity::kCritical,
+            "the path " + path.id + " is a password alone",
+            "escrow the key again with 'password & token:NAME'");
+      }
+      if (path.condition == PathCondition::kBroken) {
+        Add("path_broken", key.name, Severity::kCritical,
+            "the path " + path.id + " failed last time: " + path.failure,
+            "look at 'audit log', then restore by it, or escrow the key again");
+      } else if (path.condition == PathCondition::kStale) {
+        Add("path_stale", key.name, Severity::kWarning,
+            "the path " + path.id + " was not proven in the last 90 days",
+            "prove it: restore by it with --via " + path.id);
+      } else if (path.condition == PathCondition::kUnproven) {
+        Add("path_unproven", key.name, Severity::kWarning,
+            "the path " + path.id + " was never proven",
+            "prove it: restore by it with --via " + path.id);
+      }
+    }
+    if (!portable) {
+      Add("no_portable_path", key.name, Severity::kCritical,
+          "every path needs this host's tpm: the key dies with it",
+          "escrow the key again with 'password & token:NAME'");
+    } else if (!portable_proven) {
+      Add("portable_path_unproven", key.name, Severity::kCritical,
+          "no path that needs no tpm was proven lately",
+          "restore by one with --via, its token and password at hand");
+    }
+  }
+
+  void Add(std::string rule, std::string key, Severity severity, std::string what,
+           std::string remedy) {
+    findings_.push_back(
+        {std::move(rule), std::move(key), severity, std::move(what), std::move(remedy)});
+  }
+
+ private:
+  std::vector<Finding>& findings_;
+};
+
+}  // namespace
+
+std::string_view PathConditionName(PathCondition condition) {
+  switch (condition) {
+    case PathCondition::kProven: return "proven";
+    case PathCondition::kStale: return "stale";
+    case PathCondition::kUnproven: return "unproven";
+    case PathCondition::kBroken: return "broken";
+  }
+  return "unproven";
+}
+
+Result<std::vector<KeyView>> ListKeys(Agent& agent) {
+  // An agent that is no longer trusted must not make its envelopes disappear from the list.
+  ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
+  ASSIGN_OR_RETURN(const auto states, agent.store().PathStates(""));
+  std::vector<KeyView> keys;
+  std::optional<Error> failed;
+  store::EscrowStore::EnvelopeQuery query;
+  query.with_bytes = true;
+  RETURN_IF_ERROR(agent.store().Envelopes(query, [&](const store::EnvelopeRecord& record) {
+    auto sealed = envelope::SealedEnvelope::Read(record.bytes, trust);
+    if (!sealed) {
+      failed = std::move(sealed).error();
+      failed = std::move(*failed).WithContext(record.key_name);
+      return false;
+    }
+    KeyView view = Describe(*sealed, record.bytes.size());
+    AddConditions(view, states, agent.Now());
+    view.num_versions = 1;
+    // Versions of one key follow each other; the newest one stays.
+    if (!keys.empty() && keys.back().name == view.name) {
+      view.num_versions += keys.back().num_versions;
+      keys.back() = std::move(view);
+    } else {
+      keys.push_back(std::move(view));
+    }
+    return true;
+  }));
+  if (failed) return *failed;
+  for (KeyView& view : keys) {
+    const DeclaredKey* declared = agent.environment().config->FindKey(view.name);
+    if (declared != nullptr) view.source = declared->source;
+  }
+  return keys;
+}
+
+Result<KeyView> ShowEnvelope(Agent* agent, const EnvelopeSource& source,
+                             const envelope::ReadOptions& trust, PathOpenOptions* probe) {
+  ASSIGN_OR_RETURN(const auto sealed, envelope::SealedEnvelope::Read(source.bytes, trust));
+  KeyView view = Describe(sealed, source.bytes.size());
+  if (agent != nullptr && source.record) {
+    ASSIGN_OR_RETURN(const auto states, agent->store().PathStates(view.name));
+    AddConditions(view, states, agent->Now());
+    const DeclaredKey* declared = agent->environment().config->FindKey(view.name);
+    if (declared != nullptr) view.source = declared->source;
+  }
+  if (probe != nullptr) {
+    StretchedPasswords passwords;
+    PathOpener opener(sealed, *probe, passwords);
+    for (std::size_t index = 0; index < view.paths.size(); ++index) {
+      const Status present = opener.Present(index);
+      view.paths[index].openable = present.has_value();
+      if (!present) view.paths[index].why_not = present.error().message();
+    }
+  }
+  return view;
+}
+
+Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name) {
+  StatusReport report;
+  report.host = agent.identity().host;
+  report.policy = kBuiltinPolicy;
+  report.thumbprint = agent.identity().Thumbprint();
+  ASSIGN_OR_RETURN(const JournalHealth health, agent.journal().Health());
+  report.log_size = health.size;
+  ASSIGN_OR_RETURN(report.keys, ListKeys(agent));
+  if (!key_name.empty()) {
+    std::erase_if(report.keys, [&](const KeyView& key) { return key.name != key_name; });
+  }
+  Evaluator evaluator(report.findings);
+  std::set<std::string> escrowed;
+  for (const KeyView& key : report.keys) {
+    escrowed.insert(key.name);
+    evaluator.Evaluate(key);
+  }
+  bool any_declared = false;
+  for (const DeclaredKey& declared : agent.environment().config->keys) {
+    if (!key_name.empty() && declared.name != key_name) continue;
+    any_declared = true;
+    if (escrowed.contains(declared.name)) continue;
+    evaluator.Add("declared_not_escrowed", declared.name, Severity::kCritical,
+                  "the key is declared in agent.toml and not escrowed",
+                  "run 'keyescrow backup " + declared.name + "'");
+  }
+  if (report.keys.empty() && !any_declared) {
+    if (!key_name.empty()) {
+      return Error(ErrorCode::kKeyNotFound, Action::kFixInput,
+                   "no key named " + key_name + " is escrowed or declared here",
+                   "'keyescrow list' shows those that are");
+    }
+    return Error(ErrorCode::kNotFound, Action::kFixInput, "no key is escrowed or declared here",
+                 "escrow one with 'keyescrow backup NAME --from FILE --path EXPR'");
+  }
+  if (health.p256_missing) {
+    evaluator.Add("checkpoint_signature_missing", "", Severity::kWarning,
+                  "the newest checkpoint lacks the agent key's signature since " +
+                      health.missing_since_time + " (" + health.missing_cause + ")",
+                  "look at 'keyescrow doctor'; the next entry that the agent key signs ends it");
+  }
+  ASSIGN_OR_RETURN(const auto destinations, agent.store().Destinations());
+  for (const store::DestinationRecord& record : destinations) {
+    struct stat status {};
+    if (record.previous_path.empty() || lstat(record.previous_path.c_str(), &status) != 0) continue;
+    evaluator.Add("previous_generation", record.key_name, Severity::kWarning,
+                  "the key that a restore replaced still lies in " + record.previous_path,
+                  "'keyescrow restore " + record.key_name + " --to " + record.path +
+                      " --discard-previous' removes it");
+  }
+  return report;
+}
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,343 @@
+#include "agent/usecases/registry.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "agent/key_locations/crash_safe_file.h"
+#include "agent/key_locations/key_location.h"
+#include "agent/usecases/envelope_source.h"
+#include "envelope/base/base64url.h"
+#include "envelope/base/hash.h"
+
+namespace keyescrow::agent {
+namespace {
+
+Error InvalidName(const std::string& name) {
+  return Error(ErrorCode::kInvalidName, Action::kFixInput, "\"" + name + "\" is not a name",
+               "a name has 1 to 64 letters, digits, '.', '_' and '-'");
+}
+
+Status CheckNewToken(Agent& agent, const std::string& name) {
+  if (!envelope::IsName(name)) return InvalidName(name);
+  auto existing = agent.store().FindToken(name);
+  if (existing) {
+    return Error(ErrorCode::kAlreadyExists, Action::kFixInput,
+                 "a token is registered as " + name + " already",
+                 "choose another name, or 'token remove " + name + "' first");
+  }
+  if (existing.error().code() != ErrorCode::kTokenNotRegistered) {
+    return std::move(existing).error();
+  }
+  return Ok();
+}
+
+Result<TokenAddResult> Register(Agent& agent, const TokenAddRequest& request, TokenKeyFacts key,
+                                Secrets& secrets) {
+  if (key.kind != "rsa" && key.kind != "ec-p256") {
+    return Error(ErrorCode::kTokenKeyUsage, Action::kFixInput,
+                 "the key \"" + key.label + "\" is neither RSA nor P-256",
+                 "name an RSA key of 2048 bits or more, or a P-256 key; 'token keygen' makes one");
+  }
+  ASSIGN_OR_RETURN(const auto same_key, agent.FindTokenByKey(key.spki));
+  if (same_key) {
+    return Error(ErrorCode::kAlreadyExists, Action::kFixInput,
+                 "this key is registered as " + same_key->name + " already",
+                 "use that name in paths, or 'token remove " + same_key->name + "' first");
+  }
+  TokenAddResult result;
+  store::TokenRecord& record = result.record;
+  record.name = request.name;
+  record.uri = key.uri;
+  record.module = request.module;
+  record.spki = key.spki;
+  record.added = agent.Now();
+  if (secrets.HasPin(request.name)) {
+    ASSIGN_OR_RETURN(record.evidence,
+                     agent.environment().devices->ReadTokenEvidence(
+                         {request.name, request.module, key.uri, key.spki, request.use_last_try},
+                         secrets.Pins()));
+    result.evidence_read = true;
+  } else {
+    result.findings.push_back(
+        "no PIN was given, so the private key was not seen: that the token "
+        "holds it is proven by the first backup that proves a path");
+  }
+  if (key.token.software) {
+    result.findings.push_back("the token is SOFTWARE: its keys are files on this host");
+  }
+  audit::Event event;
+  event.type = audit::EventType::kFactorEnrolled;
+  event.paths.push_back(
+      {"",
+       {{key.kind == "rsa" ? "pkcs11-rsa" : "pkcs11-ecdh", request.name, Sha256(key.spki), ""}}});
+  store::Change change;
+  change.tokens.push_back(record);
+  RETURN_IF_ERROR(agent.journal().Append(std::move(event), change));
+  result.key = std::move(key);
+  return result;
+}
+
+nlohmann::ordered_json JwkOf(const P256Point& point) {
+  return {{"crv", "P-256"},
+          {"kty", "EC"},
+          {"x", EncodeBase64Url(point.x())},
+          {"y", EncodeBase64Url(point.y())}};
+}
+
+Error BadDocument() {
+  return Error(ErrorCode::kUsage, Action::kFixInput,
+               "this is neither a thumbprint nor what 'agent-key export' writes",
+               "run 'keyescrow agent-key export' on the agent's host and name that file");
+}
+
+bool IsThumbprint(std::string_view text) {
+  const auto bytes = DecodeBase64Url(text);
+  return bytes && bytes->size() == 32;
+}
+
+std::string ReceiptPath(const std::string& file) { return file + ".receipt"; }
+
+}  // namespace
+
+Result<TokenAddResult> AddToken(Agent& agent, const TokenAddRequest& request, Secrets& secrets) {
+  RETURN_IF_ERROR(CheckNewToken(agent, request.name));
+  ASSIGN_OR_RETURN(TokenKeyFacts key,
+                   agent.environment().devices->FindTokenKey(request.module, request.uri, nullptr));
+  return Register(agent, request, std::move(key), secrets);
+}
+
+Result<TokenAddResult> GenerateToken(Agent& agent, const TokenAddRequest& request, bool p256,
+                                     Secrets& secrets) {
+  RETURN_IF_ERROR(CheckNewToken(agent, request.name));
+  KeyPairRequest pair{request.module, request.uri, p256, "keyescrow " + request.name,
+                      request.use_last_try};
+  ASSIGN_OR_RETURN(TokenKeyFacts key,
+                   agent.environment().devices->GenerateTokenKey(pair, secrets.Pins()));
+  return Register(agent, request, std::move(key), secrets);
+}
+
+Result<std::vector<std::string>> StrandedKeys(Agent& agent, const std::string& token_name) {
+  ASSIGN_OR_RETURN(const store::TokenRecord token, agent.store().FindToken(token_name));
+  ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
+  std::vector<std::string> stranded;
+  std::optional<Error> failed;
+  store::EscrowStore::EnvelopeQuery query;
+  query.with_bytes = true;
+  RETURN_IF_ERROR(agent.store().Envelopes(query, [&](const store::EnvelopeRecord& record) {
+    auto sealed = envelope::SealedEnvelope::Read(record.bytes, trust);
+    if (!sealed) {
+      failed = std::move(sealed).error();
+      return false;
+    }
+    const auto needs_token = [&](const envelope::PathRecord& path) {
+      return std::any_of(path.factors.begin(), path.factors.end(),
+                         [&](const envelope::FactorRecord& factor) {
+                           const auto* rsa = std::get_if<envelope::Pkcs11RsaRecord>(&factor);
+                           const auto* ecdh = std::get_if<envelope::Pkcs11EcdhRecord>(&factor);
+                           return (rsa != nullptr && rsa->spki == token.spki) ||
+                                  (ecdh != nullptr && ecdh->spki == token.spki);
+                         });
+    };
+    const auto& paths = sealed->header().paths;
+    if (std::all_of(paths.begin(), paths.end(), needs_token)) {
+      stranded.push_back(record.key_name + " version " + std::to_string(record.key_version));
+    }
+    return true;
+  }));
+  if (failed) return *failed;
+  return stranded;
+}
+
+Status RemoveToken(Agent& agent, const std::string& token_name) {
+  ASSIGN_OR_RETURN(const store::TokenRecord token, agent.store().FindToken(token_name));
+  audit::Event event;
+  event.type = audit::EventType::kFactorRemoved;
+  event.paths.push_back({"", {{"pkcs11", token_name, Sha256(token.spki), ""}}});
+  store::Change change;
+  change.removed_tokens.push_back(token_name);
+  change.removal_time = agent.Now();
+  RETURN_IF_ERROR(agent.journal().Append(std::move(event), change));
+  return Ok();
+}
+
+Result<store::TrustRecord> AddTrust(Agent& agent, const TrustAddRequest& request) {
+  store::TrustRecord record;
+  record.hosts = request.hosts;
+  record.keys = request.keys;
+  record.added = agent.Now();
+  if (IsThumbprint(request.agent)) {
+    record.thumbprint = request.agent;
+  } else {
+    auto source = FindEnvelope(nullptr, "file:" + request.agent, std::nullopt);
+    if (!source) return BadDocument();
+    ASSIGN_OR_RETURN(const TrustDocument document, ParseAgentKeyDocument(AsText(source->bytes)));
+    record.thumbprint = document.thumbprint;
+    record.name = document.host;
+    record.spki = document.spki;
+  }
+  audit::Event event;
+  event.type = audit::EventType::kPolicyChanged;
+  event.reason = "trust added: " + record.thumbprint;
+  store::Change change;
+  change.trust.push_back(record);
+  RETURN_IF_ERROR(agent.journal().Append(std::move(event), change));
+  return record;
+}
+
+Status RemoveTrust(Agent& agent, const std::string& thumbprint) {
+  auto found = agent.store().FindTrust(thumbprint);
+  if (!found) {
+    return Error(ErrorCode::kNotFound, Action::kFixInput,
+                 "the agent " + thumbprint + " is not among the trusted ones",
+                 "'keyescrow trust list' shows them");
+  }
+  audit::Event event;
+  event.type = audit::EventType::kPolicyChanged;
+  event.reason = "trust removed: " + thumbprint;
+  store::Change change;
+  change.removed_trust.push_back(thumbprint);
+  change.removal_time = agent.Now();
+  RETURN_IF_ERROR(agent.journal().Append(std::move(event), change));
+  return Ok();
+}
+
+std::string AgentKeyDocument(Agent& agent) {
+  const AgentIdentity& identity = agent.identity();
+  nlohmann::ordered_json document;
+  document["schema"] = "keyescrow/agent-key/1";
+  document["host"] = identity.host;
+  document["thumbprint"] = identity.Thumbprint();
+  document["jwk"] = JwkOf(identity.p256);
+  document["log_origin"] = identity.origin;
+  document["log_keys"] = nlohmann::ordered_json::array();
+  for (const audit::NoteKey& key : agent.journal().Keys()) {
+    document["log_keys"].push_back(key.Vkey());
+  }
+  return document.dump(2) + "\n";
+}
+
+Result<TrustDocument> ParseAgentKeyDocument(std::string_view text) {
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  if (!json.is_object() || json.value("schema", "") != "keyescrow/agent-key/1" ||
+      !json.contains("jwk") || !json["jwk"].is_object()) {
+    return BadDocument();
+  }
+  const auto text_of = [](const nlohmann::json& object, const char* name) {
+    const auto found = object.find(name);
+    return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
+  };
+  const auto x = DecodeBase64Url(text_of(json["jwk"], "x"));
+  const auto y = DecodeBase64Url(text_of(json["jwk"], "y"));
+  const auto point = x && y ? P256Point::FromXy(*x, *y) : std::nullopt;
+  TrustDocument document;
+  document.host = text_of(json, "host");
+  document.thumbprint = text_of(json, "thumbprint");
+  document.origin = text_of(json, "log_origin");
+  if (!point || JwkThumbprint(*point) != document.thumbprint || !envelope::IsName(document.host)) {
+    return BadDocument();
+  }
+  const auto spki = point->Spki();
+  document.spki.assign(spki.begin(), spki.end());
+  if (json.contains("log_keys") && json["log_keys"].is_array()) {
+    for (const auto& entry : json["log_keys"]) {
+      auto key =
+          entry.is_string() ? audit::NoteKey::FromVkey(entry.get<std::string>()) : std::nullopt;
+      if (!key) return BadDocument();
+      document.log_keys.push_back(std::move(*key));
+    }
+  }
+  return document;
+}
+
+Result<std::string> WritePortable(Agent& agent, const store::EnvelopeRecord& record,
+                                  const std::string& sink) {
+  ASSIGN_OR_RETURN(const auto location, ParseLocation(sink));
+  const std::string path = location->FilePath();
+  if (path.empty()) {
+    // An envelope is public: what makes it a secret's container is inside.
+    ASSIGN_OR_RETURN(const SecretBytes bytes, SecretBytes::CopyOf(record.bytes));
+    RETURN_IF_ERROR(location->Write(bytes, {}));
+    return std::string();
+  }
+  ASSIGN_OR_RETURN(const std::string receipt, agent.journal().ProveEnvelope(record));
+  DurableWriteOptions options;
+  options.mode = 0644;
+  RETURN_IF_ERROR(WriteFileDurably(path, record.bytes, options));
+  RETURN_IF_ERROR(WriteFileDurably(ReceiptPath(path), AsBytes(receipt), options));
+  return ReceiptPath(path);
+}
+
+Result<ExportResult> ExportKey(Agent& agent, const std::string& key_name, const std::string& sink) {
+  if (!envelope::IsKeyName(key_name)) return InvalidName(key_name);
+  ASSIGN_OR_RETURN(const store::EnvelopeRecord record,
+                   agent.store().FindEnvelope(key_name, std::nullopt));
+  ExportResult result;
+  result.key_name = record.key_name;
+  result.key_version = record.key_version;
+  result.envelope_hash = record.sha256;
+  result.output = sink;
+  ASSIGN_OR_RETURN(result.receipt, WritePortable(agent, record, sink));
+  audit::Event event;
+  event.type = audit::EventType::kAuditExported;
+  event.key = audit::EventKey{record.key_name, record.key_version};
+  event.envelope = audit::EventEnvelope{record.envelope_id, record.revision, record.sha256};
+  event.reason = "portable file";
+  RETURN_IF_ERROR(agent.journal().Append(std::move(event)));
+  return result;
+}
+
+Result<ImportKeyResult> ImportKey(Agent& agent, const std::string& file) {
+  ASSIGN_OR_RETURN(
+      const EnvelopeSource source,
+      FindEnvelope(nullptr, file.starts_with("file:") ? file : "file:" + file, std::nullopt));
+  ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", false));
+  ASSIGN_OR_RETURN(const auto sealed, envelope::SealedEnvelope::Read(source.bytes, trust));
+  const envelope::Header& header = sealed.header();
+  ImportKeyResult result;
+  result.key_name = header.key_name;
+  result.key_version = header.key_version;
+  result.revision = header.revision;
+  auto existing = agent.store().FindEnvelope(header.key_name, header.key_version);
+  if (existing) {
+    if (existing->sha256 == sealed.hash()) {
+      result.already_there = true;
+      return result;
+    }
+    // Only the next edit of the very envelope that is here may follow it.
+    if (existing->envelope_id != header.envelope_id || header.revision <= existing->revision) {
+      return Error(ErrorCode::kAlreadyExists, Action::kFixInput,
+                   "another envelope of " + header.key_name + " version " +
+                       std::to_string(header.key_version) + " is in the store",
+                   "it was left alone; restore from the file itself if that is the one you want");
+    }
+  } else if (existing.error().code() != ErrorCode::kKeyNotFound &&
+             existing.error().code() != ErrorCode::kVersionNotFound) {
+    return std::move(existing).error();
+  }
+  store::EnvelopeRecord record;
+  record.key_name = header.key_name;
+  record.key_version = header.key_version;
+  record.revision = header.revision;
+  record.envelope_id = header.envelope_id;
+  record.sha256 = sealed.hash();
+  record.created = agent.Now();
+  record.bytes = source.bytes;
+  store::Change change;
+  change.envelopes.push_back(std::move(record));
+  audit::Event event;
+  event.type = audit::EventType::kEscrowCreated;
+  event.key = audit::EventKey{header.key_name, header.key_version};
+  event.envelope = audit::EventEnvelope{header.envelope_id, header.revision, sealed.hash()};
+  event.policy = audit::EventPolicy{header.policy, 0, {}};
+  std::vector<const envelope::PathRecord*> paths;
+  for (const envelope::PathRecord& path : header.paths) paths.push_back(&path);
+  event.paths = DescribePaths(paths);
+  event.reason = "imported; signed by " + header.agent;
+  RETURN_IF_ERROR(agent.journal().Append(std::move(event), change));
+  return result;
+}
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,380 @@
+#include "agent/usecases/restore.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "agent/key_locations/crash_safe_file.h"
+#include "agent/key_locations/key_location.h"
+#include "agent/usecases/envelope_source.h"
+#include "envelope/base/base64url.h"
+
+namespace keyescrow::agent {
+namespace {
+
+// EventSink: where the attempt and its outcome are recorded: the journal, or without state a file.
+class EventSink {
+ public:
+  EventSink(const Environment& environment, Agent* agent, std::string file)
+      : environment_(environment), agent_(agent), file_(std::move(file)) {}
+
+  // Record returns once the event is durable.
+  Status Record(audit::Event event, const store::Change& change, bool is_last) {
+    if (agent_ != nullptr) {
+      if (is_last) environment_.devices->LastSignature();
+      ASSIGN_OR_RETURN(const AppendReceipt receipt,
+                       agent_->journal().Append(std::move(event), change));
+      receipt_ = receipt;
+      return Ok();
+    }
+    return RecordInFile(std::move(event));
+  }
+
+  const std::optional<AppendReceipt>& receipt() const { return receipt_; }
+  const std::string& file() const { return file_; }
+
+ private:
+  Status RecordInFile(audit::Event event) {
+    RETURN_IF_ERROR(CompleteEvent(event, *environment_.clock, *environment_.random));
+    event.source = audit::kStatelessSource;
+    event.source_seq = num_recorded_;
+    event.host = ThisHost(*environment_.config);
+    if (file_.empty()) file_ = "./" + StatelessEventFileName(event.id);
+    ASSIGN_OR_RETURN(const std::string line, audit::SerializeEvent(event));
+    text_ += line + "\n";
+    DurableWriteOptions options;
+    options.mode = 0600;
+    options.exclusive = num_recorded_ == 0;
+    if (Status written = WriteFileDurably(file_, AsBytes(text_), options); !written) {
+      return Error(ErrorCode::kEventLogUnavailable, Action::kCheckSystemState,
+                   "the event of this restore cannot be written, so nothing is released: " +
+                       written.error().message(),
+                   "name a new file on a disk that can be written with --event-log FILE");
+    }
+    ++num_recorded_;
+    return Ok();
+  }
+
+  const Environment& environment_;
+  Agent* agent_;
+  std::string file_;
+  std::string text_;
+  std::uint64_t num_recorded_ = 0;
+  std::optional<AppendReceipt> receipt_;
+};
+
+audit::Event MakeEvent(audit::EventType type, audit::Outcome outcome,
+                       const envelope::SealedEnvelope& sealed, const envelope::PathRecord& path,
+                       const RestoreRequest& request) {
+  const envelope::Header& header = sealed.header();
+  audit::Event event;
+  event.type = type;
+  event.outcome = outcome;
+  event.key = audit::EventKey{header.key_name, header.key_version};
+  event.envelope = audit::EventEnvelope{header.envelope_id, header.revision, sealed.hash()};
+  event.policy = audit::EventPolicy{header.policy, 0, {}};
+  event.paths = DescribePaths({&path});
+  event.reason = request.reason;
+  return event;
+}
+
+// RecordRefusal logs an attempt that found no path to try.
+void RecordRefusal(Agent* agent, const envelope::SealedEnvelope& sealed,
+                   const RestoreRequest& request, const Error& error, Progress& progress) {
+  if (agent == nullptr) return;
+  const envelope::Header& header = sealed.header();
+  audit::Event event;
+  event.type = audit::EventType::kRestoreFailed;
+  event.outcome = audit::Outcome::kFailure;
+  event.error = ErrorCodeName(error.code());
+  event.key = audit::EventKey{header.key_name, header.key_version};
+  event.envelope = audit::EventEnvelope{header.envelope_id, header.revision, sealed.hash()};
+  event.reason = request.reason;
+  if (auto recorded = agent->journal().Append(std::move(event)); !recorded) {
+    progress.Warn("the failure could not be logged: " + recorded.error().message());
+  }
+}
+
+// CheckExpected compares what was opened by name and --expect with the header.
+Status CheckExpected(const envelope::Header& header, const RestoreRequest& request,
+                     const EnvelopeSource& source) {
+  std::string name = source.record ? source.record->key_name : "";
+  std::optional<std::uint64_t> version = request.version;
+  if (!request.expect.empty()) {
+    const std::size_t at = request.expect.rfind('@');
+    name = request.expect.substr(0, at);
+    if (at != std::string::npos) {
+      const std::string digits = request.expect.substr(at + 1);
+      if (digits.empty() || digits.size() > 10 ||
+          digits.find_first_not_of("0123456789") != std::string::npos) {
+        return Error(ErrorCode::kUsage, Action::kFixInput,
+                     "--expect has no version number after '@'", "write NAME or NAME@VERSION");
+      }
+      version = std::stoull(digits);
+    }
+    if (!envelope::IsKeyName(name)) {
+      return Error(ErrorCode::kInvalidName, Action::kFixInput, "--expect does not name a key",
+                   "write NAME or NAME@VERSION");
+    }
+  }
+  if ((!name.empty() && header.key_name != name) || (version && header.key_version != *version)) {
+    return Error(ErrorCode::kExpectationFailed, Action::kFixInput,
+                 "the envelope holds " + header.key_name + " version " +
+                     std::to_string(header.key_version) + ", not the key that was asked for",
+                 "name the right envelope, or leave --expect and --version out");
+  }
+  return Ok();
+}
+
+bool MayTryAnotherPath(const Error& error) {
+  // Only what spent no authorisation: a device that is not here, hangs, or is another one.
+  switch (error.code()) {
+    case ErrorCode::kTpmUnavailable:
+    case ErrorCode::kTpmTimeout:
+    case ErrorCode::kTpmWrongDevice:
+    case ErrorCode::kTpmSrkUntrusted:
+    case ErrorCode::kTpmOwnerAuth:
+    case ErrorCode::kTpmBusy:
+    case ErrorCode::kTpmReset:
+    case ErrorCode::kTpmPcrMismatch:
+    case ErrorCode::kTpmFailure:
+    case ErrorCode::kTpmResponse:
+    case ErrorCode::kTpmLockout:
+    case ErrorCode::kTpmLastTry: return true;
+    default: return false;
+  }
+}
+
+// Chooser yields the paths to try: the one that --via names, or those whose hardware is here, in
+// the header's order.
+class Chooser {
+ public:
+  Chooser(const envelope::SealedEnvelope& sealed, PathOpener& opener)
+      : sealed_(sealed), opener_(opener) {}
+
+  Result<std::size_t> Named(const std::string& id) {
+    const envelope::PathRecord* path = sealed_.header().FindPath(id);
+    if (path == nullptr) {
+      std::string ids;
+      for (const envelope::PathRecord& candidate : sealed_.header().paths) {
+        ids += (ids.empty() ? "" : ", ") + candidate.id;
+      }
+      return Error(ErrorCode::kPathNotFound, Action::kFixInput,
+                   "the envelope has no path \"" + id + "\"", "its paths are " + ids)
+          .WithFailure(Failure::kFactor);
+    }
+    const auto index = static_cast<std::size_t>(path - sealed_.header().paths.data());
+    RETURN_IF_ERROR(opener_.Present(index));
+    return index;
+  }
+
+  // Next returns the next path whose hardware is here; when none is left, why.
+  Result<std::size_t> Next() {
+    const auto& paths = sealed_.header().paths;
+    for (; next_ < paths.size(); ++next_) {
+      Status present = opener_.Present(next_);
+      if (present) return next_++;
+      Refuse(paths[next_].id, present.error());
+    }
+    return Nothing();
+  }
+  void Refuse(const std::string& id, const Error& error) { refused_.emplace_back(id, error); }
+
+ private:
+  Error Nothing() const {
+    if (refused_.size() == 1) return refused_.front().second;
+    std::string reasons;
+    for (const auto& [id, error] : refused_) {
+      reasons += (reasons.empty() ? "" : "; ") + id + ": " + error.message();
+    }
+    const Error& first = refused_.front().second;
+    return Error(first.code(), first.action(), "no path can be opened here: " + reasons,
+                 first.hint())
+        .WithFailure(first.failure())
+        .WithNative(first.native_domain(), first.native_code());
+  }
+
+  const envelope::SealedEnvelope& sealed_;
+  PathOpener& opener_;
+  std::size_t next_ = 0;
+  std::vector<std::pair<std::string, Error>> refused_;
+};
+
+Result<std::unique_ptr<KeyLocation>> FindSink(const Environment& environment,
+                                              const RestoreRequest& request,
+                                              const std::string& key_name) {
+  std::string sink = request.sink;
+  if (sink.empty()) {
+    const DeclaredKey* declared = environment.config->FindKey(key_name);
+    if (declared == nullptr) {
+      return Error(ErrorCode::kUsage, Action::kFixInput, "where should the key go",
+                   "add --to FILE (or --to - for standard output, --to exec:CMD for a command)");
+    }
+    sink = declared->source;
+  }
+  ASSIGN_OR_RETURN(auto location, ParseLocation(sink));
+  if (request.accept_unknown_agent) {
+    // Its origin is unproven: it may only ever become a new file.
+    struct stat status {};
+    const std::string path = location->FilePath();
+    if (path.empty() || lstat(path.c_str(), &status) == 0) {
+      return Error(ErrorCode::kUsage, Action::kFixInput,
+                   "what an unknown agent signed is written to a new file alone",
+                   "name a file that does not exist yet with --to FILE");
+    }
+  }
+  RETURN_IF_ERROR(location->CheckWritable());
+  return location;
+}
+
+}  // namespace
+
+Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
+                              const RestoreRequest& request, Secrets& secrets, Progress& progress) {
+  ASSIGN_OR_RETURN(const EnvelopeSource source,
+                   FindEnvelope(agent, request.name_or_file, request.version));
+  ASSIGN_OR_RETURN(const envelope::ReadOptions trust,
+                   TrustFor(agent, request.trusted_agent, request.accept_unknown_agent));
+  ASSIGN_OR_RETURN(const envelope::SealedEnvelope sealed,
+                   envelope::SealedEnvelope::Read(source.bytes, trust));
+  const envelope::Header& header = sealed.header();
+  if (source.record && source.record->sha256 != sealed.hash()) {
+    return Error(ErrorCode::kStoreDamaged, Action::kCallOperator,
+                 "the store's envelope is not the one that its row and the log name",
+                 "restore from an exported file, and run 'keyescrow verify'");
+  }
+  RETURN_IF_ERROR(CheckExpected(header, request, source));
+  if (!sealed.agent_trusted()) {
+    if (request.via.empty()) {
+      return Error(ErrorCode::kUsage, Action::kFixInput,
+                   "--accept-unknown-agent needs an explicit path",
+                   "look at the paths with 'keyescrow show', then add --via ID");
+    }
+    progress.Warn("the origin of this envelope is unproven: the agent " + header.agent +
+                  " is not trusted, and anybody can make an envelope to public keys");
+  }
+  PathOpenOptions options;
+  options.devices = environment.devices;
+  options.secrets = &secrets;
+  options.progress = &progress;
+  options.store = agent != nullptr ? &agent->store() : nullptr;
+  options.module = request.module;
+  options.purpose = "to restore " + header.key_name;
+  options.use_last_try = request.use_last_try;
+  StretchedPasswords passwords;
+  PathOpener opener(sealed, options, passwords);
+  Chooser chooser(sealed, opener);
+  progress.Step("looking for the path's devices");
+  auto chosen = request.via.empty() ? chooser.Next() : chooser.Named(request.via);
+  if (!chosen) {
+    RecordRefusal(agent, sealed, request, chosen.error(), progress);
+    return std::move(chosen).error();
+  }
+  std::size_t index = *chosen;
+  // What would make the write fail is found before a PIN or a try is spent.
+  ASSIGN_OR_RETURN(const std::unique_ptr<KeyLocation> sink,
+                   FindSink(environment, request, header.key_name));
+  if (!sealed.agent_trusted()) {
+    std::string factors = envelope::FactorTypes(header.paths[index].factors);
+    progress.Warn("the path " + header.paths[index].id + " asks for: " + factors);
+  }
+
+  EventSink events(environment, agent, agent == nullptr ? request.event_log : "");
+  while (true) {
+    const envelope::PathRecord& path = header.paths[index];
+    RETURN_IF_ERROR(events.Record(MakeEvent(audit::EventType::kRestoreRequested,
+                                            audit::Outcome::kPending, sealed, path, request),
+                                  {}, false));
+    RestoreResult result;
+    const auto fail = [&](Error error) -> Error {
+      audit::Event event = MakeEvent(audit::EventType::kRestoreFailed, audit::Outcome::kFailure,
+                                     sealed, path, request);
+      event.error = ErrorCodeName(error.code());
+      store::Change change;
+      if (agent != nullptr && source.record) {
+        change.path_outcomes.push_back({header.key_name, header.key_version, header.revision,
+                                        path.id, agent->Now(), false, event.error});
+      }
+      if (Status recorded = events.Record(std::move(event), change, true); !recorded) {
+        progress.Warn("the failure could not be logged: " + recorded.error().message());
+      }
+      return error;
+    };
+    auto opened = opener.Open(index);
+    if (!opened) {
+      Error error = fail(std::move(opened).error());
+      if (!request.via.empty() || !MayTryAnotherPath(error)) return error;
+      progress.Warn("the path " + path.id + " does not open here: " + error.message());
+      chooser.Refuse(path.id, error);
+      ASSIGN_OR_RETURN(index, chooser.Next());
+      continue;
+    }
+    progress.Step("writing the key");
+    auto written = sink->Write(opened->content(), WriteOptions{request.replace});
+    if (!written) return fail(std::move(written).error());
+
+    audit::Event event = MakeEvent(audit::EventType::kRestoreCompleted, audit::Outcome::kSuccess,
+                                   sealed, path, request);
+    store::Change change;
+    if (agent != nullptr && source.record) {
+      change.path_outcomes.push_back(
+          {header.key_name, header.key_version, header.revision, path.id, agent->Now(), true, ""});
+    }
+    if (agent != nullptr && !written->previous_path.empty()) {
+      change.destinations.push_back({sink->FilePath(), header.key_name, header.key_version,
+                                     written->previous_path, agent->Now()});
+    }
+    if (Status recorded = events.Record(std::move(event), change, true); !recorded) {
+      result.findings.push_back("the key was delivered, but its outcome could not be logged: " +
+                                recorded.error().message());
+    }
+    result.key_name = header.key_name;
+    result.key_version = header.key_version;
+    result.path_id = path.id;
+    result.sink = sink->Describe();
+    result.already_same = written->already_same;
+    result.previous_path = written->previous_path;
+    result.agent = header.agent;
+    result.agent_trusted = sealed.agent_trusted();
+    result.event_file = events.file();
+    result.size_bytes = opened->content().size();
+    if (events.receipt()) {
+      result.log_seq = events.receipt()->seq;
+      result.p256_signed = events.receipt()->p256_signed;
+      if (!result.p256_signed) {
+        result.findings.push_back(
+            "the log's checkpoint lacks the agent key's signature: the tpm did not sign");
+      }
+    }
+    return result;
+  }
+}
+
+Result<std::string> DiscardPrevious(Agent& agent, const std::string& sink) {
+  ASSIGN_OR_RETURN(const auto location, ParseLocation(sink));
+  const std::string path = location->FilePath();
+  ASSIGN_OR_RETURN(const auto destinations, agent.store().Destinations());
+  for (const store::DestinationRecord& record : destinations) {
+    if (path.empty() || record.path != path || record.previous_path.empty()) continue;
+    if (unlink(record.previous_path.c_str()) != 0 && errno != ENOENT) {
+      return ErrnoError(ErrorCode::kDestinationUnwritable, Action::kFixInput,
+                        "cannot remove " + record.previous_path, "check the folder's permissions",
+                        errno);
+    }
+    audit::Event event;
+    event.type = audit::EventType::kKeyDestroyed;
+    event.key = audit::EventKey{record.key_name, record.key_version};
+    event.reason = "previous generation of the destination discarded";
+    store::Change change;
+    change.removed_destinations.push_back(record.path);
+    RETURN_IF_ERROR(agent.journal().Append(std::move(event), change));
+    return record.previous_path;
+  }
+  return Error(ErrorCode::kNotFound, Action::kFixInput,
+               "no previous generation of \"" + sink + "\" is known here",
+               "'keyescrow status' lists those that are");
+}
+
+}  // namespace keyescrow::agent
