@@ -105,7 +105,7 @@ TEST(AgentState, AnInitThatIsKilledLeavesNothingOrAll) {
           CreateAgentState(state, MakeIdentity(secrets.ed25519_seed, pair.Public()), secrets);
       _exit(status ? 0 : 1);
     }
-    usleep(static_cast<useconds_t>(round * 400));
+    usleep(static_cast<useconds_t>(round * round * 250));  // 0 to 144 ms
     kill(child, SIGKILL);
     waitpid(child, nullptr, 0);
     const auto identity = LoadAgentIdentity(state);
