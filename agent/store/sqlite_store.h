@@ -17,7 +17,7 @@ struct SqliteOptions {
   std::chrono::milliseconds busy_timeout{30'000};
   // The write-ahead log is folded into the file at close once it is longer than this: shorter
   // makes closing dearer, longer makes opening dearer (it is read whole by the first to open).
-  std::int64_t checkpoint_wal_bytes = 256 * 1024;
+  std::int64_t checkpoint_wal_bytes = 512 * 1024;
 };
 
 // CheckStateFolder refuses a folder, or a file of the store in it, that is a symbolic link, that
