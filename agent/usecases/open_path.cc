@@ -52,7 +52,6 @@ Result<const SecretBytes*> StretchedPasswords::Stretch(const SecretBytes& typed,
     if (entry.key == key && entry.password.EqualsConstantTime(password)) return &entry.stretched;
   }
   ASSIGN_OR_RETURN(SecretBytes stretched, envelope::StretchPassword(password, record));
-  entries_.reserve(32);  // at most 16 paths with two attempts: no reallocation moves what we return
   entries_.push_back({key, std::move(password), std::move(stretched)});
   return &entries_.back().stretched;
 }
@@ -61,7 +60,6 @@ Status StretchedPasswords::Remember(const SecretBytes& nfc, const envelope::Pass
                                     const SecretBytes& stretched) {
   ASSIGN_OR_RETURN(SecretBytes password, SecretBytes::CopyOf(nfc.Expose()));
   ASSIGN_OR_RETURN(SecretBytes secret, SecretBytes::CopyOf(stretched.Expose()));
-  entries_.reserve(32);
   entries_.push_back({StretchKey(record), std::move(password), std::move(secret)});
   return Ok();
 }

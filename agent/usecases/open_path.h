@@ -1,6 +1,7 @@
 // Opening a path of an envelope: choosing it by what is present, collecting its factors' secrets.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -43,7 +44,7 @@ class StretchedPasswords {
     SecretBytes password;
     SecretBytes stretched;
   };
-  std::vector<Entry> entries_;
+  std::deque<Entry> entries_;  // what Stretch returned stays where it is
 };
 
 // PathOpener opens the paths of one envelope. Tokens start to load when it is made.
