@@ -58,9 +58,9 @@ constexpr CkrRow kRows[] = {
      "the key asks for the PIN at every use, or the login was lost", kStartAgain},
     // --- the token's presence
     {ROW(CKR_TOKEN_NOT_PRESENT, kAny), kTokenNotFound, kReconnect, "no token is in the slot",
-     "insert it; 'keyescrow token probe' lists what is present"},
+     "insert it; 'keyescrow doctor --module SO' lists what is present"},
     {ROW(CKR_SLOT_ID_INVALID, kAny), kTokenNotFound, kReconnect, "the token's slot is gone",
-     "insert the token; 'keyescrow token probe' lists what is present"},
+     "insert the token; 'keyescrow doctor --module SO' lists what is present"},
     {ROW(CKR_TOKEN_NOT_RECOGNIZED, kAny), kTokenNotFound, kWrongDevice,
      "the module does not know this card", "use the module of the card's vendor (--module)"},
     {ROW(CKR_TOKEN_WRITE_PROTECTED, kAny), kTokenDevice, kCheckSystemState,

@@ -98,9 +98,11 @@ Result<FoundKey> FindPublicKey(const ProbeSpec& spec, envelope::PinProvider* pin
                                const TokenWorkerOptions& options) {
   ASSIGN_OR_RETURN(std::vector<FoundKey> keys, ReadPublicKeys(spec, pins, options));
   if (keys.empty()) {
-    return Error(ErrorCode::kTokenKeyNotFound, Action::kFixInput,
-                 "no RSA or P-256 public key on the token matches the URI",
-                 "'keyescrow token probe' lists the keys; 'keyescrow token keygen' makes one");
+    return Error(
+        ErrorCode::kTokenKeyNotFound, Action::kFixInput,
+        "no RSA or P-256 public key on the token matches the URI",
+        "'keyescrow token keygen' makes one; 'pkcs11-tool --module SO --list-objects' lists "
+        "those that are there");
   }
   if (keys.size() > 1) {
     std::string list;
@@ -177,10 +179,11 @@ Result<FoundKey> GenerateKeyPair(const GenerateSpec& spec, envelope::PinProvider
     ASSIGN_OR_RETURN(const std::vector<KeyRow> rows, opened.client->ListKeys(key_class));
     for (const KeyRow& row : rows) {
       if (row.id != spec.id) continue;
-      return Error(ErrorCode::kAlreadyExists, Action::kFixInput,
-                   fmt::format("token {} has a key of id {} already", DescribeToken(opened.token),
-                               ToHex(spec.id)),
-                   "choose another id; 'keyescrow token probe' lists those in use");
+      return Error(
+          ErrorCode::kAlreadyExists, Action::kFixInput,
+          fmt::format("token {} has a key of id {} already", DescribeToken(opened.token),
+                      ToHex(spec.id)),
+          "choose another id; 'pkcs11-tool --module SO --list-objects' lists those in use");
     }
   }
   RETURN_IF_ERROR(

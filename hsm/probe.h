@@ -1,5 +1,5 @@
-// What `token add`, `token list`, `token probe`, `token keygen` and `doctor` ask of a module. Each
-// call is one worker process of its own.
+// What `token add`, `token keygen` and `doctor` ask of a module. Each call is one worker process of
+// its own.
 #pragma once
 
 #include <optional>

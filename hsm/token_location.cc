@@ -51,7 +51,7 @@ Error NotFound(const ModuleReport& report, const std::optional<Pkcs11Uri>& uri) 
   return Error(ErrorCode::kTokenNotFound, Action::kReconnect,
                fmt::format("the token is not present; wanted: {}; {}", DescribeWanted(uri),
                            DescribePresent(report)),
-               "insert it; 'keyescrow token probe' lists what each module sees");
+               "insert it; 'keyescrow doctor --module SO' lists what the module sees");
 }
 
 Error Ambiguous(const std::vector<const TokenInfo*>& tokens, std::string_view what) {

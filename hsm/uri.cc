@@ -9,7 +9,7 @@ namespace keyescrow::hsm {
 namespace {
 
 constexpr std::string_view kExample =
-    "write it as 'pkcs11:token=LABEL;id=%01'; 'keyescrow token probe' prints the URIs of all keys";
+    "write it as 'pkcs11:token=LABEL;id=%01'; 'keyescrow doctor --module SO' lists the tokens";
 constexpr std::string_view kQueryCharacters = "/?|";
 
 Error UriError(std::string message, std::string hint = std::string(kExample)) {
