@@ -179,9 +179,9 @@ std::optional<AgentIdentity> ReadIdentity(const nlohmann::json& json) {
 Result<SecretBytes> LoadSecret(const std::string& state_dir, const char* name) {
   const std::string path = fmt::format("{}/{}", state_dir, name);
   const auto unavailable = [&](std::string_view cause) {
-    return Error(ErrorCode::kAgentKeyUnavailable, Action::kCallOperator,
-                 fmt::format("{} {}", path, cause),
-                 "put it back from a copy, or make a new agent key with agent-key rotate");
+    return Error(
+        ErrorCode::kAgentKeyUnavailable, Action::kCallOperator, fmt::format("{} {}", path, cause),
+        "put it back from a copy; without one, 'keyescrow init --state DIR' makes a new agent");
   };
   const auto status = store::CheckPrivateFile(path);
   if (!status && status.error().code() == ErrorCode::kNotFound) return unavailable("is not there");

@@ -5,7 +5,7 @@ namespace {
 
 constexpr Example kLogExamples[] = {
     {"keyescrow audit log", "every entry, oldest first"},
-    {"keyescrow audit log --json | jq '.entries[] | select(.type == \"restore.released\")'",
+    {"keyescrow audit log --json | jq '.entries[] | select(.type == \"restore.completed\")'",
      "who restored what, and why"},
 };
 constexpr std::uint8_t kLogExits[] = {0, 4, 8, 9};

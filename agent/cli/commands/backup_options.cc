@@ -81,8 +81,7 @@ constexpr CommandSpec kBackupCommand = {
         "whose "
         "factors are at hand is reopened from the written bytes and compared. The exit status is 0 "
         "if at least one path that needs no TPM was proven.\n"
-        "SOURCE and SINK: file:PATH or a path, - (standard input or output), exec:CMD, "
-        "luks:DEVICE-OR-IMAGE.\n"
+        "SOURCE and SINK: file:PATH or a path, - (standard input or output), exec:CMD.\n"
         "A lost password cannot be recovered by anybody.",
     .examples = kExamples,
     .exits = kExits,

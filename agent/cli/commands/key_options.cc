@@ -17,9 +17,9 @@ constexpr OptionSpec kAddOptions[] = {
 constexpr Example kAddExamples[] = {
     {"keyescrow key add prod/db --source /etc/db/master.key --path 'password & token:ops'",
      "declare a key in a file"},
-    {"keyescrow key add disk/root --source luks:/dev/sda3 --path 'password & token:ops' --path "
+    {"keyescrow key add disk/root --source /etc/keys/root.key --path 'password & token:ops' --path "
      "'password & tpm'",
-     "declare the volume key of a LUKS2 volume, with two paths"},
+     "declare the key file of a LUKS volume, with two paths"},
 };
 constexpr std::uint8_t kAddExits[] = {0, 2, 8, 9};
 
