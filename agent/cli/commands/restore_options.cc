@@ -64,7 +64,7 @@ constexpr CommandSpec kRestoreCommand = {
         "done; one with another key is left alone (12) unless --replace is given. With FILE, no "
         "init "
         "and no configuration are needed: the event goes to ./keyescrow-restore-ID.json.\n"
-        "SINK: file:PATH or a path, - (standard output), exec:CMD, luks:DEVICE-OR-IMAGE.",
+        "SINK: file:PATH or a path, - (standard output), exec:CMD.",
     .examples = kExamples,
     .exits = kExits,
     .make = &MakeOptions<O>,
