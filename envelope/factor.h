@@ -58,6 +58,9 @@ class TokenFactor {
   // Errors: kWrongPin, kPinEmpty, kPinLocked, kPinLastTry, kToken*, kModuleFailed.
   virtual Result<SecretBytes> UnwrapRsa(const Pkcs11RsaRecord& record) = 0;
   virtual Result<SecretBytes> DeriveEcdh(const Pkcs11EcdhRecord& record) = 0;
+
+  // Finish begins to log out while the caller goes on; nothing follows it but the destructor.
+  virtual void Finish() {}
 };
 
 // PinRequest: what a person needs to know before typing a PIN.

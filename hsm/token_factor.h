@@ -60,7 +60,7 @@ class TokenFactor final : public envelope::TokenFactor {
 
   // Finish lets the worker log out and leave while the caller goes on; nothing may follow but the
   // destructor, which then finds the process gone.
-  void Finish();
+  void Finish() override;
 
   // token returns what Locate found.
   const TokenInfo& token() const;

@@ -75,7 +75,8 @@ FileReplacement::FileReplacement(FileReplacement&& other) noexcept
       name_(std::move(other.name_)),
       temporary_(std::exchange(other.temporary_, {})),
       folder_fd_(std::exchange(other.folder_fd_, -1)),
-      fd_(std::exchange(other.fd_, -1)) {}
+      fd_(std::exchange(other.fd_, -1)),
+      synced_(other.synced_) {}
 
 FileReplacement::~FileReplacement() {
   if (!temporary_.empty()) unlinkat(folder_fd_, temporary_.c_str(), 0);
@@ -169,7 +170,13 @@ Status FileReplacement::Stage(ByteView bytes) {
   if (auto status = WriteWhole(fd_, bytes); !status) {
     return SystemError("write", static_cast<int>(status.error().native_code()));
   }
-  if (fsync(fd_) != 0) return SystemError("sync", errno);
+  synced_ = false;
+  return Ok();
+}
+
+Status FileReplacement::Sync() {
+  if (!synced_ && fsync(fd_) != 0) return SystemError("sync", errno);
+  synced_ = true;
   return Ok();
 }
 
@@ -191,7 +198,8 @@ Status FileReplacement::CopyAccess(int existing_fd) {
     if (fsetxattr(fd_, kAccessList, list.data(), static_cast<std::size_t>(list_size), 0) != 0) {
       return SystemError("keep the access list of", errno);
     }
-    return fsync(fd_) == 0 ? Ok() : Status(SystemError("sync", errno));
+    synced_ = false;
+    return Ok();
   }
   if (list_size < 0 && errno != ENODATA && errno != ENOTSUP) {
     return SystemError("read the access list of", errno);
@@ -201,11 +209,12 @@ Status FileReplacement::CopyAccess(int existing_fd) {
 
 Status FileReplacement::SetMode(mode_t mode) {
   if (fchmod(fd_, mode) != 0) return SystemError("set the mode of", errno);
-  if (fsync(fd_) != 0) return SystemError("sync", errno);
+  synced_ = false;
   return Ok();
 }
 
 Status FileReplacement::Publish(Existing existing) {
+  RETURN_IF_ERROR(Sync());
   // close(2) is where some network file systems tell of a full disk.
   if (close(std::exchange(fd_, -1)) != 0) return SystemError("close", errno);
   int error_number = 0;
@@ -244,6 +253,25 @@ Status WriteFileDurably(const std::string& path, ByteView bytes,
   }
   return replacement.Publish(exists ? FileReplacement::Existing::kReplace
                                     : FileReplacement::Existing::kKeep);
+}
+
+Status AppendLineDurably(const std::string& path, std::string_view line) {
+  const int fd = open(path.c_str(), O_WRONLY | O_APPEND | O_NOFOLLOW | O_CLOEXEC);
+  int error_number = fd < 0 ? errno : 0;
+  if (error_number == 0) {
+    const std::string text = std::string(line) + "\n";
+    if (auto written = WriteWhole(fd, AsBytes(text)); !written) {
+      error_number = static_cast<int>(written.error().native_code());
+    } else if (fdatasync(fd) != 0) {
+      error_number = errno;
+    }
+    close(fd);
+  }
+  if (error_number == 0) return Ok();
+  const bool full = error_number == ENOSPC || error_number == EDQUOT || error_number == EFBIG;
+  return ErrnoError(full ? ErrorCode::kDestinationFull : ErrorCode::kDestinationUnwritable,
+                    Action::kCheckSystemState, "cannot add a line to " + path,
+                    full ? "free some space" : "check the file's permissions", error_number);
 }
 
 }  // namespace keyescrow::agent

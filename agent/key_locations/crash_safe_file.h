@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include <string>
+#include <string_view>
 
 #include "envelope/base/bytes.h"
 #include "envelope/base/result.h"
@@ -55,13 +56,16 @@ class FileReplacement {
   // Errors: kDestinationUnwritable, kDestinationFull.
   Status Stage(ByteView bytes);
 
+  // Sync makes what was staged durable, once; before a step that must not happen without it.
+  Status Sync();
+
   // CopyAccess gives the staged file the owner, mode and POSIX access list of `existing_fd`: with
   // the mode alone, a list's mask would become the group's rights. Errors: kDestinationUnwritable.
   Status CopyAccess(int existing_fd);
   Status SetMode(mode_t mode);
 
   enum class Existing { kReplace, kKeep };
-  // Publish renames the staged file to the name and syncs the folder. kKeep: kAlreadyExists if the
+  // Publish syncs the staged file, renames it to the name and syncs the folder. kKeep: kAlreadyExists if the
   // name was taken meanwhile.
   Status Publish(Existing existing);
 
@@ -80,6 +84,12 @@ class FileReplacement {
   std::string temporary_;  // name inside the folder; "": none
   int folder_fd_ = -1;
   int fd_ = -1;
+  bool synced_ = false;
 };
+
+// AppendLineDurably adds `line` and a line feed to an existing file and returns once they survive a
+// power cut; a cut in between may leave a last line without its line feed.
+// Errors: kDestinationUnwritable, kDestinationFull.
+Status AppendLineDurably(const std::string& path, std::string_view line);
 
 }  // namespace keyescrow::agent

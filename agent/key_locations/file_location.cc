@@ -124,6 +124,7 @@ class FileLocation final : public KeyLocation {
     RETURN_IF_ERROR(target.Stage(key.Expose()));
     RETURN_IF_ERROR(target.CopyAccess(existing.get()));
     if (!present.empty()) {
+      RETURN_IF_ERROR(target.Sync());  // a full disk is found before the old key is put aside
       ASSIGN_OR_RETURN(outcome.previous_path, KeepPrevious(target, present));
     }
     struct stat now {};

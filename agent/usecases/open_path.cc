@@ -124,22 +124,35 @@ Status PathOpener::TpmPresent(const envelope::Tpm2Record& record) {
   return Ok();
 }
 
-Status PathOpener::Present(std::size_t path_index) {
+Status PathOpener::Begin(std::size_t path_index) {
   const envelope::PathRecord& path = envelope_.header().paths.at(path_index);
   RETURN_IF_ERROR(envelope::RequireOpenable(path));
-  // All tokens start to load before the first one is waited for.
   for (const envelope::FactorRecord& factor : path.factors) {
-    if (const auto identity = IdentityOf(factor)) {
-      FindOrStartToken(*identity->token, *identity->spki, *identity->uri);
-    }
+    const auto identity = IdentityOf(factor);
+    if (!identity) continue;
+    const Token& token = FindOrStartToken(*identity->token, *identity->spki, *identity->uri);
+    if (!token.factor) return AsFactor(token.factor.error());
   }
   for (const envelope::FactorRecord& factor : path.factors) {
-    if (IdentityOf(factor)) RETURN_IF_ERROR(LocateToken(factor));
     if (const auto* tpm = std::get_if<envelope::Tpm2Record>(&factor)) {
       RETURN_IF_ERROR(TpmPresent(*tpm));
     }
   }
   return Ok();
+}
+
+Status PathOpener::Present(std::size_t path_index) {
+  RETURN_IF_ERROR(Begin(path_index));
+  for (const envelope::FactorRecord& factor : envelope_.header().paths.at(path_index).factors) {
+    if (IdentityOf(factor)) RETURN_IF_ERROR(LocateToken(factor));
+  }
+  return Ok();
+}
+
+void PathOpener::Finish() {
+  for (const auto& token : tokens_) {
+    if (token->factor) (*token->factor)->Finish();
+  }
 }
 
 Result<SecretBytes> PathOpener::OpenToken(const envelope::FactorRecord& record) {

@@ -54,6 +54,11 @@ class PathOpener {
              StretchedPasswords& passwords);
   ~PathOpener();
 
+  // Begin starts the path's tokens without waiting for them, and refuses what can be refused at
+  // once: a kind of path that this version does not open, another TPM.
+  // Errors: kUnsupportedHere, kTpm*, kTokenNotRegistered.
+  Status Begin(std::size_t path_index);
+
   // Present tells whether a path's hardware is here, without any authorisation and without a KDF.
   // Errors: why not (kToken*, kModule*, kTpm*, kUnsupportedHere).
   Status Present(std::size_t path_index);
@@ -61,6 +66,9 @@ class PathOpener {
   // Open collects the factors' secrets and opens the envelope. One authorisation a device at most.
   // Errors: of the factors (Failure::kFactor), kWrongPassword, kEnvelopeUnwrap, kEnvelopeMac.
   Result<envelope::OpenedEnvelope> Open(std::size_t path_index);
+
+  // Finish lets the tokens log out while the caller goes on. No path is opened after it.
+  void Finish();
 
  private:
   struct Token {

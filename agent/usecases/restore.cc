@@ -43,11 +43,16 @@ class EventSink {
     event.host = ThisHost(*environment_.config);
     if (file_.empty()) file_ = "./" + StatelessEventFileName(event.id);
     ASSIGN_OR_RETURN(const std::string line, audit::SerializeEvent(event));
-    text_ += line + "\n";
-    DurableWriteOptions options;
-    options.mode = 0600;
-    options.exclusive = num_recorded_ == 0;
-    if (Status written = WriteFileDurably(file_, AsBytes(text_), options); !written) {
+    Status written;
+    if (num_recorded_ == 0) {
+      DurableWriteOptions options;
+      options.mode = 0600;
+      options.exclusive = true;
+      written = WriteFileDurably(file_, AsBytes(line + "\n"), options);
+    } else {
+      written = AppendLineDurably(file_, line);
+    }
+    if (!written) {
       return Error(ErrorCode::kEventLogUnavailable, Action::kCheckSystemState,
                    "the event of this restore cannot be written, so nothing is released: " +
                        written.error().message(),
@@ -60,7 +65,6 @@ class EventSink {
   const Environment& environment_;
   Agent* agent_;
   std::string file_;
-  std::string text_;
   std::uint64_t num_recorded_ = 0;
   std::optional<AppendReceipt> receipt_;
 };
@@ -129,7 +133,7 @@ Status CheckExpected(const envelope::Header& header, const RestoreRequest& reque
 }
 
 bool MayTryAnotherPath(const Error& error) {
-  // Only what spent no authorisation: a device that is not here, hangs, or is another one.
+  // A device that is not here, hangs, is locked or is another one; never a refused authorisation.
   switch (error.code()) {
     case ErrorCode::kTpmUnavailable:
     case ErrorCode::kTpmTimeout:
@@ -142,13 +146,26 @@ bool MayTryAnotherPath(const Error& error) {
     case ErrorCode::kTpmFailure:
     case ErrorCode::kTpmResponse:
     case ErrorCode::kTpmLockout:
-    case ErrorCode::kTpmLastTry: return true;
+    case ErrorCode::kTpmLastTry:
+    case ErrorCode::kModuleMissing:
+    case ErrorCode::kModuleInvalid:
+    case ErrorCode::kModuleFailed:
+    case ErrorCode::kTokenTimeout:
+    case ErrorCode::kTokenNotFound:
+    case ErrorCode::kTokenAmbiguous:
+    case ErrorCode::kTokenKeyNotFound:
+    case ErrorCode::kTokenNotRegistered:
+    case ErrorCode::kTokenRemoved:
+    case ErrorCode::kTokenDevice:
+    case ErrorCode::kPinLocked:
+    case ErrorCode::kPinLastTry: return true;
     default: return false;
   }
 }
 
-// Chooser yields the paths to try: the one that --via names, or those whose hardware is here, in
-// the header's order.
+// Chooser yields the paths to try: the one that --via names, or all in the header's order but those
+// that cannot be of this host. A token's module loads while the attempt is logged; that the token
+// is missing shows when the path is opened.
 class Chooser {
  public:
   Chooser(const envelope::SealedEnvelope& sealed, PathOpener& opener)
@@ -162,21 +179,20 @@ class Chooser {
         ids += (ids.empty() ? "" : ", ") + candidate.id;
       }
       return Error(ErrorCode::kPathNotFound, Action::kFixInput,
-                   "the envelope has no path \"" + id + "\"", "its paths are " + ids)
-          .WithFailure(Failure::kFactor);
+                   "the envelope has no path \"" + id + "\"", "its paths are " + ids);
     }
     const auto index = static_cast<std::size_t>(path - sealed_.header().paths.data());
-    RETURN_IF_ERROR(opener_.Present(index));
+    RETURN_IF_ERROR(opener_.Begin(index));
     return index;
   }
 
-  // Next returns the next path whose hardware is here; when none is left, why.
+  // Next returns the next path to try; when none is left, why each one failed.
   Result<std::size_t> Next() {
     const auto& paths = sealed_.header().paths;
     for (; next_ < paths.size(); ++next_) {
-      Status present = opener_.Present(next_);
-      if (present) return next_++;
-      Refuse(paths[next_].id, present.error());
+      Status begun = opener_.Begin(next_);
+      if (begun) return next_++;
+      Refuse(paths[next_].id, begun.error());
     }
     return Nothing();
   }
@@ -311,6 +327,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
       ASSIGN_OR_RETURN(index, chooser.Next());
       continue;
     }
+    opener.Finish();
     progress.Step("writing the key");
     auto written = sink->Write(opened->content(), WriteOptions{request.replace});
     if (!written) return fail(std::move(written).error());
