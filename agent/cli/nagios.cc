@@ -48,7 +48,10 @@ NagiosLine FormatNagios(const StatusReport& report) {
       count(PathCondition::kUnproven), count(PathCondition::kBroken), num_critical, num_warnings,
       report.log_size);
   if (report.findings.empty()) {
-    return MakeLine(kNagiosOk, fmt::format("{} keys comply", report.keys.size()), data);
+    return MakeLine(kNagiosOk,
+                    report.keys.size() == 1 ? "1 key complies"
+                                            : fmt::format("{} keys comply", report.keys.size()),
+                    data);
   }
   const Severity worst = num_critical > 0 ? Severity::kCritical : Severity::kWarning;
   const auto first = std::ranges::find(report.findings, worst, &Finding::severity);

@@ -195,7 +195,8 @@ bool SecretSources::NewPasswordIsTyped() const {
 bool SecretSources::HasPin(std::string_view token_name) const {
   const auto serves = [&](const Source& source) {
     if (source.id == token_name && !token_name.empty()) return true;
-    return source.id.empty() && (source.user.empty() || source.user == token_name);
+    // A token that had no name yet may be this one: keygen asks before it registers.
+    return source.id.empty() && (source.user_name.empty() || source.user_name == token_name);
   };
   return CanAsk() || std::ranges::any_of(pins_, serves) ||
          std::ranges::any_of(pin_sources_, serves);
@@ -220,16 +221,17 @@ Status SecretSources::AddPinSource(std::string_view token_name, std::string_view
 }
 
 Result<SecretBytes> SecretSources::FindPin(const envelope::PinRequest& request,
-                                           const std::string& token) {
-  const auto read_for = [&token](Source& source) -> Result<SecretBytes> {
-    if (source.user.empty()) source.user = token;
+                                           const std::string& token, const std::string& identity) {
+  const auto read_for = [&](Source& source) -> Result<SecretBytes> {
+    if (source.user.empty()) source.user = identity;
+    if (source.user_name.empty()) source.user_name = request.token_name;
     return Read(source);
   };
-  const auto named = std::ranges::find(pins_, request.token_name, &Source::id);
-  if (!request.token_name.empty() && named != pins_.end()) return read_for(*named);
+  const auto named = std::ranges::find(pins_, token, &Source::id);
+  if (!token.empty() && named != pins_.end()) return read_for(*named);
   const auto general = std::ranges::find(pins_, "", &Source::id);
   const bool general_is_free =
-      general != pins_.end() && (general->user.empty() || general->user == token);
+      general != pins_.end() && (general->user.empty() || general->user == identity);
   const bool from_options = general != pins_.end() && general->option != "systemd credential";
   if (general_is_free && from_options) return read_for(*general);
   const auto own = std::ranges::find(pin_sources_, request.token_name, &Source::id);
@@ -247,7 +249,10 @@ Result<SecretBytes> SecretSources::AskPin(const envelope::PinRequest& request) {
   std::string token = request.token_name;
   if (token.empty()) token = request.token_label;
   if (token.empty()) token = request.token_serial;
-  const auto used = used_pins_.find(token);
+  // A token is asked for under two names where it is registered in between.
+  const std::string identity =
+      request.token_serial.empty() ? token : request.token_label + "\n" + request.token_serial;
+  const auto used = used_pins_.find(identity);
   if (used != used_pins_.end()) {
     const bool was_wrong = (request.count_low && !used->second.count_low) ||
                            (request.final_try && !used->second.final_try);
@@ -263,9 +268,9 @@ Result<SecretBytes> SecretSources::AskPin(const envelope::PinRequest& request) {
     prompt_->Tell("warning: a wrong PIN was entered on token '" + token +
                   "' since the last right one");
   }
-  ASSIGN_OR_RETURN(SecretBytes pin, FindPin(request, token));
+  ASSIGN_OR_RETURN(SecretBytes pin, FindPin(request, token, identity));
   ASSIGN_OR_RETURN(SecretBytes kept, Copy(pin));
-  used_pins_.emplace(token, PinUse{std::move(kept), request.count_low, request.final_try});
+  used_pins_.emplace(identity, PinUse{std::move(kept), request.count_low, request.final_try});
   return pin;
 }
 

@@ -75,7 +75,10 @@ class SecretSources : public envelope::PinProvider {
     std::string file = {};    // "" where it is a descriptor; "-" standard input
     int fd = -1;
     std::optional<SecretBytes> secret = {};
-    std::string user = {};  // the token that a PIN source without a name serves
+    // The token that a PIN source without a name serves: what it is, and its registered name, if
+    // any.
+    std::string user = {};
+    std::string user_name = {};
   };
   struct PinUse {
     SecretBytes pin;
@@ -88,7 +91,8 @@ class SecretSources : public envelope::PinProvider {
   static Source* Find(std::vector<Source>& sources, std::string_view id);
   static void AddCredential(std::vector<Source>& sources, const char* name);
   Result<SecretBytes> Typed(std::string_view path_id, std::string_view purpose, bool is_new);
-  Result<SecretBytes> FindPin(const envelope::PinRequest& request, const std::string& token);
+  Result<SecretBytes> FindPin(const envelope::PinRequest& request, const std::string& token,
+                              const std::string& identity);
 
   SecretPrompt* prompt_;
   std::vector<Source> passwords_;

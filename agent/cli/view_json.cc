@@ -2,7 +2,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "agent/cli/terminal.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/clock.h"
 
@@ -57,7 +56,7 @@ Json KeyViewJson(const KeyView& key) {
   Json json = Json::object();
   json["key"] = KeyJson(key.name, key.version);
   json["revision"] = key.revision;
-  json["versions"] = key.num_versions;
+  json["versions"] = key.num_versions == 0 ? Json(nullptr) : Json(key.num_versions);
   json["host"] = key.host;
   json["policy"] = key.policy;
   json["created"] = key.created;
@@ -80,12 +79,8 @@ Json ListJson(const std::vector<std::string>& texts) {
   return list;
 }
 
-std::string RenderFindings(const Json& findings) {
-  std::string out;
-  for (const Json& finding : findings) {
-    out += "finding: " + EscapeForTerminal(finding.get_ref<const std::string&>()) + "\n";
-  }
-  return out;
+std::string Count(std::size_t number, std::string_view thing) {
+  return std::to_string(number) + " " + std::string(thing) + (number == 1 ? "" : "s");
 }
 
 }  // namespace keyescrow::agent

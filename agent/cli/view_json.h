@@ -29,10 +29,10 @@ Json TextOrNull(std::string_view text);
 Json PathViewJson(const PathView& path);
 Json KeyViewJson(const KeyView& key);
 
+// Count: "1 key", "2 keys".
+std::string Count(std::size_t number, std::string_view thing);
+
 // ListJson: an array of texts.
 Json ListJson(const std::vector<std::string>& texts);
-
-// RenderFindings: "finding: …" a line, escaped; "" for none.
-std::string RenderFindings(const Json& findings);
 
 }  // namespace keyescrow::agent

@@ -178,9 +178,9 @@ Result<int> BackupAll(const BackupOptions& options, Session& session) {
       {"outcome", "outcome"},
       {"error.message", "why"},
   };
-  const std::string text =
-      fmt::format("escrowed {} of {} declared keys\n", num_escrowed, session.config().keys.size()) +
-      RenderTable(document["keys"], kColumns);
+  const std::string text = fmt::format("escrowed {} of {}\n", num_escrowed,
+                                       Count(session.config().keys.size(), "declared key")) +
+                           RenderTable(document["keys"], kColumns);
   return session.Finish(document, text, status);
 }
 

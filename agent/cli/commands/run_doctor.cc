@@ -9,6 +9,8 @@
 namespace keyescrow::agent {
 namespace {
 
+constexpr std::size_t kAreaWidth = 15;  // "configuration" and two blanks
+
 std::string_view OutcomeName(CheckOutcome outcome) {
   switch (outcome) {
     case CheckOutcome::kGood: return "good";
@@ -32,10 +34,10 @@ std::string RenderChecks(const Terminal& terminal, const Json& checks) {
   for (const Json& check : checks) {
     const std::string area = EscapeForTerminal(check["area"].get_ref<const std::string&>());
     text += PaintOutcome(terminal, check["outcome"].get<std::string>()) + area +
-            std::string(area.size() < 8 ? 8 - area.size() : 0, ' ') +
+            std::string(area.size() < kAreaWidth ? kAreaWidth - area.size() : 0, ' ') +
             EscapeForTerminal(check["what"].get_ref<const std::string&>()) + "\n";
     if (check["remedy"].is_null()) continue;
-    text += std::string(17, ' ') +
+    text += std::string(9 + kAreaWidth, ' ') +
             "remedy: " + EscapeForTerminal(check["remedy"].get_ref<const std::string&>()) + "\n";
   }
   return text;
@@ -64,8 +66,8 @@ Result<int> DoDoctor(const DoctorOptions& options, Session& session) {
   document["num_warnings"] = num_warnings;
   document["checks"] = std::move(list);
   std::string text = RenderChecks(session.terminal(), document["checks"]);
-  text += std::to_string(checks.size()) + " checks: " + std::to_string(num_bad) + " bad, " +
-          std::to_string(num_warnings) + (num_warnings == 1 ? " warning\n" : " warnings\n");
+  text += Count(checks.size(), "check") + ": " + std::to_string(num_bad) + " bad, " +
+          Count(num_warnings, "warning") + "\n";
   return session.Finish(document, text, num_bad == 0 ? kExitDone : kExitFindings);
 }
 

@@ -109,8 +109,8 @@ std::string RenderStatus(const Terminal& terminal, const Json& document) {
   const auto num_findings = document["findings"].size();
   std::string text = complies ? terminal.PaintResult(Color::kGreen, "complies")
                               : terminal.PaintResult(Color::kRed, "does not comply");
-  text += fmt::format(": {} keys, {} finding{}, policy {}\n\n", document["keys"].size(),
-                      num_findings, num_findings == 1 ? "" : "s",
+  text += fmt::format(": {}, {}, policy {}\n\n", Count(document["keys"].size(), "escrowed key"),
+                      Count(num_findings, "finding"),
                       EscapeForTerminal(document["policy"].get_ref<const std::string&>()));
   text += RenderTable(KeyRows(document["keys"]), kKeyColumns);
   if (num_findings != 0 && !document["keys"].empty()) text += "\n";

@@ -98,9 +98,8 @@ Result<int> DoImportEvent(const ImportEventOptions& options, Session& session) {
   document["file"] = options.file;
   document["num_added"] = result.num_added;
   document["num_known"] = result.num_known;
-  return session.Finish(document,
-                        fmt::format("logged {} event{}; {} known already\n", result.num_added,
-                                    result.num_added == 1 ? "" : "s", result.num_known));
+  return session.Finish(document, fmt::format("logged {}; {} known already\n",
+                                              Count(result.num_added, "event"), result.num_known));
 }
 
 }  // namespace

@@ -29,8 +29,8 @@ RestoreRequest MakeRequest(const RestoreOptions& options) {
   return request;
 }
 
-// ShowUnknownAgent tells what an envelope that nobody vouches for asks for, before anything is
-// typed: whoever made it chose its paths.
+// ShowUnknownAgent tells what an envelope that nobody vouches for asks for, so that a path can be
+// chosen with --via: whoever made it chose its paths. Restore tells it of the path that was chosen.
 Status ShowUnknownAgent(Agent* agent, const RestoreOptions& options, Session& session) {
   ASSIGN_OR_RETURN(const EnvelopeSource source,
                    FindEnvelope(agent, options.name_or_file, options.version));
@@ -113,7 +113,9 @@ Result<int> DoRestore(const RestoreOptions& options, Session& session) {
                  "leave --event-log out");
   }
   ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets(options.secrets));
-  if (options.accept_unknown_agent) RETURN_IF_ERROR(ShowUnknownAgent(agent, options, session));
+  if (options.accept_unknown_agent && options.via.empty()) {
+    RETURN_IF_ERROR(ShowUnknownAgent(agent, options, session));
+  }
   ASSIGN_OR_RETURN(
       const RestoreResult result,
       Restore(session.environment(), agent, MakeRequest(options), *secrets, session.progress()));

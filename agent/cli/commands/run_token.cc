@@ -158,7 +158,7 @@ Result<int> DoRemove(const TokenRemoveOptions& options, Session& session) {
   document["stranded"] = ListJson(stranded);
   const std::string text =
       "removed token:" + EscapeForTerminal(options.name) + "; the key on it was left alone\n" +
-      (stranded.empty() ? "" : fmt::format("{} keys depend on it alone\n", stranded.size()));
+      (stranded.empty() ? "" : "stranded by this: " + Count(stranded.size(), "envelope") + "\n");
   return session.Finish(document, text, stranded.empty() ? kExitDone : kExitFindings);
 }
 

@@ -55,7 +55,11 @@ Result<int> DoList(Session& session) {
 
 Result<int> DoRemove(const TrustRemoveOptions& options, Session& session) {
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
-  ASSIGN_OR_RETURN(const store::TrustRecord record, agent->store().FindTrust(options.agent));
+  auto found = agent->store().FindTrust(options.agent);
+  if (!found) {
+    return std::move(found).error().WithHint("'keyescrow trust list' shows those that are trusted");
+  }
+  const store::TrustRecord& record = *found;
   RETURN_IF_ERROR(session.Confirm("to trust this agent no longer", record.thumbprint));
   session.devices().LastSignature();
   RETURN_IF_ERROR(RemoveTrust(*agent, record.thumbprint));

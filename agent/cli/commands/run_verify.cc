@@ -86,7 +86,7 @@ Result<int> DoVerify(const VerifyOptions& options, Session& session) {
   document["num_bad"] = num_bad;
   document["items"] = std::move(list);
   std::string text = RenderItems(session.terminal(), document["items"]);
-  text += fmt::format("{} envelopes, {} bad\n", num_envelopes, num_bad);
+  text += fmt::format("{}, {} bad\n", Count(num_envelopes, "envelope"), num_bad);
   ASSIGN_OR_RETURN(status, session.Finish(document, text, status));
   if (num_envelopes == 0 && status == kExitDone) {
     return Error(ErrorCode::kNotFound, Action::kFixInput, "no envelope is in the store",

@@ -10,7 +10,9 @@ constexpr OptionSpec kArguments[] = {
         .File(),
 };
 constexpr OptionSpec kOptions[] = {
-    Option<&O::trust>("--trust", "FILE", "the agents to trust, one thumbprint a line").File(),
+    Option<&O::trust>("--trust", "FILE",
+                      "trust this agent and its log: a file of 'agent-key export'")
+        .File(),
     Option<&O::agent>("--agent", "THUMBPRINT", "trust this agent"),
     Option<&O::since>("--since", "CHECKPOINT",
                       "a checkpoint kept from before: the log must extend it")
