@@ -114,14 +114,13 @@ void LogVerifier::Checkpoint(std::uint64_t size, std::string_view note_bytes) {
     Add(LogFault::kSignature, size,
         fmt::format("the checkpoint at {} lacks the log key's signature", size));
   }
-  if (!p256) {
+  // A checkpoint that the agent key signs vouches for everything before it: the run ends.
+  if (p256) {
+    missing_p256_since_.reset();
+  } else {
     ++report_.num_missing_p256;
-    if (!in_missing_run_) {
-      Add(LogFault::kMissingP256, size,
-          fmt::format("from the checkpoint at {} on the agent key's signature is missing", size));
-    }
+    if (!missing_p256_since_) missing_p256_since_ = size;
   }
-  in_missing_run_ = !p256;
 }
 
 Result<LogReport> LogVerifier::Finish() {
@@ -135,6 +134,11 @@ Result<LogReport> LogVerifier::Finish() {
     Add(LogFault::kUncovered, tree_.size(),
         fmt::format("the newest checkpoint covers {} of {} entries", last_checkpoint_size_,
                     tree_.size()));
+  }
+  if (missing_p256_since_) {
+    Add(LogFault::kMissingP256, *missing_p256_since_,
+        fmt::format("from the checkpoint at {} on the agent key's signature is missing",
+                    *missing_p256_since_));
   }
   report_.root = tree_.Root();
   for (const Tile& tile : tree_.ChangedTiles()) CompareTile(tile);

@@ -27,7 +27,7 @@ enum class LogFault : std::uint8_t {
   kSignature,         // a known key's line does not verify, or the Ed25519 line is missing
   kUncovered,         // entries after the last checkpoint, or a checkpoint past the last entry
   kTile,              // a tile contradicts the bodies
-  kMissingP256,       // the P-256 line is missing: a finding, not damage
+  kMissingP256,       // the newest P-256 lines are missing: a finding, not damage
 };
 std::string_view LogFaultName(LogFault fault);  // e.g. "missing_p256"
 
@@ -43,9 +43,9 @@ struct LogReport {
   std::uint64_t num_missing_p256 = 0;
   Bytes32 root{};                    // of the bodies
   std::optional<Checkpoint> latest;  // the last checkpoint that parsed
-  std::vector<LogFinding>
-      findings;                    // at most kMaxFindings; roots and missing P-256 lines once a run
-  std::uint64_t num_findings = 0;  // all of them
+  std::vector<LogFinding> findings;  // at most kMaxFindings; roots once a run; missing P-256 lines
+                                     // once, while they last
+  std::uint64_t num_findings = 0;    // all of them
 
   // Intact: nothing but missing P-256 lines was found.
   bool Intact() const { return num_damages == 0; }
@@ -59,7 +59,8 @@ inline constexpr std::size_t kMaxFindings = 100;
 class LogVerifier {
  public:
   // The Ed25519 key of `keys` named `origin` is required of each checkpoint; P-256 lines that are
-  // missing are findings. Where `read` is given, every tile is compared too.
+  // missing are a finding until a later checkpoint has one. Where `read` is given, every tile is
+  // compared too.
   LogVerifier(std::string origin, std::vector<NoteKey> keys, TileReader read = nullptr);
   void Entry(std::uint64_t seq, ByteView bytes, const Bytes32& kept_leaf_hash);
   void Checkpoint(std::uint64_t size, std::string_view note);
@@ -84,7 +85,7 @@ class LogVerifier {
   std::uint64_t last_checkpoint_size_ = 0;
   std::optional<agent::audit::Checkpoint> since_;
   bool since_compared_ = false;
-  bool in_missing_run_ = false;
+  std::optional<std::uint64_t> missing_p256_since_;  // size of the run's first checkpoint
   bool in_other_root_run_ = false;
 };
 

@@ -61,12 +61,21 @@ bool Has(const LogReport& report, LogFault fault) {
   return false;
 }
 
-TEST(LogVerifier, AnIntactLogHasOneFindingForTheRunWithoutTheAgentKey) {
+TEST(LogVerifier, ARunWithoutTheAgentKeyIsAFindingUntilTheKeySignsAgain) {
   Log log;
+  const LogReport whole = log.Verify();
+  EXPECT_TRUE(whole.Intact());
+  EXPECT_EQ(whole.num_entries, 300u);
+  EXPECT_EQ(whole.num_missing_p256, 100u);
+  EXPECT_TRUE(whole.findings.empty());
+
+  log.lines.resize(200);
+  log.notes.resize(200);
+  MemoryTree tree;
+  for (const std::string& line : log.lines) tree.Append(LeafHash(AsBytes(line)));
+  log.tree = std::move(tree);
   const LogReport report = log.Verify();
   EXPECT_TRUE(report.Intact());
-  EXPECT_EQ(report.num_entries, 300u);
-  EXPECT_EQ(report.num_missing_p256, 100u);
   ASSERT_EQ(report.findings.size(), 1u);
   EXPECT_EQ(report.findings[0].fault, LogFault::kMissingP256);
   EXPECT_EQ(report.findings[0].position, 101u);
