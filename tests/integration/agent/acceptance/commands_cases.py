@@ -1,0 +1,132 @@
+"""Every command's success: one JSON document with a schema, text that says something; two hosts."""
+
+import json
+import os
+
+from world import BOTH_PATHS, UNLOCK, AcceptanceCase, World
+
+
+class Commands(AcceptanceCase):
+    paths = BOTH_PATHS
+
+    def document(self, *arguments, status=0):
+        done = self.world.run(*arguments, "--json")
+        self.assertEqual(done.status, status, str(done))
+        document = json.loads(done.out)  # one document, nothing else
+        self.assertRegex(document["schema"], r"^keyescrow/[a-z-]+/1$")
+        return document
+
+    def test_every_command_gives_one_document(self):
+        schemas = set()
+        for command in (
+                ["version"], ["doctor", "--module", self.world.module], ["status"],
+                ["status", "app/key"], ["list"], ["show", "app/key"], ["show", "app.escrow"],
+                ["verify"], ["verify", "app/key"], ["verify", "app.escrow"], ["token", "list"],
+                ["token", "show", "ops"], ["trust", "list"], ["agent-key", "show"],
+                ["agent-key", "export", "-o", "agent.pub"], ["audit", "log"],
+                ["audit", "checkpoint"], ["audit", "prove", "app/key"],
+                ["export", "app/key", "-o", "e.escrow"], ["import", "e.escrow"],
+                ["key", "add", "declared/key", "--source", "app.key", "--path",
+                 "password & token:ops"],
+                ["key", "list"], ["backup", "declared/key", *UNLOCK], ["backup", "--all", *UNLOCK],
+                ["key", "remove", "declared/key", "--yes"],
+                ["restore", "app/key", "--to", "r.key", *UNLOCK],
+                ["trust", "add", "A" * 43], ["trust", "remove", "A" * 43, "--yes"]):
+            with self.subTest(command=command):
+                schemas.add(self.document(*command)["schema"])
+        self.assertGreater(len(schemas), 15, schemas)
+
+    def test_text_of_every_reading_command(self):
+        for command in (["version"], ["doctor"], ["status"], ["list"], ["show", "app/key"],
+                        ["show", "app.escrow"], ["verify"], ["token", "list"],
+                        ["token", "show", "ops"], ["agent-key", "show"], ["audit", "log"],
+                        ["audit", "checkpoint"], ["audit", "prove", "app/key"], ["trust", "list"]):
+            done = self.succeeds(*command)
+            self.assertTrue(done.out.strip(), command)
+
+    def test_show_agrees_for_the_store_and_the_file(self):
+        stored, filed = self.document("show", "app/key"), self.document("show", "app.escrow")
+        for member in ("key", "envelope_sha256", "agent", "host", "created"):
+            self.assertEqual(stored[member], filed[member])
+        self.assertEqual([path["id"] for path in stored["paths"]], ["token-ops", "tpm"])
+        self.assertTrue(all(path["opens_here"] for path in stored["paths"]))
+        without = self.document("show", "app/key", "--tpm", "none")
+        self.assertFalse(without["paths"][1]["opens_here"])
+        self.assertTrue(without["paths"][1]["why_not"])
+
+    def test_audit_prove_and_since(self):
+        self.world.write("older", self.succeeds("audit", "checkpoint").out)
+        self.restored("out.key", "--via", "token-ops")
+        self.succeeds("verify", "--since", "older")
+        proof = self.succeeds("audit", "prove", "app/key").out.decode()
+        self.assertTrue(proof.startswith("c2sp.org/tlog-proof@v1\n"), proof)
+        other = World(tpm=False, token=False)
+        self.addCleanup(other.close)
+        other.must("init")
+        self.world.write("foreign", b"")
+        other_point = other.run("audit", "checkpoint")
+        self.assertEqual(other_point.status, 0, str(other_point))
+        self.world.write("foreign", other_point.out)
+        done = self.world.run("verify", "--since", "foreign", "--json")
+        self.assertEqual(done.status, 4, str(done))
+
+    def test_restores_stand_in_the_log(self):
+        self.restored("out.key", "--via", "tpm", "--reason", "INC-0815")
+        entries = self.document("audit", "log")["entries"]
+        last = [entry for entry in entries if entry["type"].startswith("restore.")][-2:]
+        self.assertEqual([entry["type"] for entry in last],
+                         ["restore.requested", "restore.completed"])
+        self.assertEqual([entry["reason"] for entry in last], ["INC-0815"] * 2)
+        self.assertEqual(last[0]["actor"]["uid"], os.getuid())
+
+    def test_what_says_nothing_of_a_path_does_not_make_it_broken(self):
+        restore = ("restore", "app/key", "--via", "token-ops", "--pin-file", "pin")
+        done = self.world.run(*restore, "--to", "x.key", "--password-file", "wrong")
+        self.assertEqual(done.status, 3, str(done))
+        self.world.write("other.key", b"another key")
+        done = self.world.run(*restore, "--to", "other.key", "--password-file", "pw")
+        self.assertEqual(done.status, 12, str(done))
+        status = self.document("status", "app/key")
+        self.assertEqual(status["keys"][0]["paths"][0]["condition"], "proven")
+        self.assertEqual(status["findings"], [])
+
+
+class TwoHosts(AcceptanceCase):
+    """A second agent takes a file only from one that it trusts, and within that trust's scope."""
+
+    world_options = {"tpm": False}
+
+    def test_export_trust_import_restore(self):
+        self.succeeds("export", "app/key", "-o", "carried.escrow")
+        self.succeeds("agent-key", "export", "-o", "agent.pub")
+        other = World(tpm=False, token=False)
+        self.addCleanup(other.close)
+        other.must("init")
+        for name in ("carried.escrow", "agent.pub"):
+            other.write(name, self.world.path(name).read_bytes())
+        self.check_json(other.run("import", "carried.escrow", "--json"), "agent_not_trusted", 4)
+        self.assertEqual(other.run("list").status, 8)
+
+        other.must("trust", "add", "agent.pub", "--host", "another-host")
+        self.check_json(other.run("import", "carried.escrow", "--json"), "agent_out_of_scope", 4)
+        other.must("trust", "remove", self.world.thumbprint, "--yes")
+        other.must("trust", "add", "agent.pub", "--host", "acceptance", "--key", "app/**")
+        listed = json.loads(other.must("trust", "list", "--json").out)["agents"]
+        self.assertEqual([agent["thumbprint"] for agent in listed], [self.world.thumbprint])
+
+        other.must("import", "carried.escrow")
+        self.assertEqual(json.loads(other.must("list", "--json").out)["keys"][0]["key"]["name"],
+                         "app/key")
+        token = {"SOFTHSM2_CONF": self.world.environment["SOFTHSM2_CONF"]}
+        other.must("restore", "app/key", "--to", "out.key", "--module", other.module, *UNLOCK,
+                   env=token)
+        self.assertEqual(other.path("out.key").read_bytes(), self.world.key)
+        other.must("verify")
+
+        other.must("trust", "remove", self.world.thumbprint, "--yes")
+        self.check_json(other.run("restore", "carried.escrow", "--to", "more.key", *UNLOCK,
+                                  "--module", other.module, "--json", env=token),
+                        "agent_not_trusted", 4)
+        self.check_json(other.run("trust", "remove", self.world.thumbprint, "--yes", "--json"), "not_found",
+                        8)
+        self.check_json(other.run("trust", "add", "too-short", "--json"), "usage", 2)

@@ -1,0 +1,133 @@
+"""Destinations that are a folder, a link, not writable, full, or hold another key; names."""
+
+import os
+import stat
+
+from state_cases import fill, small_disk
+from world import UNLOCK, AcceptanceCase
+
+RESTORE = ("restore", "app/key", *UNLOCK)
+
+
+class Destination(AcceptanceCase):
+    world_options = {"tpm": False, "ordinary_user": True}
+
+    def test_a_folder(self):
+        self.world.path("folder").mkdir()
+        self.addCleanup(self.world.path("folder").rmdir)
+        self.refused("destination_is_folder", 11, *RESTORE, "--to", "folder")
+        done = self.world.run(*RESTORE, "--to", "folder/", "--json")
+        self.assertEqual(done.status, 11, str(done))
+
+    def test_a_symlink(self):
+        target = self.world.write("target", b"precious")
+        for name, to in (("link", "target"), ("dangling", "no-such"), ("dot", ".")):
+            link = self.world.path(name)
+            link.symlink_to(to)
+            self.refused("destination_is_symlink", 11, *RESTORE, "--to", name)
+            self.refused("destination_is_symlink", 11, *RESTORE, "--to", name, "--replace",
+                         num_runs=1)
+            link.unlink()
+        self.assertEqual(target.read_bytes(), b"precious")
+        target.unlink()
+
+    def test_not_writable(self):
+        folder = self.world.path("locked")
+        folder.mkdir(mode=0o555)
+        folder.chmod(0o555)
+        self.addCleanup(folder.rmdir)
+        self.world.give_to_user()
+        folder.chmod(0o555)
+        self.refused("destination_unwritable", 11, *RESTORE, "--to", "locked/out.key")
+        self.refused("destination_unwritable", 11, *RESTORE, "--to", "/etc/keyescrow-test.key")
+        self.refused("destination_unwritable", 11, *RESTORE, "--to", "no/such/folder/out.key")
+        self.refused("destination_unwritable", 11, *RESTORE, "--to", "/proc/out.key")
+
+    def test_not_a_regular_file(self):
+        self.refused("destination_not_regular", 11, *RESTORE, "--to", "/dev/full")
+        os.mkfifo(self.world.path("pipe"))
+        self.refused("destination_not_regular", 11, *RESTORE, "--to", "pipe")
+        self.world.path("pipe").unlink()
+
+    def test_another_key(self):
+        self.world.write("other.key", b"another key of 27 bytes ...")
+        self.refused("destination_other_key", 12, *RESTORE, "--to", "other.key")
+        self.succeeds(*RESTORE, "--to", "other.key", "--replace")
+        self.assertEqual(self.world.path("other.key").read_bytes(), self.world.key)
+        previous = self.world.path("other.key.keyescrow-previous")
+        self.assertEqual(previous.read_bytes(), b"another key of 27 bytes ...")
+        self.assertEqual(stat.S_IMODE(previous.stat().st_mode), 0o600)
+        self.assertIn(b"keyescrow-previous", self.world.run("status").out)
+        # The same bytes are done; and what was put aside can be removed.
+        again = self.succeeds(*RESTORE, "--to", "other.key", "--json").json()
+        self.assertTrue(again["already_same"])
+        self.succeeds(*RESTORE, "--to", "other.key", "--discard-previous", "--yes")
+        self.assertFalse(previous.exists())
+        self.world.path("other.key").unlink()
+
+    def test_a_full_disk(self):
+        disk = small_disk(self, "full")
+        fill(disk / "filler")
+        self.refused("destination_full", 11, *RESTORE, "--to", "full/out.key")
+        self.assertEqual(sorted(os.listdir(disk)), ["filler"])
+
+    def test_closed_and_full_standard_output(self):
+        with open("/dev/full", "wb") as full:
+            done = self.world.run(*RESTORE, "--to", "-", stdout=full)
+        self.assertEqual(done.status, 11, str(done))
+        self.assertIn(b"error: ", done.err)
+        done = self.world.run(*RESTORE, "--to", "-", before=lambda: os.close(1))
+        self.assertNotEqual(done.status, 70, str(done))
+        done = self.succeeds(*RESTORE, "--to", "-")
+        self.assertEqual(done.out, self.world.key)
+
+    def test_a_terminal_gets_no_key(self):
+        done = self.world.run_on_terminal(*RESTORE, "--to", "-", answers=[])
+        self.assertEqual(done.status, 2, str(done))
+        self.assertNotIn(self.world.key, done.out)
+
+    def test_no_destination(self):
+        self.refused("usage", 2, *RESTORE)
+
+    def test_file_names(self):
+        for name in ("a b.key", "-dash.key", "..key", "uml\u00e4ut.key", "new\nline.key", "n" * 200,
+                     "quote'\"$(x).key", "file:colon"):
+            sink = "./" + name
+            with self.subTest(name=name):
+                self.succeeds(*RESTORE, "--to", sink)
+                self.assertEqual(self.world.path(name).read_bytes(), self.world.key)
+                self.world.path(name).unlink()
+        self.succeeds(*RESTORE, "--to", "file:plain.key")
+        self.world.path("plain.key").unlink()
+        self.refused("destination_unwritable", 11, *RESTORE, "--to", "n" * 300)
+        self.refused("destination_unwritable", 11, *RESTORE, "--to", "d/" * 3000 + "n", num_runs=1)
+
+    def test_key_names(self):
+        bad = ("/lead", "trail/", "a//b", "../up", "a/../b", ".", "..", "a b", "a\nb", "a\tb",
+               "n" * 200, "k/" * 70 + "k", "\u00e4", "a|b", "*", "", "s" * 65)
+        for name in bad:
+            with self.subTest(name=name):
+                done = self.world.run("backup", name, "--from", "app.key", "--path",
+                                      "password & token:ops", *UNLOCK, "--json")
+                self.assertEqual(done.status, 2, str(done))
+        self.refused("invalid_name", 2, "backup", "a b", "--from", "app.key", "--path",
+                     "password & token:ops", *UNLOCK)
+        for name in ("a.b-c_d", "x/y.z/1", "s" * 64):
+            with self.subTest(name=name):
+                self.succeeds("backup", name, "--from", "app.key", "--path", "password & token:ops",
+                              *UNLOCK)
+                self.succeeds("restore", name, "--to", "named.key", *UNLOCK)
+                self.world.path("named.key").unlink()
+
+    def test_sources(self):
+        backup = ("backup", "src/key", "--path", "password & token:ops", *UNLOCK)
+        self.refused("source_unreadable", 2, *backup, "--from", "no-such-file")
+        self.refused("source_unreadable", 2, *backup, "--from", ".", num_runs=1)
+        self.world.write("empty.key", b"")
+        self.refused("source_size", 2, *backup, "--from", "empty.key")
+        self.world.write("huge.key", b"x" * ((1 << 20) + 1))
+        self.refused("source_size", 2, *backup, "--from", "huge.key")
+        self.refused("source_command", 2, *backup, "--from", "exec:false")
+        self.refused("key_not_found", 8, "show", "src/key")
+
+

@@ -1,0 +1,168 @@
+"""State that is missing, read-only, newer, damaged, open to others, or on a full disk."""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+
+from world import UNLOCK, AcceptanceCase
+
+BACKUP = ("backup", "more/key", "--from", "app.key", "--path", "password & token:ops", *UNLOCK)
+
+
+def small_disk(test, name, size="64k"):
+    """A file system of its own at `name`; the test is skipped where none may be mounted."""
+    folder = test.world.path(name)
+    folder.mkdir()
+    options = f"size={size},mode=0700"
+    if test.world.user is not None:
+        options += f",uid={test.world.user},gid={test.world.user}"
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(folder)],
+                          capture_output=True, check=False)
+    if done.returncode:
+        folder.rmdir()
+        test.skipTest("a small file system cannot be mounted here")
+    test.addCleanup(folder.rmdir)
+    test.addCleanup(subprocess.run, ["umount", "-l", str(folder)], check=True)
+    return folder
+
+
+def fill(path):
+    """Writes until the file system is full."""
+    with open(path, "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 1024)
+        except OSError:
+            pass
+
+
+class Uninitialised(AcceptanceCase):
+    world_options = {"tpm": False}
+    paths = None
+
+    def test_every_command_that_needs_a_state_is_exit_8(self):
+        self.world.write("app.key", os.urandom(32))
+        for command in (("status",), ("list",), ("verify",), ("show", "app/key"), BACKUP,
+                        ("restore", "app/key", "--to", "out.key"), ("audit", "log"),
+                        ("audit", "checkpoint"), ("audit", "prove", "app/key"), ("token", "list"),
+                        ("trust", "list"), ("trust", "add", "A" * 43), ("agent-key", "show"),
+                        ("export", "app/key", "-o", "x.escrow"), ("status", "app/key")):
+            with self.subTest(command=command):
+                error = self.refused("not_initialized", 8, *command)
+                self.assertIn("init", error["hint"])
+        self.assertFalse(self.world.path("state").exists())
+        done = self.world.run("status", "--nagios")
+        self.assertEqual(done.status, 3, str(done))
+
+    def test_empty_is_exit_8(self):
+        world = type(self.world)(tpm=False, token=False)
+        self.addCleanup(world.close)
+        world.must("init")
+        for command in ("status", "list", "verify"):
+            done = world.run(command, "--json")
+            self.assertEqual(done.status, 8, str(done))
+        again = world.run("init", "--json")
+        self.check_json(again, "already_initialized", 2)
+
+
+class Store(AcceptanceCase):
+    world_options = {"tpm": False, "ordinary_user": True}
+
+    def setUp(self):
+        """Each test ruins a copy."""
+        self.copy = self.world.path("copy")
+        shutil.copytree(self.world.path("state"), self.copy)
+        self.world.give_to_user()
+        self.addCleanup(shutil.rmtree, self.copy)
+        self.on_copy = {"KEYESCROW_STATE": str(self.copy)}
+
+    def on_bad_store(self, code, status, commands=None):
+        for command in commands or (("restore", "app/key", "--to", "out.key", *UNLOCK), BACKUP):
+            with self.subTest(command=command[0]):
+                self.refused(code, status, *command, env=self.on_copy)
+
+    def test_read_only(self):
+        for path in self.copy.iterdir():
+            path.chmod(0o400)
+        self.copy.chmod(0o500)
+        self.addCleanup(self.copy.chmod, 0o700)
+        self.on_bad_store("store_read_only", 9)
+        # What only reads still reads.
+        for command in (("list",), ("show", "app/key"), ("status",), ("verify",)):
+            self.succeeds(*command, env=self.on_copy)
+
+    def test_of_a_newer_schema(self):
+        database = sqlite3.connect(self.copy / "store.db")
+        database.execute("PRAGMA user_version = 99")
+        database.commit()
+        database.close()
+        self.world.give_to_user()
+        self.on_bad_store("store_newer_schema", 9, (
+            ("restore", "app/key", "--to", "out.key", *UNLOCK), BACKUP, ("list",), ("verify",)))
+
+    def test_damaged(self):
+        (self.copy / "store.db").write_bytes(b"this is not a database, but long enough" * 500)
+        for command in (("list",), ("restore", "app/key", "--to", "out.key", *UNLOCK)):
+            done = self.world.run(*command, "--json", env=self.on_copy)
+            self.assertIn(done.status, (4, 9), str(done))
+            self.check_json(done, json.loads(done.err)["error"]["code"], done.status)
+        (self.copy / "store.db").unlink()
+        done = self.world.run("list", "--json", env=self.on_copy)
+        self.assertIn(done.status, (4, 8, 9), str(done))
+
+    def test_open_to_others(self):
+        for name, mode in (("store.db", 0o644), ("ed25519.seed", 0o640), (".", 0o755)):
+            path = self.copy / name
+            path.chmod(mode)
+            with self.subTest(name=name):
+                self.on_bad_store("state_permissions", 9)
+            path.chmod(0o700 if name == "." else 0o600)
+
+    def test_on_a_full_disk(self):
+        disk = small_disk(self, "full", "1m")
+        shutil.copytree(self.copy, disk / "state")
+        self.world.give_to_user()
+        (disk / "state").chmod(0o700)
+        fill(disk / "filler")
+        on_disk = {"KEYESCROW_STATE": str(disk / "state")}
+        before = self.succeeds("list", "--json", env=on_disk).out
+        for command in (("restore", "app/key", "--to", "out.key", *UNLOCK), BACKUP):
+            done = self.world.run(*command, "--json", env=on_disk)
+            self.check_json(done, "store_full", 9)
+            self.check_text(self.world.run(*command, env=on_disk), 9)
+            self.assertFalse(self.world.path("out.key").exists(), "released without its log entry")
+        self.assertEqual(self.succeeds("list", "--json", env=on_disk).out, before)
+        (disk / "filler").unlink()
+        self.succeeds("restore", "app/key", "--to", "out.key", *UNLOCK, env=on_disk)
+        self.world.path("out.key").unlink()
+        self.succeeds("verify", env=on_disk)
+
+    def test_init_on_a_full_disk(self):
+        disk = small_disk(self, "full", "16k")
+        (disk / "filler").write_bytes(b"x" * 8192)
+        on_disk = {"KEYESCROW_STATE": str(disk / "state")}
+        done = self.world.run("init", "--json", env=on_disk)
+        self.check_json(done, "store_full", 9)
+        (disk / "filler").unlink()
+
+    def test_tampered_log_is_damage(self):
+        database = sqlite3.connect(self.copy / "store.db")
+        tables = [row[0] for row in database.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for (trigger,) in database.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            database.execute(f"DROP TRIGGER {trigger}")
+        table = next(name for name in tables if "entr" in name or name == "log")
+        columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+        body = next(name for name in columns if name in ("bytes", "body", "line", "entry"))
+        (line,) = database.execute(f"SELECT {body} FROM {table} WHERE seq = 1").fetchone()
+        changed = bytes(line).replace(b'"success"', b'"failure"')
+        self.assertNotEqual(changed, bytes(line))
+        database.execute(f"UPDATE {table} SET {body} = ? WHERE seq = 1", (changed,))
+        database.commit()
+        database.close()
+        self.world.give_to_user()
+        done = self.world.run("verify", env=self.on_copy)
+        self.assertEqual(done.status, 4, str(done))

@@ -1,0 +1,42 @@
+#!/usr/bin/env python3
+"""keyescrow as a new user would try it: the built binary, a swtpm and SoftHSM tokens of its own.
+
+  acceptance_test.py --binary FILE [unittest's arguments, e.g. Devices.test_wrong_pin]
+
+Every class makes a world (acceptance/world.py) and removes it. Each refusal must end in `error:` and
+`hint:`, the exit status of the command line's table and an ErrorCode of its own, with nothing changed.
+"""
+
+import argparse
+import pathlib
+import signal
+import sys
+import unittest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "acceptance"))
+
+import world  # noqa: E402
+from bus_cases import *  # noqa: E402,F403
+from commands_cases import *  # noqa: E402,F403
+from crash_cases import *  # noqa: E402,F403
+from destinations_cases import *  # noqa: E402,F403
+from devices_cases import *  # noqa: E402,F403
+from envelopes_cases import *  # noqa: E402,F403
+from offline_cases import *  # noqa: E402,F403
+from outages_cases import *  # noqa: E402,F403
+from secrets_cases import *  # noqa: E402,F403
+from state_cases import *  # noqa: E402,F403
+
+
+def main():
+    parser = argparse.ArgumentParser(usage=__doc__, add_help=False)
+    parser.add_argument("--binary", required=True, type=pathlib.Path)
+    options, others = parser.parse_known_args()
+    world.BINARY = options.binary.resolve(strict=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    unittest.main(module="__main__", argv=[sys.argv[0]] + others)
+
+
+if __name__ == "__main__":
+    main()
