@@ -180,8 +180,8 @@ Result<SecretBytes> AskOn(int fd, std::string_view label, bool echo, std::string
 
 }  // namespace
 
-SecretPrompt::SecretPrompt(bool no_input, const char* device)
-    : no_input_(no_input), device_(device) {}
+SecretPrompt::SecretPrompt(bool no_input, const char* device, bool terminal_only)
+    : no_input_(no_input), device_(device), terminal_only_(terminal_only) {}
 
 bool SecretPrompt::available() const {
   if (no_input_) return false;
@@ -227,6 +227,7 @@ Result<std::string> SecretPrompt::AskLine(std::string_view label, std::string_vi
 
 void SecretPrompt::Tell(std::string_view line) {
   const Descriptor terminal(no_input_ ? -1 : open(device_, O_WRONLY | O_NOCTTY | O_CLOEXEC));
+  if (terminal.get() < 0 && terminal_only_) return;
   Write(terminal.get() >= 0 ? terminal.get() : STDERR_FILENO, EscapeForTerminal(line) + "\n");
 }
 

@@ -17,7 +17,8 @@ class SecretPrompt {
   static constexpr int kMaxMismatches = 3;
 
   // `no_input`: every question fails with kSecretSourceMissing. `device` is not owned.
-  explicit SecretPrompt(bool no_input, const char* device = "/dev/tty");
+  // `terminal_only`: Tell leaves standard error alone, which holds one JSON document.
+  explicit SecretPrompt(bool no_input, const char* device = "/dev/tty", bool terminal_only = false);
 
   // available: a terminal is there and asking is allowed.
   bool available() const;
@@ -36,7 +37,7 @@ class SecretPrompt {
   // Errors: as Ask, but an empty line is an answer.
   Result<std::string> AskLine(std::string_view label, std::string_view remedy);
 
-  // Tell writes a line to the terminal, or to standard error where there is none.
+  // Tell writes a line to the terminal, or to standard error where there is none and it is free.
   void Tell(std::string_view line);
 
  private:
@@ -44,6 +45,7 @@ class SecretPrompt {
 
   bool no_input_;
   const char* device_;
+  bool terminal_only_;
 };
 
 }  // namespace keyescrow::agent

@@ -11,7 +11,10 @@
 namespace keyescrow::agent {
 
 Session::Session(const GlobalOptions& global, Terminal& terminal, Devices& devices)
-    : global_(global), terminal_(terminal), prompt_(global.no_input), progress_(terminal) {
+    : global_(global),
+      terminal_(terminal),
+      prompt_(global.no_input, "/dev/tty", global.json),
+      progress_(terminal) {
   const auto get_environment = [](const char* name) -> const char* { return std::getenv(name); };
   auto paths = ResolvePaths({global.config, global.state}, get_environment, geteuid());
   if (paths) {
