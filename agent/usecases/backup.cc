@@ -285,8 +285,14 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
   ASSIGN_OR_RETURN(const auto read_back,
                    envelope::SealedEnvelope::Read(AsBytes(sealed.file), trust));
   // A generated key is escrowed before it is delivered, so that it is never in use and not kept.
-  ASSIGN_OR_RETURN(const AppendReceipt receipt,
-                   CommitEnvelope(agent, draft, sealed, read_back, now));
+  auto committed = CommitEnvelope(agent, draft, sealed, read_back, now);
+  if (!committed && committed.error().code() == ErrorCode::kAlreadyExists) {
+    return Error(ErrorCode::kStoreBusy, Action::kRetry,
+                 "another backup wrote version " + std::to_string(draft.key_version) + " of " +
+                     draft.key_name + " in this moment",
+                 "run the command again");
+  }
+  ASSIGN_OR_RETURN(const AppendReceipt receipt, std::move(committed));
 
   BackupResult result;
   result.key_name = draft.key_name;

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "agent/key_locations/crash_safe_file.h"
@@ -84,8 +85,34 @@ audit::Event MakeEvent(audit::EventType type, audit::Outcome outcome,
   return event;
 }
 
+// TellsOfThePath: the failure lies in the path itself, not in what was typed, in a device that is
+// away or locked, or in the destination; the path then counts as broken until it opens again.
+bool TellsOfThePath(const Error& error) {
+  switch (error.code()) {
+    case ErrorCode::kEnvelopeUnwrap:
+    case ErrorCode::kEnvelopeMac:
+    case ErrorCode::kFactorBad:
+    case ErrorCode::kTokenDataInvalid:
+    case ErrorCode::kTokenKeyNotFound:
+    case ErrorCode::kTokenKeyUsage:
+    case ErrorCode::kTpmPcrMismatch:
+    case ErrorCode::kTpmPolicySignature:
+    case ErrorCode::kTpmSrkUntrusted:
+    case ErrorCode::kTpmWrongDevice: return true;
+    default: return false;
+  }
+}
+
+// IsOfThisHost: that another host's TPM is not here tells nothing of the path.
+bool IsOfThisHost(const Agent& agent, const envelope::PathRecord& path) {
+  return std::ranges::all_of(path.factors, [&](const envelope::FactorRecord& factor) {
+    const auto* tpm = std::get_if<envelope::Tpm2Record>(&factor);
+    return tpm == nullptr || tpm->host == agent.identity().host;
+  });
+}
+
 // RecordRefusal logs an attempt that found no path to try.
-void RecordRefusal(Agent* agent, const envelope::SealedEnvelope& sealed,
+void RecordRefusal(Agent* agent, const envelope::SealedEnvelope& sealed, bool is_stored,
                    const RestoreRequest& request, const Error& error, Progress& progress) {
   if (agent == nullptr) return;
   const envelope::Header& header = sealed.header();
@@ -96,7 +123,13 @@ void RecordRefusal(Agent* agent, const envelope::SealedEnvelope& sealed,
   event.key = audit::EventKey{header.key_name, header.key_version};
   event.envelope = audit::EventEnvelope{header.envelope_id, header.revision, sealed.hash()};
   event.reason = request.reason;
-  if (auto recorded = agent->journal().Append(std::move(event)); !recorded) {
+  store::Change change;
+  const envelope::PathRecord* path = header.FindPath(request.via);
+  if (is_stored && path != nullptr && TellsOfThePath(error) && IsOfThisHost(*agent, *path)) {
+    change.path_outcomes.push_back({header.key_name, header.key_version, header.revision, path->id,
+                                    agent->Now(), false, event.error});
+  }
+  if (auto recorded = agent->journal().Append(std::move(event), change); !recorded) {
     progress.Warn("the failure could not be logged: " + recorded.error().message());
   }
 }
@@ -245,10 +278,25 @@ Result<std::unique_ptr<KeyLocation>> FindSink(const Environment& environment,
   return location;
 }
 
+// PrepareModule lets the one module that can be meant load while the envelope is read and verified:
+// the one that was named, or the registered one where the path's id is that of a token.
+void PrepareModule(const Environment& environment, Agent* agent, const RestoreRequest& request) {
+  std::string module = request.module;
+  if (module.empty() && agent != nullptr && request.via.starts_with("token")) {
+    const auto tokens = agent->store().Tokens();
+    if (tokens && !tokens->empty()) module = tokens->front().module;
+    for (std::size_t index = 1; tokens && index < tokens->size(); ++index) {
+      if ((*tokens)[index].module != module) module.clear();
+    }
+  }
+  if (!module.empty()) environment.devices->PrepareModule(module);
+}
+
 }  // namespace
 
 Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
                               const RestoreRequest& request, Secrets& secrets, Progress& progress) {
+  PrepareModule(environment, agent, request);
   ASSIGN_OR_RETURN(const EnvelopeSource source,
                    FindEnvelope(agent, request.name_or_file, request.version));
   ASSIGN_OR_RETURN(const envelope::ReadOptions trust,
@@ -285,7 +333,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
   progress.Step("looking for the path's devices");
   auto chosen = request.via.empty() ? chooser.Next() : chooser.Named(request.via);
   if (!chosen) {
-    RecordRefusal(agent, sealed, request, chosen.error(), progress);
+    RecordRefusal(agent, sealed, source.record.has_value(), request, chosen.error(), progress);
     return std::move(chosen).error();
   }
   std::size_t index = *chosen;
@@ -309,7 +357,8 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
                                      sealed, path, request);
       event.error = ErrorCodeName(error.code());
       store::Change change;
-      if (agent != nullptr && source.record) {
+      if (agent != nullptr && source.record && TellsOfThePath(error) &&
+          IsOfThisHost(*agent, path)) {
         change.path_outcomes.push_back({header.key_name, header.key_version, header.revision,
                                         path.id, agent->Now(), false, event.error});
       }
