@@ -115,8 +115,21 @@ void HostDevices::LastSignature() {
   if (agent_key_ != nullptr) agent_key_->NextIsLast();
 }
 
+void HostDevices::PrepareModule(const std::string& module) {
+  auto prepared = hsm::PreparedModule::Start(module, "");
+  if (!prepared) return;  // StartToken meets the same fault, and tells it
+  prepared_path_ = module;
+  prepared_.emplace(std::move(*prepared));
+}
+
 Result<std::unique_ptr<envelope::TokenFactor>> HostDevices::StartToken(
     const TokenSpec& spec, envelope::PinProvider& pins) {
+  if (prepared_ && prepared_path_ == spec.module) {
+    hsm::PreparedModule prepared = std::move(*prepared_);
+    prepared_.reset();
+    ASSIGN_OR_RETURN(auto started, hsm::TokenFactor::Start(Spec(spec), pins, std::move(prepared)));
+    return std::unique_ptr<envelope::TokenFactor>(std::move(started));
+  }
   ASSIGN_OR_RETURN(auto factor, hsm::TokenFactor::Start(Spec(spec), pins));
   return std::unique_ptr<envelope::TokenFactor>(std::move(factor));
 }

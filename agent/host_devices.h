@@ -7,6 +7,7 @@
 #include <string>
 
 #include "agent/usecases/devices.h"
+#include "hsm/token_factor.h"
 #include "tpm/agent_key.h"
 #include "tpm/device.h"
 #include "tpm/tpm_factor.h"
@@ -26,6 +27,7 @@ class HostDevices final : public Devices {
                                                          SecretBytes auth) override;
   void LastSignature() override;
 
+  void PrepareModule(const std::string& module) override;
   Result<std::unique_ptr<envelope::TokenFactor>> StartToken(const TokenSpec& spec,
                                                             envelope::PinProvider& pins) override;
   Result<ModuleFacts> InspectModule(const std::string& module) override;
@@ -43,6 +45,8 @@ class HostDevices final : public Devices {
   Bytes pinned_srk_;
   std::optional<Result<std::shared_ptr<tpm::Device>>> device_;
   std::unique_ptr<tpm::Tpm> tpm_;
+  std::string prepared_path_;
+  std::optional<hsm::PreparedModule> prepared_;
   tpm::TpmAgentKey* agent_key_ = nullptr;  // owned by who opened it; used by LastSignature alone
 };
 

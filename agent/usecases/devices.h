@@ -1,5 +1,5 @@
 // Devices: the hardware of this host, as the use cases see it: factors, signers and plain facts.
-// main.cc implements it with tpm/ and hsm/; nothing else in agent/ knows a device.
+// agent/host_devices implements it with tpm/ and hsm/; nothing else in agent/ knows a device.
 #pragma once
 
 #include <cstdint>
@@ -88,6 +88,9 @@ class Devices {
   // that it leaves the TPM without further commands.
   virtual void LastSignature() = 0;
 
+  // PrepareModule begins to load a module before it is known which key is wanted; StartToken takes
+  // it over. Errors show there.
+  virtual void PrepareModule(const std::string& module) { static_cast<void>(module); }
   // StartToken begins to load the module in a process of its own and returns at once. `pins`
   // outlives the factor.
   virtual Result<std::unique_ptr<envelope::TokenFactor>> StartToken(

@@ -155,10 +155,72 @@ std::optional<Bytes64> EcdsaSignatureFromDer(ByteView der) {
   return signature;
 }
 
+// Impl keeps the scalar in locked memory; the library sees it for the length of one call. ECDH and
+// key generation use EC_POINT_mul (constant time for one secret scalar) rather than EVP_PKEY: the
+// first EVP key generation and the first EVP derivation of a process construct every algorithm of
+// their kinds, a millisecond each where a whole restore takes ten.
 struct P256KeyPair::Impl {
-  Pkey key;
+  SecretBytes scalar;
   P256Point point;
 };
+
+namespace {
+
+// LentScalar lends a private key to the library, cleansed at the end.
+class LentScalar {
+ public:
+  explicit LentScalar(const SecretBytes& scalar) : number_(BN_secure_new()) {
+    BN_bin2bn(scalar.Expose().data(), static_cast<int>(scalar.size()), number_);
+    BN_set_flags(number_, BN_FLG_CONSTTIME);
+  }
+  LentScalar(const LentScalar&) = delete;
+  LentScalar& operator=(const LentScalar&) = delete;
+  ~LentScalar() { BN_clear_free(number_); }
+  const BIGNUM* get() const { return number_; }
+  bool InRange() const {
+    return !BN_is_zero(number_) && BN_cmp(number_, EC_GROUP_get0_order(Group())) < 0;
+  }
+
+ private:
+  BIGNUM* number_;
+};
+
+// Multiply writes scalar·peer, or scalar·G where `peer` is null, uncompressed.
+bool Multiply(const LentScalar& scalar, const P256Point* peer,
+              std::span<std::uint8_t, 65> product) {
+  EC_POINT* result = EC_POINT_new(Group());
+  bool ok = result != nullptr;
+  if (peer != nullptr) {
+    const auto encoded = peer->Uncompressed();
+    EC_POINT* point = EC_POINT_new(Group());
+    ok = ok && EC_POINT_oct2point(Group(), point, encoded.data(), encoded.size(), nullptr) == 1 &&
+         EC_POINT_mul(Group(), result, nullptr, point, scalar.get(), nullptr) == 1;
+    EC_POINT_free(point);
+  } else {
+    ok = ok && EC_POINT_mul(Group(), result, scalar.get(), nullptr, nullptr, nullptr) == 1;
+  }
+  ok = ok && EC_POINT_point2oct(Group(), result, POINT_CONVERSION_UNCOMPRESSED, product.data(),
+                                product.size(), nullptr) == product.size();
+  EC_POINT_clear_free(result);
+  return ok;
+}
+
+Pkey PrivatePkey(const SecretBytes& scalar, const P256Point& point) {
+  const LentScalar number(scalar);
+  const auto encoded = point.Uncompressed();
+  OSSL_PARAM_BLD* builder = OSSL_PARAM_BLD_new();
+  OSSL_PARAM_BLD_push_utf8_string(builder, OSSL_PKEY_PARAM_GROUP_NAME, kGroupName, 0);
+  OSSL_PARAM_BLD_push_octet_string(builder, OSSL_PKEY_PARAM_PUB_KEY, encoded.data(),
+                                   encoded.size());
+  OSSL_PARAM_BLD_push_BN(builder, OSSL_PKEY_PARAM_PRIV_KEY, number.get());
+  OSSL_PARAM* parameters = OSSL_PARAM_BLD_to_param(builder);
+  Pkey key = MakePkey(EVP_PKEY_KEYPAIR, parameters);
+  OSSL_PARAM_free(parameters);  // cleanses the part that a secure BIGNUM gave
+  OSSL_PARAM_BLD_free(builder);
+  return key;
+}
+
+}  // namespace
 
 P256KeyPair::P256KeyPair(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 P256KeyPair::P256KeyPair(P256KeyPair&&) noexcept = default;
@@ -166,63 +228,35 @@ P256KeyPair& P256KeyPair::operator=(P256KeyPair&&) noexcept = default;
 P256KeyPair::~P256KeyPair() = default;
 
 Result<P256KeyPair> P256KeyPair::Generate() {
-  Pkey key(EVP_EC_gen("P-256"));
-  if (!key) return LibraryError("P-256 key generation");
-  std::uint8_t encoded[65];
-  std::size_t size = 0;
-  if (EVP_PKEY_get_octet_string_param(key.get(), OSSL_PKEY_PARAM_PUB_KEY, encoded, sizeof encoded,
-                                      &size) != 1) {
-    return LibraryError("reading a P-256 public key");
+  // A scalar out of range comes once in 2^32 draws (FIPS 186-5, A.2.2: rejection).
+  while (true) {
+    ASSIGN_OR_RETURN(const SecretBytes scalar, RandomSecret(SystemRandom(), 32));
+    if (LentScalar(scalar).InRange()) return FromScalar(scalar);
   }
-  auto point = P256Point::FromUncompressed({encoded, size});
-  if (!point) return LibraryError("a generated point is not on the curve");
-  return P256KeyPair(std::make_unique<Impl>(Impl{std::move(key), *point}));
 }
 
 Result<P256KeyPair> P256KeyPair::FromScalar(const SecretBytes& scalar) {
   if (scalar.size() != 32) return LibraryError("a P-256 private key is not 32 bytes");
-  BIGNUM* number = BN_secure_new();
-  BN_bin2bn(scalar.Expose().data(), 32, number);
-  BN_set_flags(number, BN_FLG_CONSTTIME);
-  const bool in_range = !BN_is_zero(number) && BN_cmp(number, EC_GROUP_get0_order(Group())) < 0;
-  EC_POINT* product = EC_POINT_new(Group());
-  std::uint8_t encoded[65] = {};
-  const bool multiplied = in_range &&
-                          EC_POINT_mul(Group(), product, number, nullptr, nullptr, nullptr) == 1 &&
-                          EC_POINT_point2oct(Group(), product, POINT_CONVERSION_UNCOMPRESSED,
-                                             encoded, sizeof encoded, nullptr) == sizeof encoded;
-  EC_POINT_free(product);
-  Pkey key;
-  if (multiplied) {
-    OSSL_PARAM_BLD* builder = OSSL_PARAM_BLD_new();
-    OSSL_PARAM_BLD_push_utf8_string(builder, OSSL_PKEY_PARAM_GROUP_NAME, kGroupName, 0);
-    OSSL_PARAM_BLD_push_octet_string(builder, OSSL_PKEY_PARAM_PUB_KEY, encoded, sizeof encoded);
-    OSSL_PARAM_BLD_push_BN(builder, OSSL_PKEY_PARAM_PRIV_KEY, number);
-    OSSL_PARAM* parameters = OSSL_PARAM_BLD_to_param(builder);
-    key = MakePkey(EVP_PKEY_KEYPAIR, parameters);
-    OSSL_PARAM_free(parameters);  // cleanses the part that a secure BIGNUM gave
-    OSSL_PARAM_BLD_free(builder);
+  const LentScalar number(scalar);
+  std::array<std::uint8_t, 65> encoded{};
+  if (!number.InRange() || !Multiply(number, nullptr, encoded)) {
+    return LibraryError("a P-256 private key is out of range");
   }
-  BN_clear_free(number);
-  auto point = P256Point::FromUncompressed({encoded, sizeof encoded});
-  if (!key || !point) return LibraryError("a P-256 private key is out of range");
-  return P256KeyPair(std::make_unique<Impl>(Impl{std::move(key), *point}));
+  const auto point = P256Point::FromUncompressed(encoded);
+  if (!point) return LibraryError("a P-256 public key is not on the curve");
+  ASSIGN_OR_RETURN(SecretBytes copy, SecretBytes::CopyOf(scalar.Expose()));
+  return P256KeyPair(std::make_unique<Impl>(Impl{std::move(copy), *point}));
 }
 
 const P256Point& P256KeyPair::Public() const { return impl_->point; }
 
 Result<SecretBytes> P256KeyPair::Scalar() const {
-  ASSIGN_OR_RETURN(SecretBytes scalar, SecretBytes::Allocate(32));
-  BIGNUM* number = nullptr;
-  const bool ok = EVP_PKEY_get_bn_param(impl_->key.get(), OSSL_PKEY_PARAM_PRIV_KEY, &number) == 1 &&
-                  BN_bn2binpad(number, scalar.ExposeMutable().data(), 32) == 32;
-  BN_clear_free(number);
-  if (!ok) return LibraryError("reading a P-256 private key");
-  return scalar;
+  return SecretBytes::CopyOf(impl_->scalar.Expose());
 }
 
 Result<Bytes64> P256KeyPair::SignEs256(const Bytes32& digest) const {
-  PkeyContext context(EVP_PKEY_CTX_new(impl_->key.get(), nullptr));
+  const Pkey key = PrivatePkey(impl_->scalar, impl_->point);
+  PkeyContext context(key ? EVP_PKEY_CTX_new(key.get(), nullptr) : nullptr);
   std::uint8_t der[80];
   std::size_t size = sizeof der;
   if (!context || EVP_PKEY_sign_init(context.get()) != 1 ||
@@ -235,15 +269,10 @@ Result<Bytes64> P256KeyPair::SignEs256(const Bytes32& digest) const {
 }
 
 Result<SecretBytes> P256KeyPair::SharedX(const P256Point& peer) const {
-  ASSIGN_OR_RETURN(SecretBytes shared, SecretBytes::Allocate(32));
-  const Pkey other = PublicPkey(peer);
-  PkeyContext context(EVP_PKEY_CTX_new(impl_->key.get(), nullptr));
-  std::size_t size = 32;
-  if (!other || !context || EVP_PKEY_derive_init(context.get()) != 1 ||
-      EVP_PKEY_derive_set_peer(context.get(), other.get()) != 1 ||
-      EVP_PKEY_derive(context.get(), shared.ExposeMutable().data(), &size) != 1 || size != 32) {
-    return LibraryError("ECDH");
-  }
+  std::array<std::uint8_t, 65> product{};
+  if (!Multiply(LentScalar(impl_->scalar), &peer, product)) return LibraryError("ECDH");
+  auto shared = SecretBytes::CopyOf(std::span(product).subspan(1, 32));
+  Cleanse(product.data(), product.size());
   return shared;
 }
 

@@ -6,10 +6,11 @@
 #include <openssl/evp.h>
 #include <openssl/param_build.h>
 #include <openssl/rsa.h>
-#include <openssl/x509.h>
 
 #include <algorithm>
-#include <cstring>
+#include <span>
+
+#include "envelope/base/byte_reader.h"
 
 namespace keyescrow {
 namespace {
@@ -21,10 +22,84 @@ const EVP_MD* Digest(OaepHash hash) { return hash == OaepHash::kSha1 ? EVP_sha1(
 
 }  // namespace
 
+// Impl keeps the two numbers, minimal and big-endian. The library's key is made where something is
+// encrypted: parsing and writing the DER through it costs 6 million instructions a process, more
+// than the rest of a restore's cryptography, for a form that is fixed to the byte.
 struct RsaPublicKey::Impl {
-  EVP_PKEY* key = nullptr;
-  ~Impl() { EVP_PKEY_free(key); }
+  Bytes modulus;
+  Bytes exponent;
 };
+
+namespace {
+
+struct PkeyDeleter {
+  void operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }
+};
+using Pkey = std::unique_ptr<EVP_PKEY, PkeyDeleter>;
+
+Pkey MakePkey(ByteView modulus, ByteView exponent) {
+  BIGNUM* n = BN_bin2bn(modulus.data(), static_cast<int>(modulus.size()), nullptr);
+  BIGNUM* e = BN_bin2bn(exponent.data(), static_cast<int>(exponent.size()), nullptr);
+  OSSL_PARAM_BLD* builder = OSSL_PARAM_BLD_new();
+  OSSL_PARAM_BLD_push_BN(builder, OSSL_PKEY_PARAM_RSA_N, n);
+  OSSL_PARAM_BLD_push_BN(builder, OSSL_PKEY_PARAM_RSA_E, e);
+  OSSL_PARAM* parameters = OSSL_PARAM_BLD_to_param(builder);
+  EVP_PKEY_CTX* context = EVP_PKEY_CTX_new_from_name(nullptr, "RSA", nullptr);
+  EVP_PKEY* key = nullptr;
+  if (EVP_PKEY_fromdata_init(context) != 1 ||
+      EVP_PKEY_fromdata(context, &key, EVP_PKEY_PUBLIC_KEY, parameters) != 1) {
+    key = nullptr;
+  }
+  EVP_PKEY_CTX_free(context);
+  OSSL_PARAM_free(parameters);
+  OSSL_PARAM_BLD_free(builder);
+  BN_free(n);
+  BN_free(e);
+  return Pkey(key);
+}
+
+void AppendDer(Bytes& der, std::uint8_t tag, ByteView body) {
+  der.push_back(tag);
+  if (body.size() >= 0x100) {
+    der.push_back(0x82);
+    der.push_back(static_cast<std::uint8_t>(body.size() >> 8));
+  } else if (body.size() >= 0x80) {
+    der.push_back(0x81);
+  }
+  der.push_back(static_cast<std::uint8_t>(body.size()));
+  for (const std::uint8_t byte : body) der.push_back(byte);
+}
+
+void AppendInteger(Bytes& der, ByteView number) {
+  Bytes body;
+  body.reserve(number.size() + 1);
+  if ((number[0] & 0x80) != 0) body.push_back(0);
+  for (const std::uint8_t byte : number) body.push_back(byte);
+  AppendDer(der, 0x02, body);
+}
+
+// TakeDer returns the body of the next element of that tag; lengths are judged by re-encoding.
+std::optional<ByteView> TakeDer(ByteReader& reader, std::uint8_t tag) {
+  if (reader.TakeU8() != tag) return std::nullopt;
+  const auto first = reader.TakeU8();
+  if (!first) return std::nullopt;
+  std::size_t size = *first;
+  if (*first == 0x81) {
+    size = reader.TakeU8().value_or(0);
+  } else if (*first == 0x82) {
+    size = reader.TakeU16().value_or(0);
+  } else if (*first >= 0x80) {
+    return std::nullopt;
+  }
+  return reader.Take(size);
+}
+
+ByteView WithoutLeadingZeros(ByteView number) {
+  while (!number.empty() && number[0] == 0) number = number.subspan(1);
+  return number;
+}
+
+}  // namespace
 
 RsaPublicKey::RsaPublicKey(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 RsaPublicKey::RsaPublicKey(RsaPublicKey&&) noexcept = default;
@@ -32,78 +107,66 @@ RsaPublicKey& RsaPublicKey::operator=(RsaPublicKey&&) noexcept = default;
 RsaPublicKey::~RsaPublicKey() = default;
 
 std::optional<RsaPublicKey> RsaPublicKey::FromModulus(ByteView modulus, ByteView exponent) {
-  if (modulus.empty() || modulus.size() > 1100 || exponent.empty() || exponent.size() > 1024) {
+  modulus = WithoutLeadingZeros(modulus);
+  exponent = WithoutLeadingZeros(exponent);
+  if (modulus.size() < 256 || modulus.size() > 1024 || exponent.empty() ||
+      exponent.size() > modulus.size()) {
     return std::nullopt;
   }
-  BIGNUM* n = BN_bin2bn(modulus.data(), static_cast<int>(modulus.size()), nullptr);
-  BIGNUM* e = BN_bin2bn(exponent.data(), static_cast<int>(exponent.size()), nullptr);
+  const bool short_top = modulus.size() == 256 && (modulus[0] & 0x80) == 0;  // below 2048 bits
+  const bool one = exponent.size() == 1 && exponent[0] == 1;
+  if (short_top || one || (exponent.back() & 1) == 0) return std::nullopt;
   auto impl = std::make_unique<Impl>();
-  if (BN_num_bits(n) >= 2048 && BN_num_bits(n) <= 8192 && BN_is_odd(e) && !BN_is_one(e)) {
-    OSSL_PARAM_BLD* builder = OSSL_PARAM_BLD_new();
-    OSSL_PARAM_BLD_push_BN(builder, OSSL_PKEY_PARAM_RSA_N, n);
-    OSSL_PARAM_BLD_push_BN(builder, OSSL_PKEY_PARAM_RSA_E, e);
-    OSSL_PARAM* parameters = OSSL_PARAM_BLD_to_param(builder);
-    EVP_PKEY_CTX* context = EVP_PKEY_CTX_new_from_name(nullptr, "RSA", nullptr);
-    if (EVP_PKEY_fromdata_init(context) != 1 ||
-        EVP_PKEY_fromdata(context, &impl->key, EVP_PKEY_PUBLIC_KEY, parameters) != 1) {
-      impl->key = nullptr;
-    }
-    EVP_PKEY_CTX_free(context);
-    OSSL_PARAM_free(parameters);
-    OSSL_PARAM_BLD_free(builder);
-  }
-  BN_free(n);
-  BN_free(e);
-  if (impl->key == nullptr) return std::nullopt;
+  impl->modulus = ToBytes(modulus);
+  impl->exponent = ToBytes(exponent);
   return RsaPublicKey(std::move(impl));
 }
 
 std::optional<RsaPublicKey> RsaPublicKey::FromSpki(ByteView der) {
   if (der.size() > 1200) return std::nullopt;
-  const std::uint8_t* cursor = der.data();
-  EVP_PKEY* parsed = d2i_PUBKEY(nullptr, &cursor, static_cast<long>(der.size()));
-  if (parsed == nullptr) return std::nullopt;
-  std::optional<RsaPublicKey> key;
-  BIGNUM* n = nullptr;
-  BIGNUM* e = nullptr;
-  if (cursor == der.data() + der.size() && EVP_PKEY_get_base_id(parsed) == EVP_PKEY_RSA &&
-      EVP_PKEY_get_bn_param(parsed, OSSL_PKEY_PARAM_RSA_N, &n) == 1 &&
-      EVP_PKEY_get_bn_param(parsed, OSSL_PKEY_PARAM_RSA_E, &e) == 1) {
-    Bytes modulus(static_cast<std::size_t>(BN_num_bytes(n)));
-    Bytes exponent(static_cast<std::size_t>(BN_num_bytes(e)));
-    BN_bn2bin(n, modulus.data());
-    BN_bn2bin(e, exponent.data());
-    key = FromModulus(modulus, exponent);
+  ByteReader outer(der);
+  const auto spki = TakeDer(outer, 0x30);
+  if (!spki || !outer.AtEnd()) return std::nullopt;
+  ByteReader reader(*spki);
+  const auto algorithm = reader.Take(sizeof kRsaAlgorithm);
+  if (!algorithm || !std::equal(algorithm->begin(), algorithm->end(), kRsaAlgorithm)) {
+    return std::nullopt;
   }
-  BN_free(n);
-  BN_free(e);
-  EVP_PKEY_free(parsed);
-  // The algorithm identifier is exactly rsaEncryption with NULL, and the encoding is canonical.
-  if (key) {
-    const Bytes again = key->Spki();
-    if (!std::equal(again.begin(), again.end(), der.begin(), der.end()) || der.size() < 24 ||
-        std::search(der.begin(), der.begin() + 24, std::begin(kRsaAlgorithm),
-                    std::end(kRsaAlgorithm)) == der.begin() + 24) {
-      return std::nullopt;
-    }
-  }
+  const auto bits = TakeDer(reader, 0x03);
+  if (!bits || !reader.AtEnd() || bits->empty() || (*bits)[0] != 0) return std::nullopt;
+  ByteReader inner(bits->subspan(1));
+  const auto sequence = TakeDer(inner, 0x30);
+  if (!sequence || !inner.AtEnd()) return std::nullopt;
+  ByteReader numbers(*sequence);
+  const auto modulus = TakeDer(numbers, 0x02);
+  const auto exponent = TakeDer(numbers, 0x02);
+  if (!modulus || !exponent || !numbers.AtEnd()) return std::nullopt;
+  auto key = FromModulus(*modulus, *exponent);
+  if (!key) return std::nullopt;
+  // Canonical: lengths, signs and leading zeros as DER has them.
+  const Bytes again = key->Spki();
+  if (!std::equal(again.begin(), again.end(), der.begin(), der.end())) return std::nullopt;
   return key;
 }
 
-std::size_t RsaPublicKey::modulus_size_bytes() const {
-  return static_cast<std::size_t>(EVP_PKEY_get_size(impl_->key));
-}
+std::size_t RsaPublicKey::modulus_size_bytes() const { return impl_->modulus.size(); }
 
 Bytes RsaPublicKey::Spki() const {
-  std::uint8_t* der = nullptr;
-  const int size = i2d_PUBKEY(impl_->key, &der);
-  Bytes spki = size > 0 ? Bytes(der, der + size) : Bytes();
-  OPENSSL_free(der);
-  return spki;
+  Bytes numbers;
+  AppendInteger(numbers, impl_->modulus);
+  AppendInteger(numbers, impl_->exponent);
+  Bytes bits = {0};
+  AppendDer(bits, 0x30, numbers);
+  Bytes body(std::begin(kRsaAlgorithm), std::end(kRsaAlgorithm));
+  AppendDer(body, 0x03, bits);
+  Bytes der;
+  AppendDer(der, 0x30, body);
+  return der;
 }
 
 Result<Bytes> RsaPublicKey::EncryptOaep(OaepHash hash, const SecretBytes& plaintext) const {
-  EVP_PKEY_CTX* context = EVP_PKEY_CTX_new(impl_->key, nullptr);
+  const Pkey key = MakePkey(impl_->modulus, impl_->exponent);
+  EVP_PKEY_CTX* context = key ? EVP_PKEY_CTX_new(key.get(), nullptr) : nullptr;
   Bytes ciphertext(modulus_size_bytes());
   std::size_t size = ciphertext.size();
   const bool ok = context != nullptr && EVP_PKEY_encrypt_init(context) == 1 &&
