@@ -112,13 +112,14 @@ Error ResponseError(std::string message) {
 }
 
 Error WrongAuthError(const DaState& before, std::uint32_t response_code) {
-  const std::uint32_t used = before.counter + 1;
+  DaState after = before;
+  const std::uint32_t used = ++after.counter;
   return Error(ErrorCode::kTpmWrongAuth, Action::kReauthenticate,
                fmt::format("password refused; {} of {} tries used (a bus fault can look the same)",
                            used, before.max_tries),
                used >= before.max_tries
-                   ? fmt::format("the TPM is locked now: {}; {}", WaitText(before), kClear)
-                   : fmt::format("type the password again; {}", WaitText(before)))
+                   ? fmt::format("the TPM is locked now: {}; {}", WaitText(after), kClear)
+                   : fmt::format("type the password again; {}", WaitText(after)))
       .WithNative("TPM_RC", response_code);
 }
 
