@@ -242,7 +242,9 @@ TEST(Journal, ImportIsIdempotentAndStrict) {
   EXPECT_EQ(second->num_known, 2u);
   EXPECT_EQ(journal->store().Head()->size, 2u);
   EXPECT_TRUE(journal->VerifyAll()->Intact());
-  EXPECT_FALSE(journal->ImportEvents(file.substr(0, file.size() - 1)));
+  // A power cut left the last line without its line feed: the lines before it count.
+  EXPECT_EQ(journal->ImportEvents(file.substr(0, file.size() - 1))->num_known, 1u);
+  EXPECT_FALSE(journal->ImportEvents(file.substr(0, 20)));
   EXPECT_FALSE(journal->ImportEvents(""));
   EXPECT_FALSE(journal->ImportEvents("{}\n"));
   EXPECT_FALSE(journal->ImportEvents(file.substr(file.find('\n') + 1)));  // line 2 alone
