@@ -157,7 +157,8 @@ class Tpm(AcceptanceCase):
 
     def test_wrong_password_costs_one_try_and_the_right_one_works(self):
         self.world.tpm_tool("tpm2_dictionarylockout", "-c")
-        self.refused("tpm_wrong_auth", 3, *BY_TPM, "--password-file", "wrong", num_runs=1)
+        error = self.refused("tpm_wrong_auth", 3, *BY_TPM, "--password-file", "wrong", num_runs=1)
+        self.assertIn("all of them in 1000 s", error["hint"])
         counter = self.world.tpm_tool("tpm2_getcap", "properties-variable")
         self.assertRegex(counter, r"TPM2_PT_LOCKOUT_COUNTER: 0x1\n")
         self.restored("out.key", "--via", "tpm")

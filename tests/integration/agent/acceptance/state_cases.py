@@ -103,6 +103,8 @@ class Store(AcceptanceCase):
             ("restore", "app/key", "--to", "out.key", *UNLOCK), BACKUP, ("list",), ("verify",)))
 
     def test_damaged(self):
+        for name in ("store.db-wal", "store.db-shm"):  # they could hold all of its pages
+            (self.copy / name).unlink(missing_ok=True)
         (self.copy / "store.db").write_bytes(b"this is not a database, but long enough" * 500)
         for command in (("list",), ("restore", "app/key", "--to", "out.key", *UNLOCK)):
             done = self.world.run(*command, "--json", env=self.on_copy)

@@ -120,7 +120,7 @@ class World:
             for name in ["."] + folders + files:
                 os.chown(os.path.join(folder, name), self.user, self.user, follow_symlinks=False)
 
-    def snapshot(self, but=("state", "copy", "tokens", "tpm.state")):
+    def snapshot(self, but=("state", "copy", "tokens", "tpm.state", "other.state")):
         """Name → (kind and mode, content) of every file outside of state and devices."""
         found = {}
         for path in sorted(self.folder.rglob("*")):
