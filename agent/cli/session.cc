@@ -52,7 +52,9 @@ Result<Agent*> Session::OpenAgent() {
 
 Result<Agent*> Session::OpenAgentFor(bool all_files) {
   if (!all_files) return OpenAgent();
-  if (config_error_) terminal_.Warn("going on without it: " + config_error_->message());
+  if (config_error_) {
+    terminal_.Warn("going on without the configuration: " + config_error_->message());
+  }
   if (!agent_) {
     // A state folder that is not known is one that is not there.
     Result<std::unique_ptr<Agent>> opened(nullptr);

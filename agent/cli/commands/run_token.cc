@@ -40,7 +40,11 @@ constexpr Column kRecordFields[] = {
     {"token.software", "  software"},
     {"present", "  present"},
     {"why_not", "  why not"},
-    {"evidence", "  module's evidence"},
+    {"evidence.source", "  evidence"},
+    {"evidence.attributes.sensitive", "  sensitive"},
+    {"evidence.attributes.extractable", "  extractable"},
+    {"evidence.attributes.never_extractable", "  never extractable"},
+    {"evidence.attributes.local", "  made on the token"},
 };
 
 Result<int> FinishAdded(std::string_view command, std::string_view verb,
