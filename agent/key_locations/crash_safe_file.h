@@ -65,8 +65,8 @@ class FileReplacement {
   Status SetMode(mode_t mode);
 
   enum class Existing { kReplace, kKeep };
-  // Publish syncs the staged file, renames it to the name and syncs the folder. kKeep: kAlreadyExists if the
-  // name was taken meanwhile.
+  // Publish syncs the staged file, renames it to the name and syncs the folder. kKeep:
+  // kAlreadyExists if the name was taken meanwhile.
   Status Publish(Existing existing);
 
   // SyncExisting makes sure that what already stands there, open as `existing_fd`, is durable.

@@ -24,8 +24,7 @@ Result<Bytes> ReadEnvelopeFile(const std::string& path) {
   if (fstat(fd, &status) == 0 && S_ISDIR(status.st_mode)) error_number = EISDIR;
   const bool sized = S_ISREG(status.st_mode) &&
                      static_cast<std::size_t>(status.st_size) < envelope::kMaxFileSizeBytes;
-  Bytes bytes((sized ? static_cast<std::size_t>(status.st_size) : envelope::kMaxFileSizeBytes) +
-              1);
+  Bytes bytes((sized ? static_cast<std::size_t>(status.st_size) : envelope::kMaxFileSizeBytes) + 1);
   while (error_number == 0 && size < bytes.size()) {
     const ssize_t count = read(fd, bytes.data() + size, bytes.size() - size);
     if (count == 0) break;

@@ -212,7 +212,8 @@ class Chooser {
         ids += (ids.empty() ? "" : ", ") + candidate.id;
       }
       return Error(ErrorCode::kPathNotFound, Action::kFixInput,
-                   "the envelope has no path \"" + id + "\"", "its paths are " + ids);
+                   "the envelope has no path \"" + id + "\"", "its paths are " + ids)
+          .WithFailure(Failure::kFactor);  // the format's word for it; exit status 3
     }
     const auto index = static_cast<std::size_t>(path - sealed_.header().paths.data());
     RETURN_IF_ERROR(opener_.Begin(index));

@@ -99,7 +99,7 @@ class Envelope(AcceptanceCase):
         self.refused("key_not_found", 8, "restore", "no/such/key", "--to", "out.key")
         self.refused("version_not_found", 8, "restore", "app/key", "--version", "7", "--to",
                      "out.key")
-        self.refused("path_not_found", 8, "restore", "app/key", "--via", "no-such", "--to",
+        self.refused("path_not_found", 3, "restore", "app/key", "--via", "no-such", "--to",
                      "out.key")
         self.world.path("folder.escrow").mkdir()
         done = self.world.run("restore", "folder.escrow", "--to", "out.key", "--json")
