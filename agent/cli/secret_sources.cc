@@ -245,6 +245,21 @@ Result<SecretBytes> SecretSources::FindPin(const envelope::PinRequest& request,
   return prompt_->Ask(label, remedy);
 }
 
+namespace {
+
+// RefuseEmptyPin gives an empty file or answer the PIN's own error: nothing was sent to the token.
+Error RefuseEmptyPin(Error error, const std::string& token) {
+  if (error.code() != ErrorCode::kSecretSourceUnreadable ||
+      !error.message().ends_with("is empty")) {
+    return error;
+  }
+  return Error(ErrorCode::kPinEmpty, Action::kReauthenticate,
+               "the PIN of token '" + token + "' is empty; nothing was sent",
+               "type the token's user PIN; an empty one would use up a try");
+}
+
+}  // namespace
+
 Result<SecretBytes> SecretSources::AskPin(const envelope::PinRequest& request) {
   std::string token = request.token_name;
   if (token.empty()) token = request.token_label;
@@ -268,7 +283,9 @@ Result<SecretBytes> SecretSources::AskPin(const envelope::PinRequest& request) {
     prompt_->Tell("warning: a wrong PIN was entered on token '" + token +
                   "' since the last right one");
   }
-  ASSIGN_OR_RETURN(SecretBytes pin, FindPin(request, token, identity));
+  auto found = FindPin(request, token, identity);
+  if (!found) return RefuseEmptyPin(std::move(found).error(), token);
+  SecretBytes pin = std::move(*found);
   ASSIGN_OR_RETURN(SecretBytes kept, Copy(pin));
   used_pins_.emplace(identity, PinUse{std::move(kept), request.count_low, request.final_try});
   return pin;

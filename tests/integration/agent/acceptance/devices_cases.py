@@ -68,14 +68,14 @@ class Token(AcceptanceCase):
 
     def test_empty_pin_in_a_file(self):
         self.world.write("empty-pin", "\n")
-        self.refused("secret_source_unreadable", 2, *BY_TOKEN, "--password-file", "pw",
-                     "--pin-file", "empty-pin")
+        self.refused("pin_empty", 3, *BY_TOKEN, "--password-file", "pw", "--pin-file",
+                     "empty-pin")
         self.assertEqual(self.pin_warnings(), [])
 
     def test_empty_pin_on_the_terminal_uses_no_try(self):
         done = self.world.run_on_terminal(*BY_TOKEN, "--password-file", "pw", answers=["", "", ""])
-        self.assertEqual(done.status, 2, str(done))
-        self.assertRegex(done.out, rb"error: the PIN of token 'ops' is empty\s+hint: ")
+        self.assertEqual(done.status, 3, str(done))
+        self.assertRegex(done.out, rb"error: the PIN of token 'ops' is empty; nothing was sent\s+hint: ")
         self.assertFalse(self.world.path("out.key").exists())
         self.assertEqual(self.pin_warnings(), [])
 
