@@ -11,6 +11,7 @@
 #include "agent/cli/help.h"
 #include "agent/cli/nearest_word.h"
 #include "agent/cli/terminal_text.h"
+#include "envelope/base/base64url.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -19,10 +20,20 @@ using Words = std::span<const char* const>;
 
 std::string Quoted(std::string_view text) { return "'" + EscapeForTerminal(text) + "'"; }
 
-bool IsOption(std::string_view word) { return word.size() > 1 && word.front() == '-'; }
+// LooksLikeThumbprint: 32 bytes in base64url. One agent in 64 has a thumbprint that begins with
+// '-', and it is typed at three in the morning.
+bool LooksLikeThumbprint(std::string_view word) {
+  if (word.size() != 43) return false;
+  const auto bytes = DecodeBase64Url(word);
+  return bytes && bytes->size() == 32;
+}
 
-// A value never begins with '-' (but for "-" alone and after '='), so these two can be looked for
-// before anything else is understood.
+bool IsOption(std::string_view word) {
+  return word.size() > 1 && word.front() == '-' && !LooksLikeThumbprint(word);
+}
+
+// A value never begins with '-' (but for "-" alone, a thumbprint, and after '='), so these two can
+// be looked for before anything else is understood.
 bool Mentions(Words words, std::string_view wanted) {
   for (const std::string_view word : words) {
     if (word == "--") return false;

@@ -303,6 +303,19 @@ TEST(CommandLine, AnswersHelpAndVersionItself) {
             std::string::npos);
 }
 
+TEST(ParseCommandLine, TakesAThumbprintThatBeginsWithADash) {
+  const std::string thumbprint = "-wzzp3AUc_lYt3WnNkUG0JuCFR3xir8_xJfKwJxdzwU";
+  GlobalOptions global;
+  const char* restore[] = {"keyescrow", "restore", "f.escrow", "--agent", thumbprint.c_str()};
+  const auto parsed = ParseCommandLine(5, restore, global);
+  ASSERT_TRUE(parsed) << parsed.error().message();
+  EXPECT_EQ(std::get<RestoreOptions>(parsed->options).agent, thumbprint);
+  const char* trust[] = {"keyescrow", "trust", "add", thumbprint.c_str()};
+  const auto added = ParseCommandLine(4, trust, global);
+  ASSERT_TRUE(added) << added.error().message();
+  EXPECT_EQ(std::get<TrustAddOptions>(added->options).agent, thumbprint);
+}
+
 TEST(NearestWord, CountsSwapsAsOneEdit) {
   EXPECT_EQ(EditDistance("restore", "restore"), 0U);
   EXPECT_EQ(EditDistance("resotre", "restore"), 1U);

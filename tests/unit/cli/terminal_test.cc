@@ -165,11 +165,14 @@ std::string SpinnerOutput(const GlobalOptions& global, std::chrono::milliseconds
     std::this_thread::sleep_for(duration);
   }
   close(slave);
-  fcntl(master, F_SETFL, O_NONBLOCK);
-  std::string text(65536, '\0');
-  const ssize_t size = read(master, text.data(), text.size());
+  // A terminal hands its output over from a worker of the kernel: read until it says that it is
+  // done.
+  std::string text;
+  char buffer[4096];
+  for (ssize_t size; (size = read(master, buffer, sizeof buffer)) > 0;) {
+    text.append(buffer, static_cast<std::size_t>(size));
+  }
   close(master);
-  text.resize(static_cast<std::size_t>(std::max<ssize_t>(0, size)));
   return text;
 }
 

@@ -133,7 +133,7 @@ class SecondDecoder(AcceptanceCase):
     def open(self, *arguments):
         done = subprocess.run(
             [sys.executable, "-B", str(SECOND_DECODER / "decode.py"), "open", "app.escrow",
-             "--trust", self.world.thumbprint, "--out", "decoded.key", "--password-file", "pw",
+             "--trust=" + self.world.thumbprint, "--out", "decoded.key", "--password-file", "pw",
              *arguments],
             cwd=self.world.folder, env=self.world.environment, capture_output=True, text=True,
             stdin=subprocess.DEVNULL, timeout=120, check=False)
