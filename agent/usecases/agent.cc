@@ -11,7 +11,7 @@
 namespace keyescrow::agent {
 namespace {
 
-// SignerSetting keeps the TCTI that init was given, so that later commands need no --tpm.
+// kTctiSetting keeps the TCTI that init was given, so that later commands need no --tpm.
 constexpr std::string_view kTctiSetting = "tcti";
 
 Error KeyUnavailable(const Error& cause) {

@@ -128,7 +128,7 @@ bool Wanted(const BackupRequest& request, const std::string& path_id) {
          std::find(request.prove.begin(), request.prove.end(), path_id) != request.prove.end();
 }
 
-// CanProveQuietly: the hardware is here and its PIN can be had. The error says why not.
+// CanProve: the hardware is here and its PIN can be had. The error says why not.
 Status CanProve(PathOpener& opener, const envelope::PathRecord& path, std::size_t index,
                 Secrets& secrets) {
   RETURN_IF_ERROR(opener.Present(index));

@@ -80,7 +80,7 @@ std::string UserName() {
   return entry != nullptr ? entry->pw_name : "";
 }
 
-// PasswordOf asks for a path's password and checks it; the same password is stretched once.
+// Passwords asks for a path's password and checks it; the same password is stretched once.
 class Passwords {
  public:
   explicit Passwords(const EnrollContext& context) : context_(context) {}

@@ -17,8 +17,8 @@ Error ProofError(std::string message) {
 // Verifier checks envelopes and receipts against the keys that are trusted.
 class Verifier {
  public:
-  Verifier(Agent* agent, envelope::ReadOptions trust, std::vector<audit::NoteKey> log_keys)
-      : agent_(agent), trust_(std::move(trust)), log_keys_(std::move(log_keys)) {}
+  Verifier(envelope::ReadOptions trust, std::vector<audit::NoteKey> log_keys)
+      : trust_(std::move(trust)), log_keys_(std::move(log_keys)) {}
 
   VerifyItem Check(const EnvelopeSource& source, const std::string& what) {
     VerifyItem item;
@@ -79,7 +79,6 @@ class Verifier {
                            verified->checkpoint.origin);
   }
 
-  Agent* agent_;
   envelope::ReadOptions trust_;
   std::vector<audit::NoteKey> log_keys_;
 };
@@ -138,7 +137,7 @@ Result<std::vector<VerifyItem>> Verify(Agent* agent, const VerifyRequest& reques
     log_keys.insert(log_keys.end(), document.log_keys.begin(), document.log_keys.end());
   }
   ASSIGN_OR_RETURN(const std::string since, ReadSince(request.since_file));
-  Verifier verifier(agent, trust, std::move(log_keys));
+  Verifier verifier(trust, std::move(log_keys));
   std::vector<VerifyItem> items;
   for (const std::string& name : request.names_or_files) {
     auto source = FindEnvelope(agent, name, std::nullopt);
