@@ -5,6 +5,7 @@
 #include "envelope/base/base64url.h"
 #include "hsm/probe.h"
 #include "hsm/token_factor.h"
+#include "hsm/uri.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -113,6 +114,12 @@ Result<std::unique_ptr<envelope::Signer>> HostDevices::OpenAgentKey(const TpmAge
 
 void HostDevices::LastSignature() {
   if (agent_key_ != nullptr) agent_key_->NextIsLast();
+}
+
+Result<TokenUri> HostDevices::ParseTokenUri(const std::string& uri) {
+  ASSIGN_OR_RETURN(hsm::CommandLineUri parsed, hsm::ParseCommandLineUri(uri));
+  return TokenUri{std::move(parsed.path), parsed.module_path.value_or(""),
+                  parsed.pin_source.value_or("")};
 }
 
 void HostDevices::PrepareModule(const std::string& module) {

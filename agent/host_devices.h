@@ -27,6 +27,7 @@ class HostDevices final : public Devices {
                                                          SecretBytes auth) override;
   void LastSignature() override;
 
+  Result<TokenUri> ParseTokenUri(const std::string& uri) override;
   void PrepareModule(const std::string& module) override;
   Result<std::unique_ptr<envelope::TokenFactor>> StartToken(const TokenSpec& spec,
                                                             envelope::PinProvider& pins) override;

@@ -26,6 +26,10 @@ class CliSecrets final : public Secrets, private envelope::PinProvider {
   Result<SecretBytes> NewPassword(std::string_view path_id, std::string_view purpose) override;
   envelope::PinProvider& Pins() override { return *this; }
   bool HasPin(std::string_view token_name) override;
+  // AddPinSource: as SecretSources.
+  Result<std::string> AddPinSource(std::string_view token_name, std::string_view pin_source) {
+    return sources_.AddPinSource(token_name, pin_source);
+  }
   // ConfirmLoss says once a command what a lost password means; who typed the password types
   // "understood" too, unless --yes.
   Status ConfirmLoss() override;

@@ -9,9 +9,9 @@
 #include "agent/cli/command_table.h"
 #include "agent/cli/commands/specs.h"
 #include "agent/cli/help.h"
-#include "agent/cli/nearest_word.h"
 #include "agent/cli/terminal_text.h"
 #include "envelope/base/base64url.h"
+#include "envelope/base/nearest_word.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -119,13 +119,12 @@ const OptionSpec* Parser::FindOption(std::string_view name) const {
 Error Parser::UnknownOption(std::string_view name) const {
   if (auto refused = RefuseSecretArgument(name)) return *std::move(refused);
   const std::string message = "unknown option " + Quoted(name);
-  NearestWord nearest(name);
+  std::vector<std::string_view> known = {"--help"};
   for (const auto group : OptionGroups()) {
-    for (const OptionSpec& option : group) nearest.Consider(option.name);
+    for (const OptionSpec& option : group) known.push_back(option.name);
   }
-  nearest.Consider("--help");
-  if (!nearest.found().empty()) {
-    return Wrong(message).WithHint("did you mean " + std::string(nearest.found()) + "? see '" +
+  if (const std::string_view nearest = NearestWord(name, known); !nearest.empty()) {
+    return Wrong(message).WithHint("did you mean " + std::string(nearest) + "? see '" +
                                    HelpCommand() + "'");
   }
   for (const CommandSpec* other : AllCommands()) {
@@ -219,7 +218,8 @@ Result<const CommandSpec*> Parser::FindCommand() {
   if (single != commands.end()) return *single;
   const bool is_group = std::ranges::any_of(
       commands, [&](const CommandSpec* command) { return FirstWord(command->name) == word; });
-  NearestWord nearest(word);
+  std::vector<std::string_view> known;
+  std::string_view wrong = word;
   std::string typed(word);
   if (is_group) {
     ASSIGN_OR_RETURN(const std::string_view second, NextWord());
@@ -227,14 +227,14 @@ Result<const CommandSpec*> Parser::FindCommand() {
       return UsageError(typed + " what? a second word is missing",
                         "keyescrow " + typed + " --help");
     }
-    nearest = NearestWord(second);
+    wrong = second;
     typed.append(" ").append(second);
     for (const CommandSpec* command : commands) {
       if (command->name == typed) return command;
-      if (FirstWord(command->name) == word) nearest.Consider(command->name.substr(word.size() + 1));
+      if (FirstWord(command->name) == word) known.push_back(command->name.substr(word.size() + 1));
     }
   } else {
-    for (const CommandSpec* command : commands) nearest.Consider(FirstWord(command->name));
+    for (const CommandSpec* command : commands) known.push_back(FirstWord(command->name));
   }
   const auto later = LaterCommands();
   if (std::ranges::find(later, typed) != later.end()) {
@@ -242,9 +242,9 @@ Result<const CommandSpec*> Parser::FindCommand() {
   }
   const std::string help = is_group ? "keyescrow " + std::string(word) + " --help" : HelpCommand();
   Error error = UsageError("unknown command " + Quoted(typed), help);
-  if (nearest.found().empty()) return error;
-  const std::string meant =
-      (is_group ? std::string(word) + " " : "") + std::string(nearest.found());
+  const std::string_view nearest = NearestWord(wrong, known);
+  if (nearest.empty()) return error;
+  const std::string meant = (is_group ? std::string(word) + " " : "") + std::string(nearest);
   return std::move(error).WithHint("did you mean '" + meant + "'? see '" + help + "'");
 }
 

@@ -202,7 +202,8 @@ bool SecretSources::HasPin(std::string_view token_name) const {
          std::ranges::any_of(pin_sources_, serves);
 }
 
-Status SecretSources::AddPinSource(std::string_view token_name, std::string_view pin_source) {
+Result<std::string> SecretSources::AddPinSource(std::string_view token_name,
+                                                std::string_view pin_source) {
   std::string_view path = pin_source;
   if (path.starts_with("file:")) path.remove_prefix(5);
   if (path.starts_with("//")) {
@@ -217,7 +218,7 @@ Status SecretSources::AddPinSource(std::string_view token_name, std::string_view
   }
   pin_sources_.push_back(
       Source{.option = "pin-source", .id = std::string(token_name), .file = std::string(path)});
-  return Ok();
+  return std::string(path);
 }
 
 Result<SecretBytes> SecretSources::FindPin(const envelope::PinRequest& request,

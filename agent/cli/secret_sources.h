@@ -57,8 +57,9 @@ class SecretSources : public envelope::PinProvider {
   bool CanAsk() const { return prompt_->available(); }
 
   // AddPinSource registers the RFC 7512 pin-source (decoded: "file:/run/pin", or a path) of a
-  // token. Errors: kInvalidUri for another scheme, a relative path, or a command ("|…").
-  Status AddPinSource(std::string_view token_name, std::string_view pin_source);
+  // token and returns the file's path. Errors: kInvalidUri for another scheme, a relative path, or
+  // a command ("|…").
+  Result<std::string> AddPinSource(std::string_view token_name, std::string_view pin_source);
 
   // AskPin returns the PIN of one token. A source that names no token serves the first token that
   // asks and no other: a PIN tried on the wrong token costs one of its tries. A PIN is given again

@@ -72,7 +72,17 @@ Result<Agent*> Session::OpenAgentFor(bool all_files) {
 Result<CliSecrets*> Session::OpenSecrets(const SecretOptions& options,
                                          std::string_view stdin_user) {
   ASSIGN_OR_RETURN(SecretSources sources, SecretSources::Create(options, prompt_, stdin_user));
-  return &secrets_.emplace(std::move(sources), global_.yes, prompt_, terminal_, progress_);
+  CliSecrets& secrets =
+      secrets_.emplace(std::move(sources), global_.yes, prompt_, terminal_, progress_);
+  if (agent_ == nullptr) return &secrets;
+  // What the registrations say comes last: an option and a person come first. A store that does not
+  // list them is met by whoever needs a token.
+  const auto tokens = agent_->store().Tokens();
+  for (std::size_t index = 0; tokens && index < tokens->size(); ++index) {
+    const store::TokenRecord& token = (*tokens)[index];
+    if (!token.pin_source.empty()) (void)secrets.AddPinSource(token.name, token.pin_source);
+  }
+  return &secrets;
 }
 
 Status Session::Confirm(std::string_view what, std::string_view expected) {

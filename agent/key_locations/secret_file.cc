@@ -96,8 +96,11 @@ Result<SecretBytes> ReadSecretFile(const std::string& path) {
     return ErrnoError(ErrorCode::kSecretSourceUnreadable, Action::kFixInput, "cannot read " + path,
                       "check that the file is there and that this user may read it", errno);
   }
-  auto safe = CheckPermissions(fd, path);
-  auto secret = safe ? ReadSecretFd(fd) : Result<SecretBytes>(std::move(safe).error());
+  if (Status safe = CheckPermissions(fd, path); !safe) {
+    close(fd);
+    return std::move(safe).error();
+  }
+  auto secret = ReadSecretFd(fd);
   close(fd);
   if (!secret) return std::move(secret).error().WithContext(path);
   return secret;

@@ -39,6 +39,7 @@ struct TokenRecord {
   Bytes spki;
   std::string evidence;  // JSON
   std::int64_t added = 0;
+  std::string pin_source = {};  // RFC 7512: absolute path of the file with its PIN, or ""
 };
 
 struct TrustRecord {

@@ -20,12 +20,15 @@ Status PutEnvelope(Connection& connection, const EnvelopeRecord& row, std::int64
 
 Status PutToken(Connection& connection, const TokenRecord& row) {
   Statement put = connection.Prepare(
-      "INSERT INTO token (name, uri, module, spki, evidence, added) VALUES (?, ?, ?, ?, ?, ?) "
+      "INSERT INTO token (name, uri, module, spki, evidence, added, pin_source) "
+      "VALUES (?, ?, ?, ?, ?, ?, ?) "
       "ON CONFLICT (name) DO UPDATE SET uri = excluded.uri, module = excluded.module, "
-      "spki = excluded.spki, evidence = excluded.evidence, added = excluded.added");
+      "spki = excluded.spki, evidence = excluded.evidence, added = excluded.added, "
+      "pin_source = excluded.pin_source");
   put.Bind(std::string_view(row.name)).Bind(std::string_view(row.uri));
   put.Bind(std::string_view(row.module)).Bind(ByteView(row.spki));
-  return put.Bind(std::string_view(row.evidence)).Bind(row.added).Run();
+  put.Bind(std::string_view(row.evidence)).Bind(row.added);
+  return put.Bind(std::string_view(row.pin_source)).Run();
 }
 
 Status PutTrust(Connection& connection, const TrustRecord& row) {

@@ -36,7 +36,8 @@ std::vector<std::string> SplitLines(std::string_view text) {
 
 TokenRecord ReadToken(const Statement& row) {
   return {std::string(row.Text(0)), std::string(row.Text(1)), std::string(row.Text(2)),
-          ToBytes(row.Blob(3)),     std::string(row.Text(4)), row.Integer(5)};
+          ToBytes(row.Blob(3)),     std::string(row.Text(4)), row.Integer(5),
+          std::string(row.Text(6))};
 }
 
 TrustRecord ReadTrust(const Statement& row) {
@@ -196,7 +197,7 @@ Status SqliteStore::Envelopes(const EnvelopeQuery& query,
 
 Result<std::vector<TokenRecord>> SqliteStore::Tokens() {
   Statement row = impl_->connection.Prepare(
-      "SELECT name, uri, module, spki, evidence, added FROM token ORDER BY name");
+      "SELECT name, uri, module, spki, evidence, added, pin_source FROM token ORDER BY name");
   std::vector<TokenRecord> tokens;
   for (;;) {
     ASSIGN_OR_RETURN(const bool found, row.Step());
@@ -207,7 +208,7 @@ Result<std::vector<TokenRecord>> SqliteStore::Tokens() {
 
 Result<TokenRecord> SqliteStore::FindToken(std::string_view name) {
   Statement row = impl_->connection.Prepare(
-      "SELECT name, uri, module, spki, evidence, added FROM token WHERE name = ?");
+      "SELECT name, uri, module, spki, evidence, added, pin_source FROM token WHERE name = ?");
   row.Bind(name);
   ASSIGN_OR_RETURN(const bool found, row.Step());
   if (found) return ReadToken(row);

@@ -68,6 +68,13 @@ struct TpmAgentKeyBlob {
   Bytes object_private;
 };
 
+// TokenUri: a PKCS#11 URI as a person types it, taken apart.
+struct TokenUri {
+  std::string path;        // "pkcs11:…" without its query; may be stored
+  std::string module;      // module-path, or ""
+  std::string pin_source;  // "" where the URI names none
+};
+
 class Devices {
  public:
   virtual ~Devices() = default;
@@ -88,6 +95,9 @@ class Devices {
   // that it leaves the TPM without further commands.
   virtual void LastSignature() = 0;
 
+  // ParseTokenUri reads RFC 7512 strictly. Errors: kInvalidUri (pin-value, slot-id and what is not
+  // known here are refused by name).
+  virtual Result<TokenUri> ParseTokenUri(const std::string& uri) = 0;
   // PrepareModule begins to load a module before it is known which key is wanted; StartToken takes
   // it over. Errors show there.
   virtual void PrepareModule(const std::string& module) { static_cast<void>(module); }

@@ -54,6 +54,7 @@ Result<TokenAddResult> Register(Agent& agent, const TokenAddRequest& request, To
   record.module = request.module;
   record.spki = key.spki;
   record.added = agent.Now();
+  record.pin_source = request.pin_source;
   if (secrets.HasPin(request.name)) {
     ASSIGN_OR_RETURN(record.evidence,
                      agent.environment().devices->ReadTokenEvidence(

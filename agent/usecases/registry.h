@@ -16,6 +16,7 @@ struct TokenAddRequest {
   std::string uri;
   std::string module;
   bool use_last_try = false;
+  std::string pin_source;  // kept for later commands; "" for none
 };
 struct TokenAddResult {
   store::TokenRecord record;

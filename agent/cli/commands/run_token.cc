@@ -21,6 +21,7 @@ Json RecordJson(const store::TokenRecord& record) {
   json["spki"] = EncodeBase64Url(record.spki);
   json["spki_sha256"] = EncodeBase64Url(Sha256(record.spki));
   json["added"] = TimeJson(record.added);
+  json["pin_source"] = record.pin_source.empty() ? Json(nullptr) : Json(record.pin_source);
   const Json evidence = Json::parse(record.evidence, nullptr, false);
   json["evidence"] = evidence.is_discarded() ? Json(nullptr) : evidence;
   return json;
@@ -31,6 +32,7 @@ constexpr Column kRecordFields[] = {
     {"module", "  module"},
     {"spki_sha256", "  public key sha-256"},
     {"added", "  added"},
+    {"pin_source", "  pin from"},
     {"kind", "  kind"},
     {"bits", "  bits"},
     {"token.label", "  token"},
@@ -72,25 +74,46 @@ Result<int> FinishAdded(std::string_view command, std::string_view verb,
   return status;
 }
 
+// TakeUri takes the URI's query: the module, and the file of the PIN, which `secrets` reads for
+// this command and the registration keeps for later ones.
+Result<TokenAddRequest> TakeUri(const std::string& name, const std::string& text,
+                                const std::string& module, bool use_last_try, Session& session,
+                                CliSecrets& secrets) {
+  ASSIGN_OR_RETURN(TokenUri uri, session.devices().ParseTokenUri(text));
+  if (!module.empty() && !uri.module.empty() && module != uri.module) {
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 "--module and the URI's module-path= name different modules",
+                 "leave one of them out");
+  }
+  TokenAddRequest request{name, uri.path, module.empty() ? uri.module : module, use_last_try, ""};
+  if (request.module.empty()) {
+    return Error(ErrorCode::kUsage, Action::kFixInput, "the token's PKCS#11 module is not named",
+                 "add --module SO, or module-path= to the URI");
+  }
+  if (!uri.pin_source.empty()) {
+    ASSIGN_OR_RETURN(request.pin_source, secrets.AddPinSource(name, uri.pin_source));
+  }
+  return request;
+}
+
 Result<int> DoAdd(const TokenAddOptions& options, Session& session) {
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
   ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets(options.secrets));
+  ASSIGN_OR_RETURN(const TokenAddRequest request, TakeUri(options.name, options.uri, options.module,
+                                                          options.use_last_try, session, *secrets));
   session.progress().Step("looking for the token's key");
-  ASSIGN_OR_RETURN(
-      const TokenAddResult result,
-      AddToken(*agent, {options.name, options.uri, options.module, options.use_last_try},
-               *secrets));
+  ASSIGN_OR_RETURN(const TokenAddResult result, AddToken(*agent, request, *secrets));
   return FinishAdded("token add", "registered", result, session);
 }
 
 Result<int> DoKeygen(const TokenKeygenOptions& options, Session& session) {
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
   ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets(options.secrets));
+  ASSIGN_OR_RETURN(const TokenAddRequest request, TakeUri(options.name, options.uri, options.module,
+                                                          options.use_last_try, session, *secrets));
   session.progress().Step("making a key pair on the token");
-  ASSIGN_OR_RETURN(
-      const TokenAddResult result,
-      GenerateToken(*agent, {options.name, options.uri, options.module, options.use_last_try},
-                    options.kind == TokenKeyKind::kP256, *secrets));
+  ASSIGN_OR_RETURN(const TokenAddResult result,
+                   GenerateToken(*agent, request, options.kind == TokenKeyKind::kP256, *secrets));
   return FinishAdded("token keygen", "made a key on, and registered,", result, session);
 }
 

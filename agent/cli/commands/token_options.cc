@@ -14,7 +14,9 @@ constexpr OptionSpec kAddArguments[] = {
     Argument<&Add::uri>("URI", "its PKCS#11 URI (RFC 7512)"),
 };
 constexpr OptionSpec kAddOptions[] = {
-    Option<&Add::module>("--module", "SO", "the token's PKCS#11 module").Required().File(),
+    Option<&Add::module>("--module", "SO",
+                         "the token's PKCS#11 module, where the URI has no module-path=")
+        .File(),
     Flag<&Add::use_last_try>("--use-last-try", kUseLastTry),
 };
 constexpr Example kAddExamples[] = {
@@ -24,6 +26,9 @@ constexpr Example kAddExamples[] = {
     {"keyescrow token add alice 'pkcs11:serial=12345678;id=%9d' --module /usr/lib/libykcs11.so "
      "--pin-file /run/pin",
      "find it by serial and key id; the PIN comes from a file"},
+    {"keyescrow token add hsm "
+     "'pkcs11:token=hsm?module-path=/usr/lib/hsm.so&pin-source=/run/hsm.pin'",
+     "module and PIN file in the URI; later commands read the PIN there too"},
 };
 constexpr std::uint8_t kAddExits[] = {0, 2, 3, 5, 6, 8, 10};
 
@@ -32,7 +37,9 @@ constexpr OptionSpec kKeygenArguments[] = {
     Argument<&Keygen::uri>("URI", "the token, and with object= or id= what to call the key"),
 };
 constexpr OptionSpec kKeygenOptions[] = {
-    Option<&Keygen::module>("--module", "SO", "the token's PKCS#11 module").Required().File(),
+    Option<&Keygen::module>("--module", "SO",
+                            "the token's PKCS#11 module, where the URI has no module-path=")
+        .File(),
     Option<&Keygen::kind>("--kind", "rsa3072|p256",
                           "the kind of key; rsa3072, the default, works on the most tokens"),
     Flag<&Keygen::use_last_try>("--use-last-try", kUseLastTry),

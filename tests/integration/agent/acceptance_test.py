@@ -24,6 +24,7 @@ from destinations_cases import *  # noqa: E402,F403
 from devices_cases import *  # noqa: E402,F403
 from envelopes_cases import *  # noqa: E402,F403
 from offline_cases import *  # noqa: E402,F403
+from options_cases import *  # noqa: E402,F403
 from outages_cases import *  # noqa: E402,F403
 from secrets_cases import *  # noqa: E402,F403
 from state_cases import *  # noqa: E402,F403

@@ -264,10 +264,11 @@ TEST_F(TokenFactorTest, FinishLetsTheWorkerGo) {
 }
 
 TEST_F(TokenFactorTest, TakesAWorkerThatWasStartedBeforeTheKeyWasKnown) {
+  // The key is made first: SoftHSM reads another process's half-written object as a broken token.
+  const Bytes spki = fixture_.GenerateP256("ops", kPin, 1);
   auto module = PreparedModule::Start(SoftHsmFixture::ModulePath());
   auto unused = PreparedModule::Start(SoftHsmFixture::ModulePath());
   ASSERT_TRUE(module && unused);
-  const Bytes spki = fixture_.GenerateP256("ops", kPin, 1);
   auto factor = TokenFactor::Start(SpecFor(spki), pins_, *std::move(module));
   ASSERT_TRUE(factor);
   SecretBytes secret;

@@ -5,6 +5,7 @@
 #include "envelope/base/clock.h"
 #include "envelope/base/ed25519.h"
 #include "envelope/base/hash.h"
+#include "envelope/base/nearest_word.h"
 #include "envelope/base/p256.h"
 #include "envelope/base/rsa.h"
 #include "envelope/factor.h"
@@ -19,6 +20,23 @@ Bytes FromHex(std::string_view hex) {
         static_cast<std::uint8_t>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16)));
   }
   return bytes;
+}
+
+TEST(NearestWord, CountsSwapsAsOneEdit) {
+  EXPECT_EQ(EditDistance("restore", "restore"), 0U);
+  EXPECT_EQ(EditDistance("resotre", "Restore"), 1U);
+  EXPECT_EQ(EditDistance("", "abc"), 3U);
+  EXPECT_EQ(EditDistance(std::string(65, 'a'), "a"), 65U);
+}
+
+TEST(NearestWord, FindsMisspellingsAndBeginnings) {
+  constexpr std::string_view kKnown[] = {"--password-file", "--pin-file", "--to", "restore"};
+  EXPECT_EQ(NearestWord("--pasword-fiel", kKnown), "--password-file");
+  EXPECT_EQ(NearestWord("--pas", kKnown), "--password-file");
+  EXPECT_EQ(NearestWord("--pa", kKnown), "");
+  EXPECT_EQ(NearestWord("rest", kKnown), "restore");
+  EXPECT_EQ(NearestWord("", kKnown), "");
+  EXPECT_EQ(DidYouMean("restroe", kKnown), ", did you mean 'restore'?");
 }
 
 TEST(Sha256, MatchesFips180Example) {

@@ -169,7 +169,8 @@ TEST(SqliteStore, AnOlderSchemaIsUpgradedAndTheLogSaysSo) {
   auto journal = fixture.Open();
   EXPECT_EQ(journal->Append(MakeEvent(audit::EventType::kAgentStopped))->size, 3u);
   EXPECT_TRUE(journal->VerifyAll()->Intact());
-  EXPECT_EQ(fixture.Tamper("DROP INDEX log_entry_by_key"), SQLITE_OK);  // 0002 made it
+  EXPECT_EQ(fixture.Tamper("DROP INDEX log_entry_by_key"), SQLITE_OK);       // 0002 made it
+  EXPECT_EQ(fixture.Tamper("UPDATE token SET pin_source = ''"), SQLITE_OK);  // 0003 made it
 }
 
 TEST(SqliteStore, ANewerSchemaIsRefused) {

@@ -193,6 +193,7 @@ class VectorDevices final : public Devices {
     std::abort();
   }
   void LastSignature() override {}
+  Result<TokenUri> ParseTokenUri(const std::string&) override { std::abort(); }
   Result<ModuleFacts> InspectModule(const std::string&) override { std::abort(); }
   Result<TokenKeyFacts> FindTokenKey(const std::string&, const std::string&,
                                      envelope::PinProvider*) override {

@@ -1,0 +1,170 @@
+"""Options and sources that the other cases do not come by: pin-source, versions, pipes, --all."""
+
+import json
+import os
+import pathlib
+
+from world import PIN, UNLOCK, AcceptanceCase, World
+
+
+class PinSource(AcceptanceCase):
+    """A registration's RFC 7512 pin-source serves later commands; --pin-file comes before it."""
+
+    world_options = {"tpm": False}
+    paths = ()
+
+    def test_it_serves_backup_and_restore(self):
+        world = self.world
+        key = world.write("app.key", os.urandom(32)).read_bytes()
+        world.must("init")
+        added = world.must(
+            "token", "add", "ops",
+            f"pkcs11:token=ops?module-path={world.module}&pin-source=file:{world.path('pin')}",
+            "--json").json()
+        self.assertEqual(added["pin_source"], str(world.path("pin")))
+        self.assertEqual(added["module"], world.module)
+        self.assertTrue(added["evidence_read"])
+        self.assertNotIn("pin-source", added["uri"])
+        world.must("backup", "app/key", "--from", "app.key", "--path", "token:ops", "-o", "e",
+                   "--no-input")
+        shown = world.must("show", "e", "--json").out
+        self.assertNotIn(b"pin-source", shown)
+        self.assertNotIn(str(world.path("pin")).encode(), shown)
+        world.must("restore", "app/key", "--to", "out.key", "--no-input")
+        self.assertEqual(world.path("out.key").read_bytes(), key)
+        world.path("out.key").unlink()
+        # An option is asked first: the wrong one is used, once, and the source is not tried after.
+        world.write("bad-pin", "00000000\n")
+        self.check_json(world.run("restore", "app/key", "--to", "out.key", "--pin-file", "bad-pin",
+                                  "--no-input", "--json"), "wrong_pin", 3)
+        world.must("restore", "app/key", "--to", "out.key", "--no-input")
+        world.path("out.key").unlink()
+        # A source that others can read, or that is gone, is met like any other secret file.
+        world.path("pin").chmod(0o644)
+        self.check_json(world.run("restore", "app/key", "--to", "out.key", "--no-input", "--json"),
+                        "secret_file_unsafe", 2)
+        world.path("pin").unlink()
+        done = world.run("restore", "app/key", "--to", "out.key", "--no-input", "--json")
+        self.assertEqual(done.status, 2, str(done))
+        self.assertFalse(world.path("out.key").exists())
+        world.write("pin", PIN + "\n")
+
+    def test_uris_that_are_refused(self):
+        world = World(tpm=False)
+        self.addCleanup(world.close)
+        world.must("init")
+        for uri, code in (
+                ("pkcs11:token=ops?pin-value=1234", "invalid_uri"),
+                ("pkcs11:token=ops?pin-source=%7Ccat", "invalid_uri"),
+                ("pkcs11:token=ops?pin-source=pin", "invalid_uri"),
+                ("pkcs11:token=ops?pin-source=https://h/pin", "invalid_uri"),
+                ("pkcs11:token=ops?module-name=softhsm2", "invalid_uri"),
+                ("pkcs11:token=ops?module-path=/usr/lib/other.so", "usage")):
+            with self.subTest(uri=uri):
+                done = world.run("token", "add", "x", uri, "--module", world.module, "--json")
+                self.check_json(done, code, 2)
+        self.check_json(world.run("token", "add", "x", "pkcs11:token=ops", "--json"), "usage", 2)
+        self.assertEqual(world.run("token", "list").status, 8)
+
+
+class Versions(AcceptanceCase):
+    world_options = {"tpm": False}
+
+    def test_an_older_version_by_number_and_by_name(self):
+        old = self.world.key
+        self.world.write("new.key", os.urandom(48))
+        self.succeeds("backup", "app/key", "--from", "new.key", "--path", "password & token:ops",
+                      *UNLOCK)
+        for arguments, expected in (
+                ((), self.world.path("new.key").read_bytes()), (("--version", "2"), None),
+                (("--version", "1"), old), (("--version", "1", "--expect", "app/key@1"), old)):
+            with self.subTest(arguments=arguments):
+                self.succeeds("restore", "app/key", "--to", "v.key", *UNLOCK, *arguments)
+                self.assertEqual(self.world.path("v.key").read_bytes(),
+                                 expected or self.world.path("new.key").read_bytes())
+                self.world.path("v.key").unlink()
+        self.refused("version_not_found", 8, "restore", "app/key", "--to", "v.key", "--version", "3",
+                     *UNLOCK)
+        self.refused("expectation_failed", 10, "restore", "app/key", "--to", "v.key", "--version",
+                     "1", "--expect", "app/key@2", *UNLOCK)
+
+
+class Pipes(AcceptanceCase):
+    world_options = {"tpm": False}
+
+    def test_restore_into_a_command(self):
+        self.succeeds("restore", "app/key", "--to", "exec:cat >piped", *UNLOCK)
+        self.assertEqual(self.world.path("piped").read_bytes(), self.world.key)
+        self.world.path("piped").unlink()
+        done = self.world.run("restore", "app/key", "--to", "exec:exit 3", *UNLOCK, "--json")
+        self.assertNotEqual(done.status, 0, str(done))
+        entries = self.succeeds("audit", "log", "--json").json()["entries"]
+        self.assertEqual(entries[-1]["type"], "restore.failed")
+
+    def test_restore_and_export_to_standard_output(self):
+        done = self.succeeds("restore", "app/key", "--to", "-", *UNLOCK)
+        self.assertEqual(done.out, self.world.key)
+        done = self.succeeds("export", "app/key", "-o", "-")
+        self.assertEqual(done.out, self.world.path("app.escrow").read_bytes())
+
+    def test_backup_from_a_pipe_to_a_pipe(self):
+        key = os.urandom(40)
+        done = self.succeeds("backup", "piped/key", "--from", "-", "--path", "password & token:ops",
+                             "-o", "-", *UNLOCK, input=key)
+        self.assertEqual(json.loads(done.out)["payload"] is not None, True)
+        self.world.write("p.escrow", done.out)
+        done = self.succeeds("restore", "p.escrow", "--to", "-", *UNLOCK)
+        self.assertEqual(done.out, key)
+        self.world.path("p.escrow").unlink()
+
+    def test_a_generated_key_is_escrowed_before_it_is_handed_over(self):
+        done = self.succeeds("backup", "made/key", "--generate", "32", "--to", "-", "--path",
+                             "password & token:ops", *UNLOCK)
+        self.assertEqual(len(done.out), 32)
+        again = self.succeeds("restore", "made/key", "--to", "-", *UNLOCK)
+        self.assertEqual(again.out, done.out)
+        # The one who should take it does not: the key is in the escrow, and the command says so.
+        done = self.world.run("backup", "lost/key", "--generate", "32", "--to", "exec:exit 1",
+                              "--path", "password & token:ops", *UNLOCK)
+        self.assertNotEqual(done.status, 0, str(done))
+        again = self.succeeds("restore", "lost/key", "--to", "-", *UNLOCK)
+        self.assertEqual(len(again.out), 32)
+
+
+class All(AcceptanceCase):
+    """backup --all: one bad source does not keep the others from being escrowed."""
+
+    world_options = {"tpm": False}
+
+    def test_one_of_three_fails(self):
+        for name in ("one", "two", "three"):
+            self.world.write(name + ".key", os.urandom(32))
+            self.succeeds("key", "add", "all/" + name, "--source", name + ".key", "--path",
+                          "password & token:ops")
+        self.world.path("two.key").unlink()
+        done = self.world.run("backup", "--all", *UNLOCK, "--json")
+        self.assertNotEqual(done.status, 0, str(done))
+        listed = self.succeeds("list", "--json").json()["keys"]
+        names = {row["key"]["name"] for row in listed}
+        self.assertIn("all/one", names, str(done))
+        self.assertIn("all/three", names, str(done))
+        self.assertNotIn("all/two", names)
+        self.assertIn(b"all/two", done.out + done.err)
+
+
+class Credentials(AcceptanceCase):
+    """What systemd hands over (LoadCredential=) serves where no option was given."""
+
+    world_options = {"tpm": False}
+
+    def test_password_and_pin(self):
+        folder = pathlib.Path(self.world.path("credentials"))
+        folder.mkdir(mode=0o700)
+        for name, source in (("password", "pw"), ("pin", "pin")):
+            (folder / name).write_bytes(self.world.path(source).read_bytes())
+            (folder / name).chmod(0o400)
+        done = self.world.run("restore", "app/key", "--to", "out.key", "--no-input",
+                              env={"CREDENTIALS_DIRECTORY": str(folder)})
+        self.assertEqual(done.status, 0, str(done))
+        self.assertEqual(self.world.path("out.key").read_bytes(), self.world.key)
+        self.world.path("out.key").unlink()
