@@ -150,7 +150,8 @@ Result<Event> ParseEvent(std::string_view line) {
   const std::uint64_t version = in.Number("v", std::numeric_limits<std::uint64_t>::max());
   if (ok && version > 1) {
     return Error(ErrorCode::kUnsupportedHere, Action::kFixInput,
-                 "the entry was written by a newer version", "read it with that version");
+                 "the entry was written by a newer version",
+                 "install a newer keyescrow to read it; this is version " KEYESCROW_VERSION);
   }
   Event event;
   event.id = in.FixedBytes<16>("id");

@@ -64,7 +64,7 @@ Status Migrate(Connection& connection, const std::string& path) {
     return Error(
         ErrorCode::kStoreNewerSchema, Action::kFixInput,
         fmt::format("{} has schema {}, this version knows {}", path, version, kSchemaVersion),
-        "use the keyescrow that wrote it, or a newer one");
+        "install the keyescrow that wrote it, or a newer one; this is version " KEYESCROW_VERSION);
   }
   if (version == kSchemaVersion) return Ok();
   for (int next = version; next < kSchemaVersion; ++next) {

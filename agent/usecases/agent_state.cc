@@ -261,9 +261,10 @@ Result<AgentIdentity> LoadAgentIdentity(const std::string& state_dir) {
     return IdentityDamaged(path, "it has no schema");
   }
   if (schema->get<int>() > kIdentitySchema) {
-    return Error(ErrorCode::kStoreNewerSchema, Action::kFixInput,
-                 fmt::format("{} was written by a newer version", path),
-                 "use the keyescrow that wrote it, or a newer one");
+    return Error(
+        ErrorCode::kStoreNewerSchema, Action::kFixInput,
+        fmt::format("{} was written by a newer version", path),
+        "install the keyescrow that wrote it, or a newer one; this is version " KEYESCROW_VERSION);
   }
   auto identity = ReadIdentity(json);
   if (!identity) return IdentityDamaged(path, "a member is missing or malformed");
