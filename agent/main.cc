@@ -5,6 +5,7 @@
 
 #include "agent/cli/run.h"
 #include "agent/host_devices.h"
+#include "envelope/base/pause_point.h"
 #include "hsm/token_worker.h"
 #include "hsm/worker_options.h"
 
@@ -16,6 +17,11 @@ int main(int argc, char** argv) {
   // (agent/docs/decisions/0001).
   // Its tables need no taking down at exit either.
   OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, nullptr);
-  keyescrow::agent::HostDevices devices;
-  return keyescrow::agent::RunCli(argc, argv, devices);
+  int status = 0;
+  {
+    keyescrow::agent::HostDevices devices;
+    status = keyescrow::agent::RunCli(argc, argv, devices);
+  }
+  keyescrow::PausePoint("agent-end");
+  return status;
 }

@@ -5,6 +5,7 @@
 #include "envelope/base/base64url.h"
 #include "envelope/base/ed25519.h"
 #include "envelope/base/hash.h"
+#include "envelope/base/pause_point.h"
 #include "envelope/json_strict.h"
 #include "envelope/jwe.h"
 
@@ -218,10 +219,12 @@ Result<OpenedEnvelope> SealedEnvelope::Open(
   }
   ASSIGN_OR_RETURN(PathKeys keys, DerivePathKeys(factor_secrets, PathBinding(header_, path),
                                                  FactorTypes(path.factors)));
+  PausePoint("path-key-derived");
   ASSIGN_OR_RETURN(
       SecretBytes file_key,
       DecryptJwe(keys.wrapping_key, kProtected, path.wrapped_key.iv, path.wrapped_key.ciphertext,
                  path.wrapped_key.tag, UnwrapError(path)));
+  PausePoint("file-key-open");
   if (file_key.size() != 32) return UnwrapError(path);
   ASSIGN_OR_RETURN(const Bytes32 drill_key, Ed25519PublicKey(keys.drill_seed));
   if (drill_key != path.drill_key) return UnwrapError(path);
@@ -235,6 +238,7 @@ Result<SecretBytes> SealedEnvelope::DecryptContent(const SecretBytes& file_key) 
       const SecretBytes content_key,
       DeriveContentKey(file_key, header_.key_name, header_.key_version, header_.envelope_id));
   const std::string aad = std::string(kProtected) + "." + aad_;
+  PausePoint("content-key-derived");
   ASSIGN_OR_RETURN(SecretBytes content,
                    DecryptJwe(content_key, aad, iv_, ciphertext_, tag_, MacError()));
   if (content.empty()) return FormatError("the content is empty");
@@ -292,6 +296,7 @@ Result<SealedBytes> Seal(const EnvelopeDraft& draft, const std::vector<EnrolledP
       DeriveContentKey(file_key, header.key_name, header.key_version, header.envelope_id));
   ASSIGN_OR_RETURN(const CompactJwe jwe,
                    EncryptJwe(content_key, std::string(kProtected) + "." + aad, content, random));
+  PausePoint("content-sealed");
   const std::string inner = R"({"protected":")" + std::string(kProtected) + R"(","aad":")" + aad +
                             R"(","iv":")" + EncodeBase64Url(jwe.iv) + R"(","ciphertext":")" +
                             EncodeBase64Url(jwe.ciphertext) + R"(","tag":")" +

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "envelope/base/pause_point.h"
 #include "hsm/token_protocol.h"
 
 namespace keyescrow::hsm {
@@ -28,6 +29,7 @@ Result<LoginOutcome> LogIn(TokenClient& client, const TokenInfo& token, const Lo
     return outcome;
   }
   ASSIGN_OR_RETURN(outcome.pin, pins.AskPin(request));
+  PausePoint("pin-read");
   RETURN_IF_ERROR(CheckPinLength(now, outcome.pin.size()));
   RETURN_IF_ERROR(client.Login(&outcome.pin));
   return outcome;

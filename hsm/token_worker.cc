@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "envelope/base/pause_point.h"
 #include "hsm/module_session.h"
 #include "hsm/token_protocol.h"
 
@@ -238,7 +239,9 @@ class Worker {
     const auto on_reader = reader.TakeU8();
     const auto pin = TakePin(reader);
     if (!on_reader || !pin || pin->empty() != (*on_reader != 0)) return false;
-    return ReplyResult(TokenRequest::kLogin, session_.Login(*on_reader != 0 ? nullptr : &*pin));
+    const ModuleStatus failure = session_.Login(*on_reader != 0 ? nullptr : &*pin);
+    PausePoint("worker-logged-in");
+    return ReplyResult(TokenRequest::kLogin, failure);
   }
 
   // ReplySecret sends a byte of meaning and the secret.
@@ -268,6 +271,7 @@ class Worker {
                                            *ciphertext, raw, *output)) {
       return ReplyFailure(TokenRequest::kDecryptRsa, *failure);
     }
+    PausePoint("worker-decrypted");
     return ReplySecret(TokenRequest::kDecryptRsa, raw, *output);
   }
 
@@ -329,6 +333,7 @@ int RunTokenWorker(int socket_fd) {
     Worker worker(socket_fd);
     worker.Serve();
   }
+  PausePoint("worker-end");
   _exit(0);  // without C_Finalize and without destructors: vendors' threads crash in both
 }
 

@@ -8,6 +8,7 @@
 #include "agent/usecases/enroll.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/registry.h"
+#include "envelope/base/pause_point.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -251,6 +252,7 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
   }
   RETURN_IF_ERROR(agent.store().CheckWritable());
   ASSIGN_OR_RETURN(const KeyMaterial material, ObtainKey(agent, request));
+  PausePoint("key-read");
 
   EnrollContext context;
   context.agent = &agent;
@@ -273,6 +275,7 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
     return option.expression.Has(envelope::FactorKind::kPassword);
   });
   ASSIGN_OR_RETURN(const auto enrolled, EnrollPaths(context, paths));
+  PausePoint("factors-made");
   if (any_password) {
     progress.Pause();
     RETURN_IF_ERROR(secrets.ConfirmLoss());
@@ -284,6 +287,7 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
   ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", false));
   ASSIGN_OR_RETURN(const auto read_back,
                    envelope::SealedEnvelope::Read(AsBytes(sealed.file), trust));
+  PausePoint("before-commit");
   // A generated key is escrowed before it is delivered, so that it is never in use and not kept.
   auto committed = CommitEnvelope(agent, draft, sealed, read_back, now);
   if (!committed && committed.error().code() == ErrorCode::kAlreadyExists) {

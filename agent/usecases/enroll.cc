@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "envelope/base/pause_point.h"
 #include "envelope/base/rsa.h"
 #include "envelope/kdf.h"
 #include "envelope/password.h"
@@ -89,6 +90,7 @@ class Passwords {
     context_.progress->Pause();
     ASSIGN_OR_RETURN(const SecretBytes typed,
                      context_.secrets->NewPassword(option.id, "for " + context_.draft.key_name));
+    PausePoint("password-read");
     ASSIGN_OR_RETURN(SecretBytes password, envelope::NormalizePassword(typed));
     envelope::PasswordRules rules;
     rules.hardware_beside = option.expression.HasHardware();
@@ -109,6 +111,7 @@ class Passwords {
         envelope::NewPasswordRecord(context_.kdf, *context_.agent->environment().random));
     context_.progress->Step("stretching the password");
     ASSIGN_OR_RETURN(SecretBytes secret, envelope::StretchPassword(password, record));
+    PausePoint("password-stretched");
     RETURN_IF_ERROR(context_.passwords->Remember(password, record, secret));
     ASSIGN_OR_RETURN(SecretBytes copy, SecretBytes::CopyOf(secret.Expose()));
     path.factors.emplace_back(record);

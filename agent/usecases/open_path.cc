@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "envelope/base/hash.h"
+#include "envelope/base/pause_point.h"
 #include "envelope/kdf.h"
 #include "envelope/password.h"
 
@@ -164,6 +165,7 @@ Result<SecretBytes> PathOpener::OpenToken(const envelope::FactorRecord& record) 
                     ? (*token.factor)->UnwrapRsa(*rsa)
                     : (*token.factor)->DeriveEcdh(std::get<envelope::Pkcs11EcdhRecord>(record));
   if (!secret) return AsFactor(std::move(secret).error());
+  PausePoint("token-opened");
   return secret;
 }
 
@@ -181,6 +183,7 @@ Result<SecretBytes> PathOpener::OpenTpm(const envelope::Tpm2Record& record,
   }
   auto secret = (*tpm)->Unseal(record, request);
   if (!secret) return AsFactor(std::move(secret).error());
+  PausePoint("tpm-unsealed");
   return secret;
 }
 
@@ -195,8 +198,10 @@ Result<envelope::OpenedEnvelope> PathOpener::Open(std::size_t path_index) {
     options_.progress->Pause();
     auto typed = options_.secrets->Password(path.id, options_.purpose);
     if (!typed) return AsFactor(std::move(typed).error());
+    PausePoint("password-read");
     options_.progress->Step("stretching the password");
     ASSIGN_OR_RETURN(password_secret, passwords_.Stretch(*typed, *record));
+    PausePoint("password-stretched");
   }
   std::vector<SecretBytes> opened;
   opened.reserve(path.factors.size());

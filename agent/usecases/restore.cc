@@ -11,6 +11,7 @@
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/envelope_source.h"
 #include "envelope/base/base64url.h"
+#include "envelope/base/pause_point.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -379,8 +380,10 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
     }
     opener.Finish();
     progress.Step("writing the key");
+    PausePoint("content-open");
     auto written = sink->Write(opened->content(), WriteOptions{request.replace});
     if (!written) return fail(std::move(written).error());
+    PausePoint("key-written");
 
     audit::Event event = MakeEvent(audit::EventType::kRestoreCompleted, audit::Outcome::kSuccess,
                                    sealed, path, request);

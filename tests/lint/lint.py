@@ -65,6 +65,7 @@ LIBRARY_HEADERS = [
     (r"tss2/", ["tpm/tss.h"]),
     (r"(gtest|gmock)/", ["tests/", "simulators/"]),
     (r"benchmark/", ["tests/bench/"]),
+    (r"valgrind/", ["tests/memory/"]),
 ]
 POSIX_HEADERS = re.compile(
     r"(sys|linux|asm|arpa|netinet)/[a-z0-9_]+\.h|(dlfcn|elf|err|errno|fcntl|glob|grp|link|locale|"

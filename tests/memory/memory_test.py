@@ -1,0 +1,300 @@
+#!/usr/bin/env python3
+"""keyescrow stopped at its worst moments: secrets stand in SecretBytes alone.
+
+  memory_test.py --binary KEYESCROW_PAUSED MOMENT
+
+MOMENT is COMMAND.POINT of MOMENTS. Needs root, to read the memory of a process that forbids it.
+"""
+
+import argparse
+import fcntl
+import os
+import pathlib
+import pty
+import signal
+import sys
+import termios
+import time
+
+sys.dont_write_bytecode = True
+TESTS = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS / "integration/agent/acceptance"), str(TESTS / "second_decoder")]
+
+import devices  # noqa: E402
+import header  # noqa: E402
+import opening  # noqa: E402
+import primitives  # noqa: E402
+import vectors  # noqa: E402
+import world as acceptance  # noqa: E402
+from process_memory import children_of, find_secrets, is_stopped, read_memory  # noqa: E402
+
+DEADLINE_S = 120
+
+# Each command with its points, and what SecretBytes must hold there, of the worker where the point
+# is the worker's: it shows that the test sees secrets. The code names the points: PausePoint("...").
+MOMENTS = {
+    "backup.key-read": ["key"],
+    "backup.password-read": ["key", "password"],
+    "backup.password-stretched": ["password", "S of the password"],
+    "backup.factors-made": ["key", "S of the password", "S of the token", "S of the tpm"],
+    "backup.content-sealed": ["key", "file key", "content key"],
+    "backup.before-commit": ["key"],
+    "backup.pin-read": ["key", "PIN"],
+    "backup.worker-logged-in": ["PIN"],
+    "backup.worker-decrypted": ["padded S of the token"],
+    "backup.tpm-unsealed": ["auth value", "S of the tpm"],
+    "backup.content-key-derived": ["file key", "content key"],
+    "backup.worker-end": [],
+    "backup.agent-end": [],
+    "token.password-read": ["password"],
+    "token.password-stretched": ["S of the password"],
+    "token.pin-read": ["PIN"],
+    "token.worker-logged-in": ["PIN"],
+    "token.worker-decrypted": ["padded S of the token"],
+    "token.token-opened": ["S of the token", "S of the password"],
+    "token.path-key-derived": ["path key", "S of the token"],
+    "token.file-key-open": ["path key", "file key"],
+    "token.content-key-derived": ["file key", "content key"],
+    "token.content-open": ["key"],
+    "token.key-written": ["key"],
+    "token.worker-end": [],
+    "token.agent-end": [],
+    "tpm.tpm-unsealed": ["auth value", "S of the tpm"],
+    "tpm.content-open": ["key"],
+    "tpm.agent-end": [],
+    "typed.password-read": ["password"],
+    "typed.pin-read": ["PIN"],
+    "typed.agent-end": [],
+    "stdin.key-read": ["key"],
+    "stdin.agent-end": [],
+    "stdout.key-written": ["key"],
+    "stdout.agent-end": [],
+}
+PATHS = {"backup": ("token-ops", "tpm"), "stdin": ("token-ops", "tpm"), "tpm": ("tpm",)}
+
+
+class Spy(devices.DeviceWorld):
+    """Notes what the devices give to the second decoder."""
+
+    def __init__(self, seen, *arguments):
+        super().__init__(*arguments)
+        self.seen = seen
+
+    def _token(self, factor):
+        token, key_id = super()._token(factor)
+        operate = token.operate
+
+        def noted(*arguments):
+            out = operate(*arguments)
+            if len(out) == len(factor.wrapped):  # SoftHSM's raw operation: a block with its padding
+                self.seen["padded S of the token"] = out
+            return out
+
+        token.operate = noted
+        return token, key_id
+
+    def rsa(self, factor):
+        self.seen["S of the token"] = super().rsa(factor)
+        return self.seen["S of the token"]
+
+    def unseal(self, factor, auth_value):
+        self.seen["auth value"] = auth_value
+        self.seen["S of the tpm"] = super().unseal(factor, auth_value)
+        return self.seen["S of the tpm"]
+
+
+def secrets_of(world, envelope_file, path_ids):
+    """Name → bytes of everything that opens the envelope, by the second decoder."""
+    seen, plain_hkdf, plain_stretch = {}, primitives.hkdf, opening.stretch
+
+    def hkdf(key, info, length):
+        out = plain_hkdf(key, info, length)
+        if info.startswith("keyescrow1|path|"):
+            seen["path key of " + path_id] = out[:64]
+            seen["drill seed of " + path_id] = out[64:]
+            seen["path key"] = out[:64]
+        elif info.startswith("keyescrow1|content|"):
+            seen["file key"], seen["content key"] = key, out
+        return out
+
+    def stretch(factor, typed):
+        seen["S of the password"] = plain_stretch(factor, typed)
+        return seen["S of the password"]
+
+    os.environ["SOFTHSM2_CONF"] = world.environment["SOFTHSM2_CONF"]
+    envelope = header.read(world.path(envelope_file).read_bytes(),
+                           [vectors.parse_trust(world.thumbprint)])
+    token = devices.Token(world.module, "ops", acceptance.PIN)
+    decoder = Spy(seen, acceptance.PASSWORD.encode(), [token], world.tcti)
+    primitives.hkdf, opening.stretch = hkdf, stretch
+    try:
+        for path_id in path_ids:
+            if opening.open_path(envelope, path_id, decoder) != world.key:
+                raise AssertionError("the second decoder opens another key")
+    finally:
+        primitives.hkdf, opening.stretch = plain_hkdf, plain_stretch
+        decoder.close()
+    seen.update({"key": world.key, "password": acceptance.PASSWORD.encode(),
+                 "PIN": acceptance.PIN.encode()})
+    for name in ("ed25519.seed", "agent-tpm.auth"):
+        seen[name] = world.path("state").joinpath(name).read_bytes()
+    return seen
+
+
+def make_world():
+    """A world whose secrets stand in no dictionary, program or other test."""
+    acceptance.PIN = os.urandom(12).hex()
+    acceptance.PASSWORD = os.urandom(16).hex() + "-Zo\u0308e"  # to be normalised
+    return acceptance.World()
+
+
+def arguments_of(command, world):
+    unlock = () if command == "typed" else acceptance.UNLOCK
+    if command in ("backup", "stdin"):
+        source = "-" if command == "stdin" else "app.key"
+        return ["backup", "app/key", "--from", source, "--path", "password & token:ops",
+                "--path", "password & tpm", *unlock, "-o", "app.escrow"]
+    via = "tpm" if command == "tpm" else "token-ops"
+    sink = "-" if command == "stdout" else "out.key"
+    return ["restore", "app/key", "--via", via, *unlock, "--to", sink]
+
+
+def prepare(command, world):
+    world.key = os.urandom(64)
+    world.write("app.key", world.key)
+    world.thumbprint = world.must("init", "--json").json()["thumbprint"]
+    world.must("token", "add", "ops", "pkcs11:token=ops", "--module", world.module,
+               "--pin-file", "pin")
+    if command not in ("backup", "stdin"):
+        world.must(*arguments_of("backup", world))
+
+
+class Terminal:
+    """A terminal of the command's own; types the next answer when one is asked for, unseen."""
+
+    def __init__(self, answers):
+        self.answers = list(answers)
+        self.master, self.slave = pty.openpty()
+        os.set_blocking(self.master, False)
+        self.seen = b""
+
+    def options(self):
+        return {"stdin": self.slave, "stdout": self.slave, "stderr": self.slave,
+                "before": lambda: fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)}
+
+    def turn(self):
+        try:
+            self.seen += os.read(self.master, 4096)
+        except BlockingIOError:
+            pass
+        echo = termios.tcgetattr(self.slave)[3] & termios.ECHO
+        if self.answers and not echo and self.seen.rstrip(b" ").endswith(b":"):
+            os.write(self.master, self.answers.pop(0).encode() + b"\n")
+            self.seen = b""
+
+    def close(self):
+        os.close(self.master)
+        os.close(self.slave)
+
+
+def pauses(child, at_pause, turn):
+    """Calls at_pause(agent, workers) at every stop; returns the exit status."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(child.pid, os.WNOHANG | os.WUNTRACED)
+        if pid and not os.WIFSTOPPED(status):
+            child.returncode = os.waitstatus_to_exitcode(status)
+            return child.returncode
+        workers = children_of(child.pid)
+        stopped = [child.pid] if pid else []
+        stopped += [worker for worker in workers if is_stopped(worker)]
+        if stopped:
+            at_pause(child.pid, workers)
+            for each in stopped:
+                os.kill(each, signal.SIGCONT)
+        else:
+            turn()
+            time.sleep(0.002)  # there is no event for the stop of a grandchild
+    child.kill()
+    child.wait()
+    raise AssertionError("the command did not end")
+
+
+def snapshots_at(world, command, point):
+    """The memory of agent and workers at every stop, after the command has come to its end."""
+    taken = []
+
+    def take(agent, workers):
+        snapshot = [("agent", read_memory(agent))]
+        for worker in workers:
+            try:
+                snapshot.append(("worker", read_memory(worker)))
+            except (FileNotFoundError, ProcessLookupError):
+                if point.startswith("worker-"):
+                    raise
+                # It was told to leave, and has left.
+        taken.append(snapshot)
+
+    terminal = Terminal([acceptance.PASSWORD, acceptance.PIN]) if command == "typed" else None
+    with open(world.path("app.key" if command == "stdin" else "/dev/null"), "rb") as source, \
+            open(world.path("output"), "w+b") as output:
+        options = {"stdin": source, "stdout": output, "stderr": output}
+        child = world.start(*arguments_of(command, world), env={"KEYESCROW_PAUSE_AT": point},
+                            **(terminal.options() if terminal else options))
+        status = pauses(child, take, terminal.turn if terminal else lambda: None)
+        output.seek(0)
+        if status != 0:
+            said = terminal.seen if terminal else output.read()
+            raise AssertionError(f"{command}: exit status {status}: {said!r}")
+    if terminal:
+        terminal.close()
+    return taken
+
+
+def check(moment, verbose):
+    command, point = moment.split(".")
+    if os.geteuid() != 0:
+        sys.exit("needs root: the memory of a process that is not dumpable is root's alone")
+    world = make_world()
+    try:
+        prepare(command, world)
+        taken = snapshots_at(world, command, point)
+        if not taken:
+            sys.exit(f"{moment}: never came there")
+        secrets = secrets_of(world, "app.escrow", PATHS.get(command, ("token-ops",)))
+    finally:
+        world.close()
+    bad, kept = [], set()
+    stopped = "worker" if point.startswith("worker-") else "agent"
+    for number, snapshot in enumerate(taken, start=1):
+        for process, regions in snapshot:
+            size = sum(len(region.data) for region in regions)
+            print(f"{moment}, stop {number}, {process}: {size >> 10} KiB in {len(regions)} regions")
+            at_end = process == stopped and point.endswith("-end")
+            for finding in find_secrets(regions, secrets):
+                if not finding.region.is_secret or at_end:
+                    bad.append(f"stop {number}, {process}: {finding}")
+                elif process == stopped:
+                    kept.add(finding.secret)
+    for line in bad[:None if verbose else 40]:
+        print(line)
+    missing = [name for name in MOMENTS[moment] if name not in kept]
+    if missing:
+        print("expected in the memory of SecretBytes, and not there: " + ", ".join(missing))
+    print(f"{len(bad)} findings; in SecretBytes: " + (", ".join(sorted(kept)) or "nothing"))
+    return 1 if bad or missing else 0
+
+
+def main():
+    parser = argparse.ArgumentParser(usage=__doc__, add_help=False)
+    parser.add_argument("--binary", required=True, type=pathlib.Path)
+    parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("moment", choices=MOMENTS)
+    options = parser.parse_args()
+    acceptance.BINARY = options.binary.resolve(strict=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    return check(options.moment, options.verbose)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
