@@ -123,26 +123,29 @@ Result<Reply> CommandChannel::Run(const Command& command, const Authorization& a
   ByteReader reader(response);
   const auto tag = reader.TakeU16();
   reader.Take(kHeaderBytes - 2);
-  if (tag != (authorized ? kSessions : kNoSessions)) return Malformed(command.name);
   Reply reply;
   if (command.returns_handle) {
     const auto handle = reader.TakeU32();
     if (!handle) return Malformed(command.name);
     reply.handle = *handle;
   }
+  // What the command made is not left in the TPM because the rest of the response is no use.
+  const auto malformed = [&] {
+    if (command.returns_handle) FlushQuietly(reply.handle);
+    return Malformed(command.name);
+  };
+  if (tag != (authorized ? kSessions : kNoSessions)) return malformed();
   if (!authorized) {
     reply.parameters = ToBytes(*reader.Take(reader.remaining()));
     return reply;
   }
   const auto parameters_size = reader.TakeU32();
-  if (!parameters_size) return Malformed(command.name);
+  if (!parameters_size) return malformed();
   const auto reply_parameters = reader.Take(*parameters_size);
   const auto nonce = TakeTpm2b(reader);
   const auto attributes = reader.TakeU8();
   const auto hmac = TakeTpm2b(reader);
-  if (!reply_parameters || !nonce || !attributes || !hmac || !reader.AtEnd()) {
-    return Malformed(command.name);
-  }
+  if (!reply_parameters || !nonce || !attributes || !hmac || !reader.AtEnd()) return malformed();
   reply.parameters = ToBytes(*reply_parameters);
   if (session != nullptr) {
     Bytes prefix;

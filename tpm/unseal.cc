@@ -171,7 +171,10 @@ Result<SecretBytes> UnsealOnce(CommandChannel& channel, const Srk& srk, const En
   Guard guard(channel, session.handle());
   RETURN_IF_ERROR(RunPolicy(channel, session.handle(), pcrs, signed_policy));
   if (auth_value != nullptr) RETURN_IF_ERROR(session.SetAuthValue(*auth_value));
-  const Command command{.code = kCcUnseal, .name = "TPM2_Unseal", .handles = {object}};
+  const Command command{.code = kCcUnseal,
+                        .name = "TPM2_Unseal",
+                        .context = auth_value != nullptr ? Context::kPassword : Context::kAny,
+                        .handles = {object}};
   ASSIGN_OR_RETURN(const Reply reply,
                    channel.Run(command, {.session = &session, .attributes = kEncryptResponse}));
   guard.Disarm();  // no continueSession: the TPM has ended it

@@ -36,7 +36,7 @@ constexpr Example kExamples[] = {
     {"keyescrow backup --all --password-file /run/escrow/password --no-input",
      "every declared key, from a script"},
 };
-constexpr std::uint8_t kExits[] = {0, 1, 2, 3, 5, 6, 7, 8, 9, 11, 12};
+constexpr std::uint8_t kExits[] = {0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12};
 
 Status Check(const CommandOptions& command) {
   const auto& options = std::get<O>(command);

@@ -8,7 +8,7 @@ constexpr Example kExamples[] = {
     {"keyescrow init --tpm none", "keep the agent key in a file, although there is a TPM"},
     {"keyescrow init --state ./state --config ./agent.toml", "try it out in this folder"},
 };
-constexpr std::uint8_t kExits[] = {0, 2, 5, 9};
+constexpr std::uint8_t kExits[] = {0, 2, 5, 9, 10};
 
 }  // namespace
 

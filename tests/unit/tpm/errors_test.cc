@@ -21,8 +21,8 @@ struct Expected {
 
 // Every row of the table, by a code as a TPM or tpm2-abrmd sends it.
 constexpr Expected kExpected[] = {
-    {0x98e, Context::kAny, ErrorCode::kTpmWrongAuth, Action::kReauthenticate},
-    {0xc098e, Context::kAny, ErrorCode::kTpmWrongAuth, Action::kReauthenticate},
+    {0x98e, Context::kPassword, ErrorCode::kTpmWrongAuth, Action::kReauthenticate},
+    {0xc098e, Context::kPassword, ErrorCode::kTpmWrongAuth, Action::kReauthenticate},
     {0x98e, Context::kAgentKey, ErrorCode::kAgentKeyUnavailable, Action::kCheckSystemState},
     {0x9a2, Context::kSrk, ErrorCode::kTpmSrkUntrusted, Action::kWrongDevice},
     {0x9a2, Context::kOwner, ErrorCode::kTpmOwnerAuth, Action::kCallOperator},
@@ -98,7 +98,7 @@ TEST(TpmErrors, NoRowStandsTwice) {
 }
 
 TEST(TpmErrors, AnUnknownCodeShowsItsHexAndCallsTheOperator) {
-  for (std::uint32_t code : {0x143U, 0x2c2U, 0x1c4U, 0x7fffffffU, 0xb0902U}) {
+  for (std::uint32_t code : {0x143U, 0x2c2U, 0x1c4U, 0x98eU, 0x7fffffffU, 0xb0902U}) {
     const Error error = ErrorFor(code, Context::kAny, "TPM2_Load");
     EXPECT_EQ(error.code(), ErrorCode::kTpmFailure);
     EXPECT_EQ(error.action(), Action::kCallOperator);
