@@ -26,7 +26,7 @@ import world  # noqa: E402
 PAGE = ROOT / "agent/docs/RECOVER-WITHOUT-KEYESCROW.md"
 TIMEOUT_S = 200
 ALG_BLOCKS = {"argon2id": ["argon2id"], "pbkdf2-sha512": ["pbkdf2"], "RSA-OAEP": ["rsa-oaep"],
-              "RSA-OAEP-256": ["rsa-oaep-256-raw"]}
+              "RSA-OAEP-256": ["rsa-raw"]}  # SoftHSM's OAEP is SHA-1 alone
 
 
 def read_blocks():
@@ -39,7 +39,6 @@ def read_blocks():
 
 
 BLOCKS = read_blocks()
-USED = set()
 
 
 def b64u(text):
@@ -67,7 +66,7 @@ class Recovery:
         self.password, self.tcti = password, tcti or machine.tcti
         self.pins, self.variants = pins or {}, variants or {}
         self.module = module or machine.module
-        self.environment = environment or {}
+        self.environment, self.there_before = environment or {}, None
         self.names, self.answers = ["start", "check", "choose"], [self.file, thumbprint, path_id]
         path, = [p for p in header_of(envelope)["paths"] if p["id"] == path_id]
         for factor in path["factors"]:
@@ -93,12 +92,13 @@ class Recovery:
 
     def run(self, *shell):
         """(exit status, what was said, the key or None, files left in memory)."""
-        USED.update(self.names)
         script = self.machine.write("page.sh", "".join(BLOCKS[name] for name in self.names))
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.machine.folder),
                        "LC_ALL": "C.UTF-8", "TPM2TOOLS_TCTI": self.tcti,
                        "SOFTHSM2_CONF": str(self.machine.path("softhsm2.conf")), **self.environment}
         self.out.unlink(missing_ok=True)
+        if self.there_before is not None:
+            self.out.write_bytes(self.there_before)
         done = subprocess.run(
             [*(shell or ("bash", "-eu")), script], env=environment, cwd=self.machine.folder,
             input="".join(f"{answer}\n" for answer in self.answers).encode(), timeout=TIMEOUT_S,
@@ -171,6 +171,15 @@ class Recover(RecoverCase):
 
     def test_token_rsa(self):
         self.both("token:ops", pins={"ops": "11112222"}, why="the token refuses")
+
+    def test_token_rsa_by_hand(self):
+        """In a person's shell: the token refuses OAEP with SHA-256, the next block goes on."""
+        envelope, thumbprint, path_id = self.escrow("password & token:ops")
+        _, said, found, left = Recovery(
+            self.machine, envelope, thumbprint, path_id,
+            variants={"RSA-OAEP-256": ["rsa-oaep", "rsa-raw"]}).run("bash")
+        self.assertEqual((found, left), (self.machine.key, []), said)
+        self.assertRegex(said, "CKR_[A-Z_]*(BAD|INVALID)(.|\n)*STOP: the token refuses")
 
     def test_token_ecdh(self):
         self.both("token:card", pins={"card": "11112222"}, why="the token refuses")
@@ -250,6 +259,12 @@ class Vectors(RecoverCase):
     def test_password_argon2id(self):
         self.both("valid_password_argon2id", password="wrong horse", why="a wrong password")
 
+    def test_another_file_is_kept(self):
+        _, recovery = self.of_vector("valid_password_argon2id")
+        recovery.there_before = b"something else"
+        status, said, found, _ = recovery.run()
+        self.assertEqual((status, found), (1, b"something else"), said)
+
     def test_password_pbkdf2(self):
         self.both("valid_password_pbkdf2", password="wrong horse", why="a wrong password")
 
@@ -278,18 +293,22 @@ class Vectors(RecoverCase):
 
     def test_token_rsa_sha1(self):
         self.import_key("valid_rsa_sha1", "decrypt")
-        self.brings(*self.of_vector("valid_rsa_sha1", pins={"label": "vector"}))
+        for block in ("rsa-oaep", "rsa-raw"):
+            self.brings(*self.of_vector("valid_rsa_sha1", pins={"label": "vector"},
+                                        variants={"RSA-OAEP": [block]}))
         self.brings_nothing("not on this token", self.of_vector(
             "valid_rsa_sha1", pins={"label": "ops"})[1])
 
 
 class Page(unittest.TestCase):
     def test_every_block_is_run(self):
-        """By some method above, of which ctest runs one at a time: read from their sources."""
-        run = {"start", "check", "choose", "password", "token", "tpm2", "finish", "clean", "nfc",
-               "pbkdf2-openssl", "ecdh"}
+        """A block that no method above names would be text alone."""
+        run = {"start", "check", "choose", "password", "token", "tpm2", "finish", "clean", "ecdh",
+               "nfc", "pbkdf2-openssl"}
         run |= {block for blocks in ALG_BLOCKS.values() for block in blocks}
         self.assertEqual(set(BLOCKS), run)
+        fences = PAGE.read_text("utf-8").count("\n```sh")
+        self.assertEqual(fences, PAGE.read_text("utf-8").count("\n```sh recover="))
 
     def test_no_block_names_keyescrow_as_a_command(self):
         for name, text in BLOCKS.items():
