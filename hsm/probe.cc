@@ -91,6 +91,7 @@ Result<std::vector<FoundKey>> ReadPublicKeys(const ProbeSpec& spec, envelope::Pi
       found.push_back({opened.token, std::move(key)});
     }
   }
+  if (found.empty()) RETURN_IF_ERROR(CheckStillThere(*opened.client, opened.token));
   return found;
 }
 
@@ -134,16 +135,19 @@ Result<KeyEvidence> ReadKeyEvidence(const TokenSpec& spec, envelope::PinProvider
   std::optional<Bytes> id;
   if (location.key) id = location.key->id;
   ASSIGN_OR_RETURN(const std::vector<KeyRow> rows, client->ListKeys(KeyClass::kPrivate));
-  ASSIGN_OR_RETURN(const KeyRow row,
-                   FindPrivateKey(rows, spec.spki, id, DescribeToken(location.token)));
-  ASSIGN_OR_RETURN(const Bytes values, client->ReadEvidence(row.handle));
+  const auto row = FindPrivateKey(rows, spec.spki, id, DescribeToken(location.token));
+  if (!row) {
+    RETURN_IF_ERROR(CheckStillThere(*client, location.token));
+    return row.error();
+  }
+  ASSIGN_OR_RETURN(const Bytes values, client->ReadEvidence(row->handle));
   ASSIGN_OR_RETURN(const ModuleReport report, client->Report());
   KeyEvidence evidence;
   evidence.token = location.token;
   if (location.key) {
     evidence.key = *std::move(location.key);
   } else {
-    evidence.key = PublicKeyOf(row);
+    evidence.key = PublicKeyOf(*row);
     evidence.key.spki = spec.spki;
   }
   evidence.module_description = report.description;

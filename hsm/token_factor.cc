@@ -87,7 +87,9 @@ class TokenFactor::Impl {
     }
     if (!id && uri_ && uri_->id) id = ToBytes(AsBytes(*uri_->id));
     ASSIGN_OR_RETURN(const std::vector<KeyRow> keys, client_->ListKeys(KeyClass::kPrivate));
-    return FindPrivateKey(keys, spec_.spki, id, DescribeToken(location_->token));
+    auto key = FindPrivateKey(keys, spec_.spki, id, DescribeToken(location_->token));
+    if (!key) RETURN_IF_ERROR(CheckStillThere(*client_, location_->token));
+    return key;
   }
 
   KeyLogin ForOneUse() const {
@@ -99,6 +101,12 @@ class TokenFactor::Impl {
   Result<SecretBytes> Checked(Result<SecretBytes> secret) {
     if (!secret) {
       Error error = std::move(secret).error();
+      if (error.code() == ErrorCode::kTokenKeyNotFound) {
+        // The key's handle is no longer valid: so it is with SoftHSM 2.6 when its token was pulled.
+        if (auto there = CheckStillThere(*client_, location_->token); !there) {
+          error = std::move(there).error();
+        }
+      }
       error.SetFailure(Failure::kFactor);
       return Poison(std::move(error));
     }

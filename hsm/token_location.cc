@@ -156,6 +156,14 @@ Result<TokenInfo> MatchTokenByUri(const ModuleReport& report, const std::optiona
   return *candidates[0];
 }
 
+Status CheckStillThere(TokenClient& client, const TokenInfo& token) {
+  ASSIGN_OR_RETURN(const TokenInfo now, client.ReadToken(token.slot_id));
+  if (now.serial == token.serial && now.label == token.label) return Ok();
+  return Error(ErrorCode::kTokenRemoved, Action::kReconnect,
+               fmt::format("token {} was removed in the middle", DescribeToken(token)),
+               "insert the token and start again");
+}
+
 Result<KeyRow> FindPrivateKey(const std::vector<KeyRow>& keys, ByteView spki,
                               const std::optional<Bytes>& id, std::string_view token) {
   const std::uint64_t key_type = spki.size() == kP256SpkiSize ? CKK_EC : CKK_RSA;

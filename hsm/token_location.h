@@ -32,6 +32,10 @@ Result<TokenLocation> LocateToken(TokenClient& client,
 Result<TokenInfo> MatchTokenByUri(const ModuleReport& report,
                                   const std::optional<envelope::Pkcs11Uri>& uri);
 
+// CheckStillThere tells a token that shows no key because it was pulled from one that has none.
+// Errors: kTokenRemoved, and what the slot answers.
+Status CheckStillThere(TokenClient& client, const TokenInfo& token);
+
 // FindPrivateKey returns the private key of `spki` among `keys`, read after login: by its own
 // modulus or point where it shows one, else by `id`, the CKA_ID of the public key.
 // Errors: kTokenKeyNotFound, kTokenKeyAmbiguous.
