@@ -141,11 +141,11 @@ def secrets_of(world, envelope_file, path_ids):
     return seen
 
 
-def make_world():
+def make_world(**options):
     """A world whose secrets stand in no dictionary, program or other test."""
     acceptance.PIN = os.urandom(12).hex()
     acceptance.PASSWORD = os.urandom(16).hex() + "-Zo\u0308e"  # to be normalised
-    return acceptance.World()
+    return acceptance.World(**options)
 
 
 def arguments_of(command, world):
@@ -167,6 +167,14 @@ def prepare(command, world):
                "--pin-file", "pin")
     if command not in ("backup", "stdin"):
         world.must(*arguments_of("backup", world))
+
+
+def wait_until(condition, deadline_s):
+    """For what has no event, as the stop of a grandchild; true when it came about."""
+    deadline = time.monotonic() + deadline_s
+    while not (met := condition()) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return bool(met)
 
 
 class Terminal:
@@ -199,12 +207,11 @@ class Terminal:
 
 def pauses(child, at_pause, turn):
     """Calls at_pause(agent, workers) at every stop; returns the exit status."""
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
+    def step():
         pid, status = os.waitpid(child.pid, os.WNOHANG | os.WUNTRACED)
         if pid and not os.WIFSTOPPED(status):
             child.returncode = os.waitstatus_to_exitcode(status)
-            return child.returncode
+            return True
         workers = children_of(child.pid)
         stopped = [child.pid] if pid else []
         stopped += [worker for worker in workers if is_stopped(worker)]
@@ -212,12 +219,14 @@ def pauses(child, at_pause, turn):
             at_pause(child.pid, workers)
             for each in stopped:
                 os.kill(each, signal.SIGCONT)
-        else:
-            turn()
-            time.sleep(0.002)  # there is no event for the stop of a grandchild
-    child.kill()
-    child.wait()
-    raise AssertionError("the command did not end")
+        turn()
+        return False
+
+    if not wait_until(step, DEADLINE_S):
+        child.kill()
+        child.wait()
+        raise AssertionError("the command did not end")
+    return child.returncode
 
 
 def snapshots_at(world, command, point):

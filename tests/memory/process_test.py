@@ -1,0 +1,284 @@
+#!/usr/bin/env python3
+"""What of keyescrow's memory leaves the process: by a core dump, a tracer, a system call, a file.
+
+  process_test.py --binary KEYESCROW --paused KEYESCROW_PAUSED [unittest's arguments]
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import resource
+import signal
+import subprocess
+import sys
+import unittest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+import memory_test  # noqa: E402
+from memory_test import acceptance  # noqa: E402
+from process_memory import children_of, forms, is_stopped  # noqa: E402
+
+PRODUCT: pathlib.Path = None
+PAUSED: pathlib.Path = None
+DEADLINE_S = 60
+PR_SET_PTRACER, PR_SET_PTRACER_ANY = 0x59616D61, -1
+RESTORE = ("restore", "app/key", "--via", "token-ops", *acceptance.UNLOCK, "--to", "out.key")
+
+
+def allow_core_dumps():
+    resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+class Paused(unittest.TestCase):
+    """keyescrow and its worker as an ordinary user, stopped with the key in hand."""
+
+    def setUp(self):
+        acceptance.BINARY = PAUSED
+        self.world = memory_test.make_world(tpm=False, ordinary_user=True)
+        self.addCleanup(self.world.close)
+        self.world.escrow()
+
+    def stopped_at(self, point):
+        """(the command, the process that stopped): the command itself or its worker."""
+        child = self.world.start(*RESTORE, env={"KEYESCROW_PAUSE_AT": point},
+                                 before=allow_core_dumps)
+        self.addCleanup(self.end, child)
+        found = []
+
+        def turn():
+            found.extend(w for w in children_of(child.pid) if is_stopped(w))
+            return found or is_stopped(child.pid)
+
+        if not point.startswith("worker-"):
+            _, status = os.waitpid(child.pid, os.WUNTRACED)
+            self.assertTrue(os.WIFSTOPPED(status), status)
+            return child, child.pid
+        self.assertTrue(memory_test.wait_until(turn, DEADLINE_S), "the worker did not stop")
+        return child, found[0]
+
+    @staticmethod
+    def end(child):
+        if child.returncode is None and child.poll() is None:
+            child.kill()
+            child.wait()
+        child.stdout.close()
+        child.stderr.close()
+
+    def as_the_user(self, *command):
+        return subprocess.run(
+            ["setpriv", f"--reuid={self.world.user}", f"--regid={self.world.user}",
+             "--clear-groups", "--inh-caps=-all", "--bounding-set=-all", *map(str, command)],
+            capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=DEADLINE_S,
+            check=False)
+
+    def core_limit(self, pid):
+        with open(f"/proc/{pid}/limits", encoding="ascii") as file:
+            return re.search(r"Max core file size +(\S+) +(\S+)", file.read()).groups()
+
+    def cores(self):
+        return [str(path) for path in self.world.folder.rglob("*core*")
+                if not path.is_dir() and path.name != "keyescrow"]
+
+    def test_no_core_dump_of_the_agent(self):
+        child, pid = self.stopped_at("content-open")
+        self.assertEqual(self.core_limit(pid), ("0", "0"))
+        os.kill(pid, signal.SIGABRT)
+        os.kill(pid, signal.SIGCONT)
+        _, status = os.waitpid(pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(child.returncode, -signal.SIGABRT)
+        self.assertFalse(os.WCOREDUMP(status), "the kernel dumped core")
+        self.assertEqual(self.cores(), [])
+
+    def test_no_core_dump_of_the_worker(self):
+        child, pid = self.stopped_at("worker-logged-in")
+        self.assertEqual(self.core_limit(pid), ("0", "0"))
+        os.kill(pid, signal.SIGABRT)
+        os.kill(pid, signal.SIGCONT)
+        _, err = child.communicate(timeout=DEADLINE_S)
+        self.assertIn(b"SIGABRT", err)
+        self.assertEqual(self.cores(), [])
+
+    def test_the_kernel_would_dump_core(self):
+        """The same limit and signal in a process that is not hardened: a core dump is possible."""
+        process = subprocess.Popen(["sleep", "60"], preexec_fn=allow_core_dumps,
+                                   cwd=self.world.folder)
+        self.assertEqual(self.core_limit(process.pid), ("unlimited", "unlimited"))
+        process.kill()
+        process.wait()
+
+    def test_no_tracer_of_the_same_user(self):
+        for point in ("content-open", "worker-logged-in"):
+            with self.subTest(point):
+                child, pid = self.stopped_at(point)
+                # Not dumpable: the kernel gives the process's files to root.
+                self.assertEqual(os.stat(f"/proc/{pid}/mem").st_uid, 0)
+                for tool in (["strace", "-p", pid], ["cat", f"/proc/{pid}/environ"],
+                             ["dd", f"if=/proc/{pid}/mem", "count=1"]):
+                    done = self.as_the_user(*tool)
+                    self.assertNotEqual(done.returncode, 0, tool)
+                    self.assertRegex(done.stderr, "Operation not permitted|Permission denied")
+                self.end(child)
+
+    def test_a_tracer_of_the_same_user_works(self):
+        """So that the refusals above are keyescrow's doing."""
+        def let_trace():
+            os.setgid(acceptance.NOBODY)
+            os.setuid(acceptance.NOBODY)
+        # The program is started anew after setuid, and with that dumpable again.
+        process = subprocess.Popen(
+            ["/usr/bin/python3", "-c", "import ctypes, time\n"
+             f"ctypes.CDLL(None).prctl({PR_SET_PTRACER}, ctypes.c_ulong({PR_SET_PTRACER_ANY}))\n"
+             "print(flush=True)\ntime.sleep(60)"],
+            preexec_fn=let_trace, stdout=subprocess.PIPE, cwd="/")
+        try:
+            process.stdout.readline()
+            self.assertEqual(os.stat(f"/proc/{process.pid}/mem").st_uid, acceptance.NOBODY)
+            done = self.as_the_user("timeout", "-s", "INT", "1", "strace", "-p", process.pid)
+            self.assertNotIn("not permitted", done.stderr)
+            self.assertIn("attached", done.stderr)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+WRITES = ("write,pwrite64,writev,pwritev,pwritev2,send,sendto,sendmsg,sendmmsg,splice,vmsplice,tee,"
+          "sendfile,copy_file_range,memfd_create,process_vm_writev,io_uring_setup,msgsnd,mq_timedsend,"
+          "add_key,setxattr,fsetxattr,execve,socketpair").split(",")
+CALL = re.compile(r"^(\d+) +(\w+)\((.*)$")
+# With -yy: 5<UNIX-STREAM:[1->2]>, 7<UNIX-SEQPACKET:[1->2]>, 9</path>.
+DESCRIPTOR = re.compile(r"^\d+<(.*?)>[,)]")
+STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
+
+
+def inodes(target):
+    return set(re.findall(r"\d+", target)) if target.startswith("UNIX") else set()
+
+
+class Writes(unittest.TestCase):
+    """Every byte that keyescrow gives to the kernel, by strace; then every file that is left."""
+
+    def setUp(self):
+        acceptance.BINARY = PRODUCT
+        self.world = memory_test.make_world()
+        self.addCleanup(self.world.close)
+
+    def traced(self, *arguments):
+        """(pid, call, descriptor's target, bytes) of every call that writes."""
+        # The log lies outside of the world, whose files are searched.
+        log = pathlib.Path(str(self.world.folder) + ".strace")
+        self.addCleanup(log.unlink, missing_ok=True)
+        command = ["strace", "-f", "-yy", "-xx", "-s", "1048576", "-o", str(log), "-e",
+                   "trace=" + ",".join(f"?{name}" for name in WRITES),
+                   *self.world.command(*arguments)]
+        done = subprocess.run(command, env=self.world.environment, cwd=self.world.folder,
+                              stdin=subprocess.DEVNULL, capture_output=True, timeout=120,
+                              check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return list(self.parse(log.read_text(encoding="ascii")))
+
+    def parse(self, text):
+        begun = {}
+        for line in text.splitlines():
+            resumed = re.match(r"^(\d+) +<\.\.\. (\w+) resumed>(.*)$", line)
+            if resumed:
+                line = begun.pop(resumed.group(1)) + resumed.group(3)
+            elif line.endswith("<unfinished ...>"):
+                begun[line.split()[0]] = line.removesuffix("<unfinished ...>")
+                continue
+            call = CALL.match(line)
+            if not call:
+                continue  # a signal, or an end
+            pid, name, rest = call.groups()
+            target = DESCRIPTOR.match(rest)
+            data = b"".join(bytes.fromhex(part.replace("\\x", ""))
+                            for part in STRING.findall(rest))
+            if name == "socketpair":
+                data = rest.partition("[")[2]
+            name_of = target.group(1) if target else ""
+            if "\\x" in name_of:
+                name_of = re.sub(r"\\x([0-9a-f]{2})", lambda m: chr(int(m.group(1), 16)), name_of)
+            yield int(pid), name, name_of, data
+
+    def check(self, command, allowed):
+        memory_test.prepare(command, self.world)
+        calls = self.traced(*memory_test.arguments_of(command, self.world))
+        self.assertGreater(len(calls), 20)
+        agent = calls[0][0]
+        pair = {inode for _, name, _, data in calls if name == "socketpair"
+                for inode in re.findall(r"\d{2,}", data)}
+        secrets = memory_test.secrets_of(self.world, "app.escrow", memory_test.PATHS.get(
+            command, ("token-ops",)))
+        seen, unknown = set(), {name for _, name, _, _ in calls} - {
+            "write", "pwrite64", "writev", "sendto", "sendmsg", "execve", "socketpair"}
+        self.assertEqual(unknown, set(), "a way out that this test does not follow")
+        worker = {pid for pid, name, _, data in calls if name == "execve" and pid != agent}
+        self.assertEqual(len(worker), 0 if command == "tpm" else 1)
+        self.assertTrue(any(data[:2] in (b"\x80\x01", b"\x80\x02") and not pair & inodes(target)
+                            for _, _, target, data in calls), "the TPM's socket was not seen")
+        for pid, name, target, data in calls:
+            if name == "socketpair":
+                continue
+            process = "worker" if pid in worker else "agent"
+            for secret, value in secrets.items():
+                if not any(pattern in data for _, pattern in forms(value)):
+                    continue
+                between = "socket to the other" if pair & inodes(target) else target
+                where = (secret, process, between)
+                seen.add(where)
+                self.assertTrue(any(re.fullmatch(rule, "|".join(where)) for rule in allowed),
+                                f"{secret} went from the {process} to {target} by {name}")
+        self.assertEqual(len(seen), len(allowed), f"seen: {seen}")
+        self.search_files(secrets)
+
+    def search_files(self, secrets):
+        """mmap needs no call to write: nothing that is left may hold a secret but its own files."""
+        own = {"app.key": "key", "out.key": "key", "pw": "password", "pin": "PIN",
+               "ed25519.seed": "ed25519.seed", "agent-tpm.auth": "agent-tpm.auth"}
+        looked = 0
+        for path in self.world.folder.rglob("*"):
+            relative = path.relative_to(self.world.folder)
+            if relative.parts[0] in ("tokens", "tpm.state") or not path.is_file():
+                continue  # the devices' own
+            data = path.read_bytes()
+            looked += 1
+            for secret, value in secrets.items():
+                if own.get(path.name) != secret:
+                    self.assertFalse(any(pattern in data for _, pattern in forms(value)),
+                                     f"{secret} stands in {relative}")
+        self.assertGreater(looked, 8)
+
+    PIN_TO_WORKER = r"PIN\|agent\|socket to the other"
+    BLOCK_TO_AGENT = r"padded S of the token\|worker\|socket to the other"
+    KEY_TO_SINK = r"key\|agent\|.*/\.?out\.key[^/]*"
+
+    def test_backup(self):
+        self.check("backup", [self.PIN_TO_WORKER, self.BLOCK_TO_AGENT])
+
+    def test_restore_by_token(self):
+        self.check("token", [self.PIN_TO_WORKER, self.BLOCK_TO_AGENT, self.KEY_TO_SINK])
+
+    def test_restore_by_tpm(self):
+        self.check("tpm", [self.KEY_TO_SINK])
+
+
+def main():
+    global PRODUCT, PAUSED
+    parser = argparse.ArgumentParser(usage=__doc__, add_help=False)
+    parser.add_argument("--binary", required=True, type=pathlib.Path)
+    parser.add_argument("--paused", type=pathlib.Path)
+    options, others = parser.parse_known_args()
+    PRODUCT = options.binary.resolve(strict=True)
+    PAUSED = options.paused.resolve(strict=True) if options.paused else None
+    if os.geteuid() != 0:
+        sys.exit("needs root: to become another user, and to see a process that forbids it")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    unittest.main(module="__main__", argv=[sys.argv[0]] + others)
+
+
+if __name__ == "__main__":
+    main()
