@@ -10,11 +10,15 @@ product does not write (password-only paths, RSA-OAEP with SHA-1) comes from tes
 import argparse
 import base64
 import json
+import os
 import pathlib
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
+import time
 import unittest
 
 sys.dont_write_bytecode = True
@@ -25,16 +29,17 @@ import world  # noqa: E402
 
 PAGE = ROOT / "agent/docs/RECOVER-WITHOUT-KEYESCROW.md"
 TIMEOUT_S = 200
+PROMPT = rb"2004hREADY> $"  # bash asks for the next block: it turns bracketed paste on before
 ALG_BLOCKS = {"argon2id": ["argon2id"], "pbkdf2-sha512": ["pbkdf2"], "RSA-OAEP": ["rsa-oaep"],
               "RSA-OAEP-256": ["rsa-raw"]}  # SoftHSM's OAEP is SHA-1 alone
 
 
 def read_blocks():
-    """Name → the text of its fenced blocks, in the page's order."""
+    """Name → its fenced blocks, in the page's order."""
     blocks = {}
     for name, text in re.findall(r"^```sh recover=(\S+)\n(.*?)^```$", PAGE.read_text("utf-8"),
                                  re.MULTILINE | re.DOTALL):
-        blocks[name] = blocks.get(name, "") + text
+        blocks.setdefault(name, []).append(text)
     return blocks
 
 
@@ -59,14 +64,16 @@ class Recovery:
     """One run of the page: its blocks for one path, and the answers that its `read`s get."""
 
     def __init__(self, machine, envelope, thumbprint, path_id, password=world.PASSWORD,
-                 pins=None, variants=None, tcti=None, module=None, environment=None):
+                 pins=None, variants=None, tcti=None):
         self.machine, self.path_id = machine, path_id
         self.file = machine.write("e.escrow", envelope)
         self.out = machine.path("recovered.key")
-        self.password, self.tcti = password, tcti or machine.tcti
+        self.password = password
         self.pins, self.variants = pins or {}, variants or {}
-        self.module = module or machine.module
-        self.environment, self.there_before = environment or {}, None
+        self.there_before = None
+        self.environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(machine.folder),
+                            "LC_ALL": "C.UTF-8", "TPM2TOOLS_TCTI": tcti or machine.tcti,
+                            "SOFTHSM2_CONF": str(machine.path("softhsm2.conf"))}
         self.names, self.answers = ["start", "check", "choose"], [self.file, thumbprint, path_id]
         path, = [p for p in header_of(envelope)["paths"] if p["id"] == path_id]
         for factor in path["factors"]:
@@ -85,31 +92,69 @@ class Recovery:
         else:
             self.names.append("token")
             label = re.search(r"[:;]token=([^;]*)", factor["uri"]).group(1)
-            self.answers += [self.module, self.pins.get("label", label).replace("%20", " "),
+            self.answers += [self.machine.module, self.pins.get("label", label).replace("%20", " "),
                              self.pins.get(label, world.PIN)]
         algorithm = factor.get("alg") or factor.get("kdf") or "ecdh"
         self.names += self.variants.get(algorithm, ALG_BLOCKS.get(algorithm, [algorithm]))
 
     def run(self, *shell):
         """(exit status, what was said, the key or None, files left in memory)."""
-        script = self.machine.write("page.sh", "".join(BLOCKS[name] for name in self.names))
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.machine.folder),
-                       "LC_ALL": "C.UTF-8", "TPM2TOOLS_TCTI": self.tcti,
-                       "SOFTHSM2_CONF": str(self.machine.path("softhsm2.conf")), **self.environment}
+        script = self.machine.write("page.sh", "".join(self.blocks()))
         self.out.unlink(missing_ok=True)
         if self.there_before is not None:
             self.out.write_bytes(self.there_before)
         done = subprocess.run(
-            [*(shell or ("bash", "-eu")), script], env=environment, cwd=self.machine.folder,
+            [*(shell or ("bash", "-eu")), script], env=self.environment, cwd=self.machine.folder,
             input="".join(f"{answer}\n" for answer in self.answers).encode(), timeout=TIMEOUT_S,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-        said = done.stdout.decode(errors="backslashreplace")
+        return self.result(done.returncode, done.stdout)
+
+    def blocks(self):
+        return [block for name in self.names for block in BLOCKS[name]]
+
+    def paste(self):
+        """The same by a person: each block pasted into bash on a terminal, the answers typed."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.chdir(self.machine.folder)
+            os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"],
+                       {**self.environment, "PS1": "READY> ", "TERM": "xterm"})
+        said, deadline = b"", time.monotonic() + TIMEOUT_S
+
+        def until(pattern, text=b""):
+            nonlocal said
+            begin = len(said)
+            while text or not re.search(pattern, said[begin:]):
+                ready = select.select([terminal], [terminal] if text else [], [],
+                                      max(0, deadline - time.monotonic()))
+                if not any(ready):
+                    os.kill(pid, signal.SIGKILL)
+                    raise AssertionError(f"no {pattern} in time\n" + said.decode(errors="replace"))
+                if ready[0]:
+                    said += os.read(terminal, 65536)
+                elif ready[1]:
+                    text = text[os.write(terminal, text[:256]):]
+
+        until(PROMPT)
+        answers = [f"{answer}\n".encode() for answer in self.answers]
+        for block in self.blocks():
+            asks = block.count("read -r")
+            pasted = b"\x1b[200~" + block.rstrip("\n").encode() + b"\x1b[201~\n"
+            until(rb"2004l\r?(.|\n)*: $" if asks else PROMPT, pasted)
+            for last in range(asks - 1, -1, -1):
+                until(rb": $" if last else PROMPT, answers.pop(0))
+        until(rb"exit", b"exit\n")
+        os.close(terminal)
+        return self.result(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said)
+
+    def result(self, status, said):
+        said = said.decode(errors="backslashreplace").replace("\r", "")
         left = []
-        for folder in re.findall(r"^working in (/dev/shm/recover\.\w+)$", said, re.MULTILINE):
+        for folder in re.findall(r"working in (/dev/shm/recover\.\w+)$", said, re.MULTILINE):
             left += [file.name for file in pathlib.Path(folder).glob("*")]
             subprocess.run(["rm", "-rf", "--", folder], check=True)
         key = self.out.read_bytes() if self.out.exists() else None
-        return done.returncode, said, key, left
+        return status, said, key, left
 
 
 class RecoverCase(unittest.TestCase):
@@ -214,6 +259,12 @@ class Recover(RecoverCase):
         self.both("password & token:ops & tpm", "token:ops", password="wrong horse",
                   why="the TPM refuses")
 
+    def test_pasted_into_a_terminal(self):
+        escrowed = self.escrow("password & token:ops & tpm", "token:ops")
+        _, said, found, left = Recovery(self.machine, *escrowed).paste()
+        self.assertEqual((found, left), (self.machine.key, []), said)
+        self.assertNotRegex(said, "(?m)^STOP: ")
+
     def test_unknown_agent_and_forged_file(self):
         envelope, thumbprint, path_id = self.escrow("password & token:ops")
         self.brings_nothing("another agent signed", Recovery(
@@ -311,8 +362,9 @@ class Page(unittest.TestCase):
         self.assertEqual(fences, PAGE.read_text("utf-8").count("\n```sh recover="))
 
     def test_no_block_names_keyescrow_as_a_command(self):
-        for name, text in BLOCKS.items():
-            self.assertNotRegex(text, r"(?m)^\s*keyescrow\b|[|;&(]\s*keyescrow\b", name)
+        for name, blocks in BLOCKS.items():
+            for text in blocks:
+                self.assertNotRegex(text, r"(?m)^\s*keyescrow\b|[|;&(]\s*keyescrow\b", name)
 
 
 def main():
