@@ -397,6 +397,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
                                      written->previous_path, agent->Now()});
     }
     if (Status recorded = events.Record(std::move(event), change, true); !recorded) {
+      result.outcome_logged = false;
       result.findings.push_back("the key was delivered, but its outcome could not be logged: " +
                                 recorded.error().message());
     }

@@ -38,6 +38,7 @@ struct RestoreResult {
   std::string event_file;  // without state: where the events are
   std::optional<std::uint64_t> log_seq;
   bool p256_signed = true;
+  bool outcome_logged = true;  // false: the key was delivered, and the log has the attempt alone
   std::size_t size_bytes = 0;
   std::vector<std::string> findings;
 };

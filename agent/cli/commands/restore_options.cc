@@ -37,7 +37,7 @@ constexpr Example kExamples[] = {
     {"keyescrow restore prod/db --to - --password-file /run/escrow/password --no-input | app",
      "from a script, into a pipe"},
 };
-constexpr std::uint8_t kExits[] = {0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+constexpr std::uint8_t kExits[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
 
 Status Check(const CommandOptions& command) {
   const auto& options = std::get<O>(command);

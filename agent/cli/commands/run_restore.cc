@@ -121,8 +121,10 @@ Result<int> DoRestore(const RestoreOptions& options, Session& session) {
       Restore(session.environment(), agent, MakeRequest(options), *secrets, session.progress()));
   const Json document = ResultJson(result);
   // The key is where it was asked for: a finding is told and does not make the restore a failure.
+  // But 0 would say that the log knows how it ended.
   ASSIGN_OR_RETURN(const int status,
-                   session.Finish(document, RenderResult(document), kExitDone, to_stdout));
+                   session.Finish(document, RenderResult(document),
+                                  result.outcome_logged ? kExitDone : kExitFindings, to_stdout));
   Terminal& terminal = session.terminal();
   for (const std::string& finding : result.findings) terminal.Warn(finding);
   if (!result.event_file.empty()) {

@@ -1,0 +1,581 @@
+#!/usr/bin/env python3
+"""What is acknowledged survives a power cut, and what is not is absent or whole.
+
+  power_cut_test.py --binary FILE --shim FILE [unittest's arguments]
+
+Each command runs once with disk_shim.so, which records what it does to the disk. Every prefix of
+that record is then a moment at which the power may fail; disk.py yields what may be left, and the
+product is run on it. The mutation tests take one sync at a time out of the record, as if it were not
+in the product: each must leave a state that breaks a promise.
+"""
+
+import argparse
+import errno
+import json
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import tempfile
+import unittest
+
+sys.dont_write_bytecode = True
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(HERE.parents[0] / "integration" / "agent" / "acceptance"))
+
+import disk  # noqa: E402
+import world as acceptance  # noqa: E402
+
+SHIM: pathlib.Path = None
+SEEDS = (1, 2, 3)
+MEMORY_DISK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
+
+
+class Broken(Exception):
+    """A promise that a state does not keep."""
+
+
+class Recording:
+    """One command on a world of its own: the disk before, the record, and what was printed."""
+
+    def __init__(self, case):
+        self.case = case
+        self.world = acceptance.World(tpm=False)
+        self.root = self.world.path("disk")
+        self.root.mkdir(mode=0o700)
+        self.pin = str(self.world.path("pin"))
+        self.checked = {}
+        self.num_runs = 0
+        case.prepare(self)
+        self.before = disk.Disk(self.root)
+        log = self.world.path("log")
+        done = self.run(self.root, *case.command(self), env={
+            "LD_PRELOAD": str(SHIM), "DISK_SHIM_ROOT": str(self.root), "DISK_SHIM_LOG": str(log)})
+        if done.status != 0:
+            raise AssertionError(str(done))
+        self.printed = done.out
+        self.record = [json.loads(line) for line in log.read_text().splitlines()]
+        self.crashes = pathlib.Path(tempfile.mkdtemp(prefix="kp.", dir=MEMORY_DISK))
+
+    def close(self):
+        self.world.close()
+        shutil.rmtree(self.crashes, ignore_errors=True)
+
+    # --- the product, on a tree
+
+    def run(self, root, *arguments, state="state", env=None, **options):
+        self.num_runs += 1
+        environment = {"KEYESCROW_STATE": str(root / state),
+                       "KEYESCROW_CONFIG": str(root / "agent.toml")}
+        return self.world.run(*arguments, cwd=root, env={**environment, **(env or {})}, **options)
+
+    def must(self, root, *arguments, **options):
+        done = self.run(root, *arguments, **options)
+        if done.status != 0:
+            raise Broken(str(done))
+        return done
+
+    def init(self, *more, state="state"):
+        (self.root / "agent.toml").write_text('[agent]\nhost = "cut"\ntpm = "none"\n')
+        (self.root / "agent.toml").chmod(0o600)
+        return json.loads(self.must(self.root, "init", "--json", state=state).out)
+
+    def add_token(self, state="state"):
+        self.must(self.root, "token", "add", "ops", "pkcs11:token=ops", "--module",
+                  self.world.module, "--pin-file", self.pin, state=state)
+
+    def backup(self, *more):
+        self.key = os.urandom(32)
+        (self.root / "app.key").write_bytes(self.key)
+        (self.root / "app.key").chmod(0o600)
+        self.must(self.root, "backup", "app/key", "--from", "app.key", "--path", "token:ops",
+                  "--pin-file", self.pin, *more)
+
+    def restores(self, root, *what, state="state"):
+        """The restored bytes, or None where there is no such key."""
+        done = self.run(root, "restore", *what, "--to", "-", "--pin-file", self.pin, "--no-input",
+                        "--module", self.world.module, state=state)
+        if done.status == 8:
+            return None
+        if done.status != 0:
+            raise Broken(str(done))
+        return done.out
+
+    def consistent(self, root, state="state"):
+        done = self.run(root, "verify", "--json", state=state)
+        if done.status not in (0, 1, 8) or json.loads(done.out)["num_bad"] != 0:  # 8: empty
+            raise Broken(str(done))
+
+    def log(self, root):
+        return [entry["type"] for entry in
+                json.loads(self.must(root, "audit", "log", "--json").out)["entries"]]
+
+    # --- power cuts
+
+    def check(self, tree, acknowledged):
+        """Raises Broken; trees that were seen before are not tried again."""
+        key = (disk.fingerprint(tree), acknowledged)
+        if key not in self.checked:
+            root = self.crashes / "disk"
+            disk.write_tree(tree, root)
+            self.checked[key] = None
+            try:
+                self.case.check(self, root, acknowledged)
+            except Broken as broken:
+                self.checked[key] = str(broken)
+            shutil.rmtree(root)
+        if self.checked[key] is not None:
+            raise Broken(self.checked[key])
+
+    def cut_everywhere(self, record, since=0):
+        """Checks each state after each operation of `record` from `since` on."""
+        simulated = disk.Disk.__new__(disk.Disk)
+        simulated.root, simulated.top = self.before.root, _copy(self.before.top)
+        acknowledged = False
+        for index, operation in enumerate(record):
+            simulated.apply(operation)
+            acknowledged |= operation["op"] == "out"
+            if index < since:
+                continue
+            for name, content, num_names in simulated.states(SEEDS):
+                try:
+                    self.check(simulated.left_by(content, num_names), acknowledged)
+                except Broken as broken:
+                    shown = {k: v for k, v in operation.items() if k != "data"}
+                    raise Broken(f"power cut after operation {index} {shown}, left: {name}\n"
+                                 f"{broken}") from None
+
+
+def _copy(node):
+    if isinstance(node, disk.File):
+        return disk.File(node.durable)
+    folder = disk.Folder()
+    folder.durable = {name: _copy(child) for name, child in node.durable.items()}
+    return folder
+
+
+# ---- the commands and their promises
+
+
+def whole_receipt(path):
+    """A tlog proof: its last lines are the checkpoint's two signatures."""
+    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    if len(lines) < 8 or lines[0] != "c2sp.org/tlog-proof@v1\n" or not (
+            lines[-1].startswith("\u2014 ") and lines[-2].startswith("\u2014 ")
+            and lines[-1].endswith("\n")):
+        raise Broken("half a receipt")
+
+
+class Init:
+    # Of a state that nobody was told of nothing need be left: SQLite's own syncs while the file is
+    # made, before the first key is written, protect nothing.
+    def prepare(self, run):
+        (run.root / "agent.toml").write_text('[agent]\nhost = "cut"\ntpm = "none"\n')
+        (run.root / "agent.toml").chmod(0o600)
+
+    def command(self, run):
+        return ("init", "--json")
+
+    def check(self, run, root, acknowledged):
+        if acknowledged:
+            shown = json.loads(run.must(root, "agent-key", "show", "--json").out)
+            if shown["thumbprint"] != json.loads(run.printed)["thumbprint"]:
+                raise Broken("another agent than the one that was printed")
+        else:
+            done = run.run(root, "init", "--json")
+            if done.status != 0 and b"already_" not in done.err:
+                raise Broken(str(done))
+        # It works: something can be written, and the log is whole.
+        run.must(root, "key", "add", "k", "--source", "k", "--path", "password & token:ops")
+        run.must(root, "trust", "add", "A" * 43)
+        done = run.run(root, "verify", "--json")
+        if b"missing_p256" in done.out:
+            raise Broken("the agent key does not sign\n" + str(done))
+        run.consistent(root)
+
+
+class TokenAdd:
+    def prepare(self, run):
+        run.init()
+
+    def command(self, run):
+        return ("token", "add", "ops", "pkcs11:token=ops", "--module", run.world.module,
+                "--pin-file", run.pin)
+
+    def check(self, run, root, acknowledged):
+        run.consistent(root)
+        found = run.run(root, "token", "show", "ops").status
+        if found not in (0, 8) or (acknowledged and found != 0):
+            raise Broken(f"token show: exit {found}")
+        if found == 8:
+            run.must(root, *self.command(run))
+
+
+class KeyAdd:
+    def prepare(self, run):
+        run.init()
+
+    def command(self, run):
+        return ("key", "add", "app/key", "--source", "app.key", "--path", "password & token:ops")
+
+    def check(self, run, root, acknowledged):
+        found = run.run(root, "key", "list").status
+        if found not in (0, 8) or (acknowledged and found != 0):
+            raise Broken(f"key list: exit {found}")
+        if found == 8:
+            run.must(root, *self.command(run))
+
+
+class Backup:
+    def prepare(self, run):
+        run.init()
+        run.add_token()
+        run.backup()  # a version before: it must survive as well
+        run.old = run.key
+        run.key = os.urandom(32)
+        (run.root / "app.key").write_bytes(run.key)
+
+    def command(self, run):
+        return ("backup", "app/key", "--from", "app.key", "--path", "token:ops", "-o", "app.escrow",
+                "--pin-file", run.pin)
+
+    def check(self, run, root, acknowledged):
+        run.consistent(root)
+        if acknowledged:  # before a restore proves it anew
+            status = json.loads(run.must(root, "status", "app/key", "--json").out)
+            if status["keys"][0]["paths"][0]["condition"] != "proven":
+                raise Broken("the path's proof is gone")
+        newest = run.restores(root, "app/key")
+        if newest not in (run.old, run.key) or (acknowledged and newest != run.key):
+            raise Broken("the newest version is not the one that was acknowledged")
+        if run.restores(root, "app/key", "--version", "1") != run.old:
+            raise Broken("the older version is gone")
+        file = root / "app.escrow"
+        if acknowledged and not file.exists():
+            raise Broken("the portable file is gone")
+        if file.exists():
+            if run.restores(root, "app.escrow") != run.key:
+                raise Broken("the portable file does not open")
+            if newest != run.key:
+                raise Broken("the portable file holds what the store does not")
+            file.unlink()
+        receipt = root / "app.escrow.receipt"
+        if acknowledged and not receipt.exists():
+            raise Broken("the receipt is gone")
+        if receipt.exists():
+            whole_receipt(receipt)
+        (root / "app.escrow.receipt").unlink(missing_ok=True)
+        run.must(root, *self.command(run))
+        if run.restores(root, "app/key") != run.key:
+            raise Broken("the next backup does not restore")
+
+
+class Restore:
+    more = ()
+
+    def prepare(self, run):
+        run.init()
+        run.add_token()
+        run.backup()
+
+    def command(self, run):
+        return ("restore", "app/key", "--to", "out.key", "--pin-file", run.pin, *self.more)
+
+    def check(self, run, root, acknowledged):
+        run.consistent(root)
+        types = run.log(root)
+        out = root / "out.key"
+        if acknowledged and (not out.exists() or "restore.completed" not in types):
+            raise Broken("what was acknowledged is not there")
+        if out.exists():
+            if out.read_bytes() != run.key:
+                raise Broken("half a key")
+            if "restore.requested" not in types:
+                raise Broken("a key was released, and the log does not know")
+        run.must(root, *self.command(run))
+        if out.read_bytes() != run.key:
+            raise Broken("the next restore is wrong")
+        left = [path.name for path in root.rglob("*.keyescrow-tmp*")]
+        if left:
+            raise Broken(f"left behind: {left}")
+
+
+class Replace(Restore):
+    more = ("--replace",)
+
+    def prepare(self, run):
+        super().prepare(run)
+        run.old = os.urandom(48)
+        (run.root / "out.key").write_bytes(run.old)
+        (run.root / "out.key").chmod(0o600)
+
+    def check(self, run, root, acknowledged):
+        out, previous = root / "out.key", root / "out.key.keyescrow-previous"
+        run.consistent(root)
+        if not out.exists() or out.read_bytes() not in (run.old, run.key):
+            raise Broken("the destination is neither the old key nor the new one")
+        is_new = out.read_bytes() == run.key
+        types = run.log(root)
+        if acknowledged and (not is_new or "restore.completed" not in types):
+            raise Broken("what was acknowledged is not there")
+        if is_new and (not previous.exists() or previous.read_bytes() != run.old):
+            raise Broken("the old key is gone")
+        if is_new and "restore.requested" not in types:
+            raise Broken("a key was released, and the log does not know")
+        run.must(root, *self.command(run))
+        if out.read_bytes() != run.key or previous.read_bytes() != run.old:
+            raise Broken("the next restore is wrong")
+
+
+class Export:
+    def prepare(self, run):
+        run.init()
+        run.add_token()
+        run.backup()
+
+    def command(self, run):
+        return ("export", "app/key", "-o", "copy.escrow")
+
+    def check(self, run, root, acknowledged):
+        run.consistent(root)
+        copy = root / "copy.escrow"
+        if acknowledged and not copy.exists():
+            raise Broken("the file is gone")
+        if copy.exists() and run.restores(root, "copy.escrow") != run.key:
+            raise Broken("the file does not open")
+        receipt = root / "copy.escrow.receipt"
+        if acknowledged and not receipt.exists():
+            raise Broken("the receipt is gone")
+        if receipt.exists():
+            whole_receipt(receipt)
+        if acknowledged and "audit.exported" not in run.log(root):
+            raise Broken(f"the export is not in the log: {run.log(root)}")
+        copy.unlink(missing_ok=True)
+        (root / "copy.escrow.receipt").unlink(missing_ok=True)
+        run.must(root, *self.command(run))
+
+
+class Import:
+    def prepare(self, run):
+        thumbprint = run.init()["thumbprint"]
+        run.add_token()
+        run.backup("-o", "app.escrow")
+        run.init(state="other")
+        run.must(run.root, "trust", "add", thumbprint, state="other")
+
+    def command(self, run):
+        return ("import", "app.escrow", "--state", "other")
+
+    def check(self, run, root, acknowledged):
+        run.consistent(root, state="other")
+        found = run.restores(root, "app/key", state="other")
+        if found not in (None, run.key) or (acknowledged and found is None):
+            raise Broken("what was imported does not restore")
+        run.must(root, *self.command(run))
+
+
+COMMANDS = (Init, TokenAdd, KeyAdd, Backup, Restore, Replace, Export, Import)
+
+def may_be_missing(run, index):
+    """Why the product may do without this sync, or "": each reason is argued for here."""
+    sync = run.record[index]
+    later = run.record[index + 1:]
+    acknowledged = any(step["op"] == "out" for step in run.record[:index])
+    same = [step for step in later if step["op"] == "sync" and step["path"] == sync["path"]]
+    until_out = later[:next((i for i, step in enumerate(later) if step["op"] == "out"), len(later))]
+    if acknowledged and sync["path"].endswith("store.db-wal"):
+        # SQLite folds its log into the database, whose sync is the one that counts.
+        return "the folded log"
+    inside = next((i for i, step in enumerate(later) if step["op"] == "out" or not
+                   step.get("path", step.get("from", "")).startswith(str(run.root / "state"))),
+                  len(later))
+    if sync["path"].endswith("store.db-wal") and any(step in later[:inside] for step in same):
+        # One commit after another, and nothing left the store between them.
+        return "the log is synced again before anything leaves the store"
+    if sync["path"] == str(run.root) and any(step in until_out for step in same):
+        # Two files one after the other: the second's sync of the folder covers both names.
+        return "the folder is synced again before anything is acknowledged"
+    if isinstance(run.case, Init) and "store.db" in sync["path"] or (
+            isinstance(run.case, Init) and sync["path"] == str(run.root / "state") and same):
+        # Nobody was told of a store yet; init begins anew where it is not whole.
+        return "a store that is being made"
+    return ""
+
+
+def errors():
+    """Every call that can fail, and how: an errno, a short count, or an end in mid air."""
+    io, full, access, files, readonly = (str(number) for number in (
+        errno.EIO, errno.ENOSPC, errno.EACCES, errno.EMFILE, errno.EROFS))
+    return {"open": (io, access, files, readonly), "read": (io, "short"),
+            "write": (io, full, "short"), "sync": (io, full), "truncate": (io,),
+            "rename": (io, full, readonly), "link": (io,), "unlink": (io,), "mkdir": (full,)}
+
+
+class Tries:
+    """One command again and again, each time on the same disk, with another fault."""
+
+    def __init__(self, run):
+        self.run = run
+        self.before = disk.Disk(run.root) if run.before is None else run.before
+        self.tree = self.before.left_by(lambda file: file.durable, lambda folder: 0)
+        self.root = run.crashes / "tried"
+
+    def once(self, **faults):
+        """The command's outcome and the calls that it made; the disk is left as it is."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        disk.write_tree(self.tree, self.root)
+        counts = self.run.world.path("counts")
+        counts.unlink(missing_ok=True)
+        done = self.run.run(self.root, *self.run.case.command(self.run), env={
+            "LD_PRELOAD": str(SHIM), "DISK_SHIM_ROOT": str(self.root),
+            "DISK_SHIM_COUNT": str(counts), **faults})
+        made = {}
+        for line in counts.read_text().splitlines() if counts.exists() else ():
+            call, count = line.split()
+            made[call] = max(made.get(call, 0), int(count))
+        return done, made
+
+    def check(self, acknowledged):
+        self.run.check(disk.Disk(self.root).left_by(lambda file: file.durable, lambda folder: 0),
+                       acknowledged)
+
+
+class PowerCut(unittest.TestCase):
+    pass
+
+
+class Fault(unittest.TestCase):
+    pass
+
+
+class Killed(unittest.TestCase):
+    pass
+
+
+class Mutation(unittest.TestCase):
+    pass
+
+
+def power_cut(case):
+    def test(self):
+        run = Recording(case())
+        self.addCleanup(run.close)
+        self.assertTrue(any(step["op"] == "out" for step in run.record), "nothing was printed")
+        try:
+            run.cut_everywhere(run.record)
+        except Broken as broken:
+            self.fail(str(broken))
+        print(f"{case.__name__}: {len(run.record)} operations, {len(run.checked)} states, "
+              f"{run.num_runs} runs", file=sys.stderr)
+    return test
+
+
+def fault(case):
+    def test(self):
+        run = Recording(case())
+        self.addCleanup(run.close)
+        tries = Tries(run)
+        done, made = tries.once()
+        self.assertEqual(done.status, 0, str(done))
+        num_tries = 0
+        for call, actions in errors().items():
+            for n in range(1, made.get(call, 0) + 1):
+                for action in actions:
+                    rule = f"{call}@{n}={action}"
+                    with self.subTest(rule=rule):
+                        done, _ = tries.once(DISK_SHIM_FAULT=rule)
+                        run.printed = done.out
+                        num_tries += 1
+                        self.in_good_order(done)
+                        left = [p.name for p in tries.root.rglob("*.keyescrow-tmp*")]
+                        # Where the removal itself fails the next run has to clear it away.
+                        self.assertEqual(left if call != "unlink" else [], [], str(done))
+                        try:
+                            tries.check(done.status == 0)
+                        except Broken as broken:
+                            self.fail(f"{rule}\n{done}\n{broken}")
+        print(f"{case.__name__}: {num_tries} faults, {len(run.checked)} states", file=sys.stderr)
+    return test
+
+
+def in_good_order(self, done):
+    """A documented end: an error has a code of its own, which is no bug of ours."""
+    self.assertIn(done.status, range(0, 13), str(done))
+    if done.status not in (0, 1):
+        text = done.err.decode()
+        self.assertIn("error", text, str(done))
+        self.assertNotIn("internal", text, str(done))
+        self.assertNotIn("report_bug", text, str(done))
+
+
+Fault.in_good_order = in_good_order
+
+
+def killed(case):
+    def test(self):
+        run = Recording(case())
+        self.addCleanup(run.close)
+        tries = Tries(run)
+        _, made = tries.once()
+        self.assertGreater(made["changes"], 2)
+        for n in range(1, made["changes"] + 1):
+            done, _ = tries.once(DISK_SHIM_KILL=str(n))
+            self.assertEqual(done.status, -signal.SIGKILL, str(done))
+            run.printed = done.out
+            try:
+                tries.check(bool(done.out))
+            except Broken as broken:
+                self.fail(f"killed before change {n}\n{broken}")
+    return test
+
+
+def mutation(case):
+    def test(self):
+        run = Recording(case())
+        self.addCleanup(run.close)
+        run.cut_everywhere(run.record)  # or each state below would be broken anyway
+        num_missed = 0
+        simulated = disk.Disk.__new__(disk.Disk)
+        simulated.root, simulated.top = run.before.root, _copy(run.before.top)
+        for index, step in enumerate(run.record):
+            if step["op"] != "sync" or not simulated.is_pending(step["path"]):
+                simulated.apply(step)
+                continue
+            simulated.apply(step)
+            path = pathlib.Path(step["path"]).relative_to(run.root)
+            try:
+                run.cut_everywhere(run.record[:index] + run.record[index + 1:], since=index)
+            except Broken:
+                num_missed += 1
+                continue
+            self.assertTrue(may_be_missing(run, index),
+                            f"nothing breaks without the sync of {path}, operation {index}")
+        self.assertGreater(num_missed, 0)
+        print(f"{case.__name__}: {num_missed} syncs are needed", file=sys.stderr)
+    return test
+
+
+for command in COMMANDS:
+    name = command.__name__.lower()
+    setattr(PowerCut, f"test_{name}", power_cut(command))
+    setattr(Mutation, f"test_{name}", mutation(command))
+    setattr(Fault, f"test_{name}", fault(command))
+    setattr(Killed, f"test_{name}", killed(command))
+
+
+def main():
+    global SHIM
+    parser = argparse.ArgumentParser(usage=__doc__, add_help=False)
+    parser.add_argument("--binary", required=True, type=pathlib.Path)
+    parser.add_argument("--shim", required=True, type=pathlib.Path)
+    options, others = parser.parse_known_args()
+    acceptance.BINARY = options.binary.resolve(strict=True)
+    SHIM = options.shim.resolve(strict=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    unittest.main(module="__main__", argv=[sys.argv[0]] + others)
+
+
+if __name__ == "__main__":
+    main()
