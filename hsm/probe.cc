@@ -196,6 +196,7 @@ Result<FoundKey> GenerateKeyPair(const GenerateSpec& spec, envelope::PinProvider
   for (TokenKey& key : keys) {
     if (key.id == spec.id) return FoundKey{opened.token, std::move(key)};
   }
+  RETURN_IF_ERROR(CheckStillThere(*opened.client, opened.token));
   return Error(ErrorCode::kTokenVendor, Action::kCallOperator,
                fmt::format("token {} says that it made the key, but does not show its public half",
                            DescribeToken(opened.token)),

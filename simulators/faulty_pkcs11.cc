@@ -1,18 +1,26 @@
 // faulty_pkcs11.so: a PKCS#11 module that forwards every function to the module named by
 // FAULTY_PKCS11_MODULE and misbehaves by the rules in FAULTY_PKCS11_RULES:
 //   FUNCTION@N=ACTION[,FUNCTION@N=ACTION]…      N-th call in this process, from 1; 0: every call
-//   ACTION: hang | crash | exit | rv:HEX | delay:MILLISECONDS | flags:HEX (ORed into a token's
-//   flags)
-//           noflags:HEX (cleared from them) | garbage (writes nonsense to descriptor 3) | close
-//           (it)
+//   FUNCTION#N=ACTION                           N-th call of all processes that share the trace
+//   ACTION: hang | crash | exit | rv:HEX | delay:MILLISECONDS
+//           gone:HEX (what this and every later call of any function returns)
+//           flags:HEX (ORed into a token's flags) | noflags:HEX (cleared from them)
+//           garbage (writes nonsense to descriptor 3) | close (it)
+//           short (each output is a byte shorter) | fill (it is all ones): C_Decrypt and
+//           C_GetAttributeValue
+//           pull | insert (the folder that FAULTY_PKCS11_TOKENS names, SoftHSM's, is renamed away
+//           to NAME.pulled, and back)
 // FAULTY_PKCS11_TRACE names a file to which each call's function is appended, a line each.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <string>
 #include <string_view>
 
@@ -23,6 +31,8 @@ namespace {
 CK_FUNCTION_LIST functions;
 CK_FLAGS set_flags = 0;
 CK_FLAGS cleared_flags = 0;
+CK_RV gone = CKR_OK;
+std::string spoil;  // what becomes of this call's output; empty: nothing
 
 void Trace(std::string_view name) {
   const char* path = std::getenv("FAULTY_PKCS11_TRACE");
@@ -35,6 +45,26 @@ void Trace(std::string_view name) {
 
 unsigned long Number(std::string_view text, int base) {
   return std::strtoul(std::string(text).c_str(), nullptr, base);
+}
+
+// CallsInTrace counts this call too: it was traced first.
+unsigned long CallsInTrace(std::string_view name) {
+  const char* path = std::getenv("FAULTY_PKCS11_TRACE");
+  if (path == nullptr) std::abort();
+  std::ifstream file(path);
+  unsigned long count = 0;
+  for (std::string line; std::getline(file, line);) count += line == name ? 1 : 0;
+  return count;
+}
+
+void MoveTokens(bool away) {
+  const char* folder = std::getenv("FAULTY_PKCS11_TOKENS");
+  if (folder == nullptr) std::abort();
+  const std::string pulled = std::string(folder) + ".pulled";
+  if (std::rename(away ? folder : pulled.c_str(), away ? pulled.c_str() : folder) != 0 &&
+      errno != ENOENT) {
+    std::abort();
+  }
 }
 
 // Act carries one action out; true if the call ends here with `rv`.
@@ -60,8 +90,13 @@ bool Act(std::string_view action, CK_RV& rv) {
     set_flags = Number(value, 16);
   } else if (name == "noflags") {
     cleared_flags = Number(value, 16);
-  } else if (name == "rv") {
+  } else if (name == "short" || name == "fill") {
+    spoil = name;
+  } else if (name == "pull" || name == "insert") {
+    MoveTokens(name == "pull");
+  } else if (name == "rv" || name == "gone") {
     rv = Number(value, 16);
+    if (name == "gone") gone = rv;
     return true;
   } else {
     std::abort();
@@ -71,16 +106,22 @@ bool Act(std::string_view action, CK_RV& rv) {
 
 bool Intercept(std::string_view function, unsigned long call, CK_RV& rv) {
   Trace(function);
+  spoil.clear();
+  if (gone != CKR_OK) {
+    rv = gone;
+    return true;
+  }
   const char* environment = std::getenv("FAULTY_PKCS11_RULES");
   std::string_view rules = environment != nullptr ? environment : "";
   while (!rules.empty()) {
     const std::string_view rule = rules.substr(0, rules.find(','));
     rules.remove_prefix(rule.size() < rules.size() ? rule.size() + 1 : rules.size());
-    const std::size_t at = rule.find('@');
+    const std::size_t at = rule.find_first_of("@#");
     const std::size_t equals = rule.find('=');
     if (at == std::string_view::npos || equals == std::string_view::npos) std::abort();
     const unsigned long wanted = Number(rule.substr(at + 1, equals - at - 1), 10);
-    if (rule.substr(0, at) != function || (wanted != 0 && wanted != call)) continue;
+    if (rule.substr(0, at) != function) continue;
+    if (wanted != 0 && wanted != (rule[at] == '#' ? CallsInTrace(function) : call)) continue;
     if (Act(rule.substr(equals + 1), rv)) return true;
   }
   return false;
@@ -100,6 +141,39 @@ struct Forward<kIndex, CK_RV (*)(Arguments...)> {
     return real(arguments...);
   }
 };
+
+void Spoil(void* output, CK_ULONG& size) {
+  if (output == nullptr || size == CK_UNAVAILABLE_INFORMATION || size == 0) return;
+  if (spoil == "short") --size;
+  if (spoil == "fill") std::memset(output, 0xff, size);
+}
+
+CK_RV (*real_decrypt)(CK_SESSION_HANDLE, CK_BYTE*, CK_ULONG, CK_BYTE*, CK_ULONG*) = nullptr;
+
+CK_RV SpoiledDecrypt(CK_SESSION_HANDLE session, CK_BYTE* input, CK_ULONG input_size,
+                     CK_BYTE* output, CK_ULONG* output_size) {
+  static unsigned long num_calls = 0;
+  CK_RV rv = CKR_OK;
+  if (Intercept("C_Decrypt", ++num_calls, rv)) return rv;
+  rv = real_decrypt(session, input, input_size, output, output_size);
+  if (rv == CKR_OK) Spoil(output, *output_size);
+  return rv;
+}
+
+CK_RV(*real_get_attribute_value)
+(CK_SESSION_HANDLE, CK_OBJECT_HANDLE, CK_ATTRIBUTE*, CK_ULONG) = nullptr;
+
+CK_RV SpoiledAttributes(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, CK_ATTRIBUTE* wanted,
+                        CK_ULONG count) {
+  static unsigned long num_calls = 0;
+  CK_RV rv = CKR_OK;
+  if (Intercept("C_GetAttributeValue", ++num_calls, rv)) return rv;
+  rv = real_get_attribute_value(session, object, wanted, count);
+  for (CK_ULONG index = 0; rv == CKR_OK && index < count; ++index) {
+    Spoil(wanted[index].pValue, wanted[index].ulValueLen);
+  }
+  return rv;
+}
 
 CK_RV (*real_get_token_info)(CK_SLOT_ID, CK_TOKEN_INFO*) = nullptr;
 
@@ -139,15 +213,17 @@ bool LoadReal() {
   WRAP(C_FindObjectsInit)
   WRAP(C_FindObjects)
   WRAP(C_FindObjectsFinal)
-  WRAP(C_GetAttributeValue)
   WRAP(C_DecryptInit)
-  WRAP(C_Decrypt)
   WRAP(C_DeriveKey)
   WRAP(C_DestroyObject)
   WRAP(C_GenerateKeyPair)
 #undef WRAP
   real_get_token_info = real->C_GetTokenInfo;
   functions.C_GetTokenInfo = &AmendedTokenInfo;
+  real_decrypt = real->C_Decrypt;
+  functions.C_Decrypt = &SpoiledDecrypt;
+  real_get_attribute_value = real->C_GetAttributeValue;
+  functions.C_GetAttributeValue = &SpoiledAttributes;
   return true;
 }
 

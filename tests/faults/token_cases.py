@@ -1,0 +1,233 @@
+"""A PKCS#11 module that fails at the n-th call of each function that a use case calls, for every n.
+
+Every kind of fault is a test. No PIN is sent twice, whatever happens.
+"""
+
+import collections
+import concurrent.futures
+import itertools
+import shutil
+
+from faulty_world import FAULTY, NOTHING_HERE, FaultCase
+
+# Source: PKCS#11 3.0, annex B.
+DEVICE_CODES = {"token_device", "token_removed", "token_not_found", "module_failed"}
+# Of every scenario's calls each gets one of these in turn; those of a restore get all of them.
+CKRS = ("30", "32", "e0", "b3", "101", "2", "6", "5", "150", "80001234")
+
+
+class Calls:
+    """The runs of one scenario, and the kinds of fault that every scenario meets."""
+
+    tpm = False
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.world.begin_again(*cls.outputs)
+        run = cls.world.traced(*cls.command)
+        if run.status != 0:
+            raise AssertionError(str(run))
+        cls.order = run.token
+        cls.healthy = collections.Counter(run.token)
+
+    def each(self, *actions, functions=None, codes=None):
+        """Runs the scenario with an action at the n-th call of every function, for every n."""
+        num_runs, ended = 0, collections.Counter()
+        turn = itertools.cycle(actions)
+        for function in functions or self.healthy:
+            for n in itertools.count(1):
+                run = self.once(function, n, next(turn), codes)
+                if run is None:
+                    break
+                num_runs += 1
+                ended[("done", "findings")[run.status] if run.status < 2 else
+                      run.error()["code"]] += 1
+        self.assertGreater(num_runs, 0)
+        print("\n%s: %d faults: %s" % (self.id(), num_runs, dict(ended)))
+
+    def once(self, function, n, action, codes, more=""):
+        self.world.begin_again(*self.outputs)
+        before = self.snapshot()
+        run = self.world.traced(*self.command, token=f"{function}#{n}={action}{more}")
+        reached = run.token.count(function) >= n
+        with self.subTest(fault=f"{function}#{n}={action}{more}"):
+            self.ends_well(run, *self.named)
+            self.put_back()
+            self.no_new_file(before, run, *self.outputs)
+            self.assertLessEqual(run.token.count("C_Login"), self.healthy["C_Login"], str(run))
+            if function == "C_Login" and reached:
+                self.assertEqual(run.token.count("C_Login"), n,
+                                 f"a login after one that failed\n{run}")
+            if not reached:
+                self.assertEqual(run.status, 0, str(run))
+            if codes and run.status > 1:
+                self.assertIn(run.error()["code"], codes, str(run))
+            self.holds(run)
+            self.verifies_after(run)
+            done = self.world.run(*self.command)
+            self.assertEqual(done.status, 0, f"{done}\nafter\n{run}")
+        self.put_back()
+        return run if reached else None
+
+    def put_back(self):
+        pulled = self.world.path("tokens.pulled")
+        if pulled.exists():
+            shutil.rmtree(self.world.path("tokens"), ignore_errors=True)
+            pulled.rename(self.world.path("tokens"))
+
+    def holds(self, run):
+        """What must be true of the outputs."""
+
+    def is_registered_or_not(self, run):
+        done = self.world.run("token", "list", "--json")
+        self.assertEqual(done.status, 0 if run.status == 0 else NOTHING_HERE,
+                         f"{done}\nafter\n{run}")
+        if run.status == 0:
+            self.world.begin_again()  # a name is registered once
+
+    def test_codes(self):
+        self.each(*("rv:" + code for code in CKRS))
+
+    def test_gone(self):
+        """Removed, and away for good: no function answers anything else from this call on."""
+        self.each("gone:32", codes=DEVICE_CODES)
+
+    def test_pull(self):
+        """SoftHSM's folder of the token is gone from this call on; put back, it serves again."""
+        self.each("pull", codes=DEVICE_CODES)
+
+    def test_worker(self):
+        """The worker process dies, leaves or talks nonsense."""
+        self.each("crash", "exit", "garbage", codes={"module_failed"})
+
+    def test_pin(self):
+        self.each("rv:a4", functions=["C_Login"], codes={"pin_locked"})
+        self.each("rv:a0", functions=["C_Login"], codes={"wrong_pin"})
+
+
+class TokenAdd(Calls, FaultCase):
+    command = ("token", "add", "ops", "pkcs11:token=ops", "--module", FAULTY, "--pin-file", "pin",
+               "--json")
+    named = ("token", "add")
+    outputs = ()
+
+    @classmethod
+    def prepare(cls):
+        cls.world.must("init")
+
+    def holds(self, run):
+        self.is_registered_or_not(run)
+
+
+class TokenKeygen(Calls, FaultCase):
+    command = ("token", "keygen", "new", "pkcs11:token=ops;object=new", "--kind", "p256",
+               "--module", FAULTY, "--pin-file", "pin", "--json")
+    named = ("token", "keygen")
+    outputs = ()
+
+    @classmethod
+    def prepare(cls):
+        cls.world.must("init")
+
+    def holds(self, run):
+        self.is_registered_or_not(run)
+
+
+class TokenBackup(Calls, FaultCase):
+    command = ("backup", "new/key", "--from", "app.key", "--path", "token:ops", "--pin-file", "pin",
+               "-o", "new.escrow", "--json")
+    named = ("backup",)
+    outputs = ("new.escrow", "new.escrow.receipt")
+
+    @classmethod
+    def prepare(cls):
+        cls.escrowed()
+
+
+class TokenRestore(Calls, FaultCase):
+    command = ("restore", "app/key", "--via", "token-ops", "--to", "out.key", "--pin-file", "pin",
+               "--json")
+    named = ("restore",)
+    outputs = ("out.key",)
+
+    @classmethod
+    def prepare(cls):
+        cls.escrowed()
+
+    def holds(self, run):
+        self.holds_the_key_or_nothing("out.key", run)
+
+    test_codes = None  # one by one, here
+
+    def test_device_error(self):
+        self.each("rv:30", codes=DEVICE_CODES)
+
+    def test_device_removed(self):
+        self.each("rv:32", codes=DEVICE_CODES)
+
+    def test_token_not_present(self):
+        self.each("rv:e0", codes=DEVICE_CODES)
+
+    def test_session_handle_invalid(self):
+        self.each("rv:b3", codes=DEVICE_CODES)
+
+    def test_user_not_logged_in(self):
+        self.each("rv:101", codes={"token_login_state", "token_not_found"})
+
+    def test_host_memory(self):
+        self.each("rv:2", codes={"module_failed", "token_not_found"})
+
+    def test_function_failed(self):
+        self.each("rv:6", codes=DEVICE_CODES | {"token_data_invalid"})
+
+    def test_general_error(self):
+        self.each("rv:5", codes=DEVICE_CODES | {"token_data_invalid"})
+
+    def test_buffer_too_small(self):
+        self.each("rv:150", codes={"token_vendor", "token_not_found"})
+
+    def test_vendor(self):
+        self.each("rv:80001234", codes={"token_vendor", "token_not_found", "module_failed"})
+
+    def test_crash(self):
+        self.each("crash", codes={"module_failed"})
+
+    def test_exit(self):
+        self.each("exit", codes={"module_failed"})
+
+    def test_garbage(self):
+        self.each("garbage", codes={"module_failed"})
+
+    test_worker = None
+
+    def test_outputs(self):
+        """What the module writes is a byte short, or all ones: never a wrong key."""
+        for action in ("short", "fill"):
+            self.each(action, functions=["C_GetAttributeValue", "C_Decrypt"],
+                      codes={"token_key_not_found", "token_data_invalid"})
+
+    def test_hang(self):
+        """At four calls at once: each costs one deadline and the worker is killed."""
+        self.world.begin_again(*self.outputs)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            runs = [pool.submit(self.world.traced, *self.command, token=f"{function}@1=hang")
+                    for function in ("C_Initialize", "C_OpenSession", "C_Login", "C_Decrypt")]
+        for run in [future.result() for future in runs]:
+            self.ends_well(run, *self.named)
+            self.assertEqual(run.error()["code"], "token_timeout", str(run))
+            self.assertLessEqual(run.token.count("C_Login"), 1, str(run))
+            self.holds_the_key_or_nothing("out.key", run)
+            self.verifies_after(run)
+        self.succeeds(*self.command)
+
+    def test_reinserted(self):
+        """Pulled at one call and put back at the next, or the third after it."""
+        counts, calls = collections.Counter(), []
+        for function in self.order:
+            counts[function] += 1
+            calls.append((function, counts[function]))
+        for distance in (1, 3):
+            for (function, n), (later, m) in zip(calls, calls[distance:]):
+                self.assertIsNotNone(
+                    self.once(function, n, "pull", DEVICE_CODES, f",{later}#{m}=insert"))
