@@ -175,23 +175,25 @@ std::string FactorTypes(const std::vector<FactorRecord>& factors) {
 }
 
 bool NamePatternMatches(std::string_view pattern, std::string_view name) {
-  if (pattern.empty()) return name.empty();
-  if (pattern.starts_with("**")) {
-    pattern.remove_prefix(2);
-    for (std::size_t skip = 0; skip <= name.size(); ++skip) {
-      if (NamePatternMatches(pattern, name.substr(skip))) return true;
+  // reached[i]: the pattern so far matches the first i characters. A pass over the name for each
+  // character of the pattern: no pattern costs more, as `*a*a*a…` does where one goes back.
+  std::vector<bool> reached(name.size() + 1, false);
+  reached[0] = true;
+  for (std::size_t at = 0; at < pattern.size(); ++at) {
+    if (pattern[at] != '*') {
+      for (std::size_t i = name.size(); i > 0; --i) {
+        reached[i] = reached[i - 1] && name[i - 1] == pattern[at];
+      }
+      reached[0] = false;
+      continue;
     }
-    return false;
-  }
-  if (pattern.front() == '*') {
-    pattern.remove_prefix(1);
-    for (std::size_t skip = 0;; ++skip) {
-      if (NamePatternMatches(pattern, name.substr(skip))) return true;
-      if (skip == name.size() || name[skip] == '/') return false;
+    const bool across = pattern.substr(at).starts_with("**");
+    if (across) ++at;
+    for (std::size_t i = 1; i <= name.size(); ++i) {
+      if (reached[i - 1] && (across || name[i - 1] != '/')) reached[i] = true;
     }
   }
-  return !name.empty() && pattern.front() == name.front() &&
-         NamePatternMatches(pattern.substr(1), name.substr(1));
+  return reached[name.size()];
 }
 
 }  // namespace keyescrow::envelope

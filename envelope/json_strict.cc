@@ -1,6 +1,7 @@
 #include "envelope/json_strict.h"
 
 #include <charconv>
+#include <set>
 
 #include "envelope/base/base64url.h"
 
@@ -8,6 +9,11 @@ namespace keyescrow::envelope {
 namespace {
 
 constexpr std::size_t kMaxDepth = 8;
+
+// No valid text has this many values: the largest header cannot hold more, and around it there are
+// a handful. Beyond it the text is only checked, and refused at its end, so that a file that nobody
+// has signed yet does not take a hundred times its size in memory.
+constexpr std::size_t kMaxValues = 131072;
 
 // Parser reads the subset by recursive descent, at most kMaxDepth deep. A general JSON library does
 // not serve here: nlohmann-json 3.11 stops at an integer of more than 308 digits, which the format
@@ -21,6 +27,7 @@ class Parser {
     if (!ParseValue(root, 0)) return std::move(*error_);
     SkipSpaces();
     if (position_ != text_.size()) return Malformed();
+    if (num_values_ > kMaxValues) return FormatError("more values than any envelope has");
     return root;
   }
 
@@ -44,18 +51,20 @@ class Parser {
     value.type = JsonValue::Type::kObject;
     ++position_;
     if (SkipTo('}')) return true;
+    std::set<std::string_view> names;
     while (true) {
       SkipSpaces();
+      const std::size_t start = position_;
       std::string name;
       if (!ParseString(name)) return false;
-      for (const auto& member : value.members) {
-        if (member.first == name) {
-          return Refuse(FormatError("the member \"" + name + "\" stands twice"));
-        }
+      if (num_values_ < kMaxValues &&
+          !names.insert(text_.substr(start + 1, position_ - start - 2)).second) {
+        return Refuse(FormatError("the member \"" + name + "\" stands twice"));
       }
       if (!SkipTo(':')) return Refuse(Malformed());
-      value.members.emplace_back(std::move(name), JsonValue{});
-      if (!ParseValue(value.members.back().second, depth + 1)) return false;
+      JsonMember& member = Append(value.members);
+      member.name = std::move(name);
+      if (!ParseValue(member.value, depth + 1)) return false;
       if (SkipTo('}')) return true;
       if (!SkipTo(',')) return Refuse(Malformed());
     }
@@ -67,11 +76,18 @@ class Parser {
     ++position_;
     if (SkipTo(']')) return true;
     while (true) {
-      value.items.emplace_back();
-      if (!ParseValue(value.items.back(), depth + 1)) return false;
+      if (!ParseValue(Append(value.items), depth + 1)) return false;
       if (SkipTo(']')) return true;
       if (!SkipTo(',')) return Refuse(Malformed());
     }
+  }
+
+  // Append makes room for one more value; beyond kMaxValues in the place of the last.
+  template <typename T>
+  T& Append(std::vector<T>& list) {
+    if (++num_values_ <= kMaxValues || list.empty()) return list.emplace_back();
+    list.back() = T();
+    return list.back();
   }
 
   bool ParseString(std::string& text) {
@@ -130,6 +146,7 @@ class Parser {
 
   std::string_view text_;
   std::size_t position_ = 0;
+  std::size_t num_values_ = 0;
   std::optional<Error> error_;
 };
 
@@ -163,7 +180,7 @@ ObjectReader::ObjectReader(const JsonValue& value, std::string what)
 
 bool ObjectReader::Has(std::string_view name) const {
   for (const auto& member : value_.members) {
-    if (member.first == name) return true;
+    if (member.name == name) return true;
   }
   return false;
 }
@@ -171,9 +188,9 @@ bool ObjectReader::Has(std::string_view name) const {
 const JsonValue* ObjectReader::Find(std::string_view name, JsonValue::Type type) {
   if (error_) return nullptr;
   for (std::size_t index = 0; index < value_.members.size(); ++index) {
-    if (value_.members[index].first != name) continue;
+    if (value_.members[index].name != name) continue;
     read_[index] = true;
-    if (value_.members[index].second.type == type) return &value_.members[index].second;
+    if (value_.members[index].value.type == type) return &value_.members[index].value;
     Require(false, "\"" + std::string(name) + "\" is of a wrong type");
     return nullptr;
   }
@@ -239,7 +256,7 @@ void ObjectReader::Fail(Error error) {
 
 Status ObjectReader::Finish() {
   for (std::size_t index = 0; !error_ && index < read_.size(); ++index) {
-    Require(read_[index], "unknown member \"" + value_.members[index].first + "\"");
+    Require(read_[index], "unknown member \"" + value_.members[index].name + "\"");
   }
   if (error_) return *error_;
   return Ok();

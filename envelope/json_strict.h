@@ -18,17 +18,24 @@ namespace keyescrow::envelope {
 Error FormatError(std::string message);
 Error LimitError(std::string message);
 
+struct JsonMember;
+
 class JsonValue {
  public:
   enum class Type : std::uint8_t { kObject, kArray, kString, kInteger, kBoolean, kNull };
-  using Member = std::pair<std::string, JsonValue>;
 
   Type type = Type::kNull;
   std::string text;                    // kString
   std::optional<std::int64_t> number;  // kInteger; empty where it does not fit
   bool boolean = false;                // kBoolean
   std::vector<JsonValue> items;        // kArray
-  std::vector<Member> members;         // kObject, in the order of the text
+  std::vector<JsonMember> members;     // kObject, in the order of the text
+};
+
+// No std::pair: clang wants its parts complete where JsonValue is not yet.
+struct JsonMember {
+  std::string name;
+  JsonValue value;
 };
 
 // ParseStrictJson reads one JSON text.

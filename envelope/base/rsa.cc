@@ -106,6 +106,8 @@ RsaPublicKey::RsaPublicKey(RsaPublicKey&&) noexcept = default;
 RsaPublicKey& RsaPublicKey::operator=(RsaPublicKey&&) noexcept = default;
 RsaPublicKey::~RsaPublicKey() = default;
 
+constexpr std::size_t kMaxSpkiBytes = 1200;
+
 std::optional<RsaPublicKey> RsaPublicKey::FromModulus(ByteView modulus, ByteView exponent) {
   modulus = WithoutLeadingZeros(modulus);
   exponent = WithoutLeadingZeros(exponent);
@@ -119,11 +121,14 @@ std::optional<RsaPublicKey> RsaPublicKey::FromModulus(ByteView modulus, ByteView
   auto impl = std::make_unique<Impl>();
   impl->modulus = ToBytes(modulus);
   impl->exponent = ToBytes(exponent);
-  return RsaPublicKey(std::move(impl));
+  RsaPublicKey key(std::move(impl));
+  // A key that an envelope could not name: a modulus and an exponent of 600 bytes each.
+  if (key.Spki().size() > kMaxSpkiBytes) return std::nullopt;
+  return key;
 }
 
 std::optional<RsaPublicKey> RsaPublicKey::FromSpki(ByteView der) {
-  if (der.size() > 1200) return std::nullopt;
+  if (der.size() > kMaxSpkiBytes) return std::nullopt;
   ByteReader outer(der);
   const auto spki = TakeDer(outer, 0x30);
   if (!spki || !outer.AtEnd()) return std::nullopt;
