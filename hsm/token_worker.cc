@@ -289,6 +289,7 @@ class Worker {
                                            is_s, *output)) {
       return ReplyFailure(TokenRequest::kDeriveEcdh, *failure);
     }
+    PausePoint("worker-derived");
     return ReplySecret(TokenRequest::kDeriveEcdh, is_s, *output);
   }
 

@@ -41,6 +41,8 @@ void Digest(const EVP_MD* algorithm, std::initializer_list<ByteView> parts, std:
   }
   unsigned size = 0;
   Require(EVP_DigestFinal_ex(context, out, &size) == 1);
+  // The context must not keep the last state, which is the digest and may be a secret.
+  Require(EVP_DigestInit_ex2(context, algorithm, nullptr) == 1);
 }
 
 // MacContext is one HMAC context a thread and digest, set up once: EVP_MAC fetches its digest by

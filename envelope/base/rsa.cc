@@ -1,4 +1,4 @@
-#define OPENSSL_SUPPRESS_DEPRECATED  // RSA_padding_check_PKCS1_OAEP_mgf1 has no EVP counterpart
+#define OPENSSL_SUPPRESS_DEPRECATED  // RSA_padding_*_PKCS1_OAEP_mgf1 have no EVP counterpart
 #include "envelope/base/rsa.h"
 
 #include <openssl/bn.h>
@@ -169,18 +169,24 @@ Bytes RsaPublicKey::Spki() const {
   return der;
 }
 
+// The block is padded here and encrypted as it is: OpenSSL 3.0's provider frees its own padded
+// block, from which anybody reads the plaintext, without wiping it.
 Result<Bytes> RsaPublicKey::EncryptOaep(OaepHash hash, const SecretBytes& plaintext) const {
+  ASSIGN_OR_RETURN(SecretBytes block, SecretBytes::Allocate(modulus_size_bytes()));
   const Pkey key = MakePkey(impl_->modulus, impl_->exponent);
   EVP_PKEY_CTX* context = key ? EVP_PKEY_CTX_new(key.get(), nullptr) : nullptr;
-  Bytes ciphertext(modulus_size_bytes());
+  Bytes ciphertext(block.size());
   std::size_t size = ciphertext.size();
-  const bool ok = context != nullptr && EVP_PKEY_encrypt_init(context) == 1 &&
-                  EVP_PKEY_CTX_set_rsa_padding(context, RSA_PKCS1_OAEP_PADDING) == 1 &&
-                  EVP_PKEY_CTX_set_rsa_oaep_md(context, Digest(hash)) == 1 &&
-                  EVP_PKEY_CTX_set_rsa_mgf1_md(context, Digest(hash)) == 1 &&
-                  EVP_PKEY_encrypt(context, ciphertext.data(), &size, plaintext.Expose().data(),
-                                   plaintext.size()) == 1 &&
-                  size == ciphertext.size();
+  const bool ok =
+      context != nullptr &&
+      RSA_padding_add_PKCS1_OAEP_mgf1(block.ExposeMutable().data(), static_cast<int>(block.size()),
+                                      plaintext.Expose().data(), static_cast<int>(plaintext.size()),
+                                      nullptr, 0, Digest(hash), Digest(hash)) == 1 &&
+      EVP_PKEY_encrypt_init(context) == 1 &&
+      EVP_PKEY_CTX_set_rsa_padding(context, RSA_NO_PADDING) == 1 &&
+      EVP_PKEY_encrypt(context, ciphertext.data(), &size, block.Expose().data(), block.size()) ==
+          1 &&
+      size == ciphertext.size();
   EVP_PKEY_CTX_free(context);
   if (!ok) {
     return Error(ErrorCode::kCryptoLibrary, Action::kReportBug,

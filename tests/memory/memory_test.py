@@ -12,6 +12,7 @@ import os
 import pathlib
 import pty
 import signal
+import subprocess
 import sys
 import termios
 import time
@@ -62,6 +63,18 @@ MOMENTS = {
     "tpm.tpm-unsealed": ["auth value", "S of the tpm"],
     "tpm.content-open": ["key"],
     "tpm.agent-end": [],
+    "ecdhbackup.factors-made": ["S of the token"],
+    "ecdhbackup.worker-derived": ["shared point"],
+    "ecdhbackup.agent-end": [],
+    "ecdh.worker-logged-in": ["PIN"],
+    "ecdh.worker-derived": ["shared point"],
+    "ecdh.token-opened": ["S of the token"],
+    "ecdh.worker-end": [],
+    "ecdh.agent-end": [],
+    "pbkdf2.password-stretched": ["password", "S of the password"],
+    "pbkdf2.agent-end": [],
+    "exec.key-read": ["key"],
+    "exec.agent-end": [],
     "typed.password-read": ["password"],
     "typed.pin-read": ["PIN"],
     "typed.agent-end": [],
@@ -70,7 +83,7 @@ MOMENTS = {
     "stdout.key-written": ["key"],
     "stdout.agent-end": [],
 }
-PATHS = {"backup": ("token-ops", "tpm"), "stdin": ("token-ops", "tpm"), "tpm": ("tpm",)}
+BACKUPS = ("backup", "ecdhbackup", "pbkdf2", "stdin", "exec")
 
 
 class Spy(devices.DeviceWorld):
@@ -86,12 +99,17 @@ class Spy(devices.DeviceWorld):
 
         def noted(*arguments):
             out = operate(*arguments)
-            if len(out) == len(factor.wrapped):  # SoftHSM's raw operation: a block with its padding
+            if factor.type == "pkcs11-rsa" and len(out) == len(factor.wrapped):  # SoftHSM's raw operation: a block with its padding
                 self.seen["padded S of the token"] = out
             return out
 
         token.operate = noted
         return token, key_id
+
+    def ecdh(self, factor):
+        self.seen["shared point"] = super().ecdh(factor)
+        self.seen["S of the token"] = primitives.x963_sha256(self.seen["shared point"], factor.info)
+        return self.seen["shared point"]
 
     def rsa(self, factor):
         self.seen["S of the token"] = super().rsa(factor)
@@ -148,12 +166,21 @@ def make_world(**options):
     return acceptance.World(**options)
 
 
+def paths_of(command):
+    if command == "tpm":
+        return ("tpm",)
+    return ("token-ops", "tpm") if command in ("backup", "stdin") else ("token-ops",)
+
+
 def arguments_of(command, world):
     unlock = () if command == "typed" else acceptance.UNLOCK
-    if command in ("backup", "stdin"):
-        source = "-" if command == "stdin" else "app.key"
-        return ["backup", "app/key", "--from", source, "--path", "password & token:ops",
-                "--path", "password & tpm", *unlock, "-o", "app.escrow"]
+    if command in BACKUPS:
+        source = {"stdin": "-", "exec": "exec:cat app.key"}.get(command, "app.key")
+        paths = ["--path", "password & token:ops"]
+        if "tpm" in paths_of(command):
+            paths += ["--path", "password & tpm"]
+        kdf = ["--kdf", "pbkdf2-sha512"] if command == "pbkdf2" else []
+        return ["backup", "app/key", "--from", source, *paths, *kdf, *unlock, "-o", "app.escrow"]
     via = "tpm" if command == "tpm" else "token-ops"
     sink = "-" if command == "stdout" else "out.key"
     return ["restore", "app/key", "--via", via, *unlock, "--to", sink]
@@ -163,9 +190,18 @@ def prepare(command, world):
     world.key = os.urandom(64)
     world.write("app.key", world.key)
     world.thumbprint = world.must("init", "--json").json()["thumbprint"]
-    world.must("token", "add", "ops", "pkcs11:token=ops", "--module", world.module,
-               "--pin-file", "pin")
-    if command not in ("backup", "stdin"):
+    uri = "pkcs11:token=ops;object=escrow"
+    if command.startswith("ecdh"):
+        uri = "pkcs11:token=ops;object=curve"
+        subprocess.run(["pkcs11-tool", "--module", world.module, "--token-label", "ops", "--login",
+                        "--pin", acceptance.PIN, "--keypairgen", "--key-type", "EC:prime256v1",
+                        "--id", "02", "--label", "curve", "--usage-derive"],
+                       env=world.environment, stdin=subprocess.DEVNULL, capture_output=True,
+                       check=True)
+    world.must("token", "add", "ops", uri, "--module", world.module, "--pin-file", "pin")
+    if command == "ecdh":
+        world.must(*arguments_of("ecdhbackup", world))
+    elif command not in BACKUPS:
         world.must(*arguments_of("backup", world))
 
 
@@ -270,7 +306,7 @@ def check(moment, verbose):
         taken = snapshots_at(world, command, point)
         if not taken:
             sys.exit(f"{moment}: never came there")
-        secrets = secrets_of(world, "app.escrow", PATHS.get(command, ("token-ops",)))
+        secrets = secrets_of(world, "app.escrow", paths_of(command))
     finally:
         world.close()
     bad, kept = [], set()

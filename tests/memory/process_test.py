@@ -211,8 +211,7 @@ class Writes(unittest.TestCase):
         agent = calls[0][0]
         pair = {inode for _, name, _, data in calls if name == "socketpair"
                 for inode in re.findall(r"\d{2,}", data)}
-        secrets = memory_test.secrets_of(self.world, "app.escrow", memory_test.PATHS.get(
-            command, ("token-ops",)))
+        secrets = memory_test.secrets_of(self.world, "app.escrow", memory_test.paths_of(command))
         seen, unknown = set(), {name for _, name, _, _ in calls} - {
             "write", "pwrite64", "writev", "sendto", "sendmsg", "execve", "socketpair"}
         self.assertEqual(unknown, set(), "a way out that this test does not follow")
