@@ -219,12 +219,15 @@ class TpmPassword(Kinds, FaultCase):
         shows at the Unseal alone, and once."""
         flipped = action.startswith("flip") and (
             len(run.tpm) >= n and run.tpm[n - 1][0] == START_SESSION)
-        refused = [rc for code, rc in run.tpm if code == UNSEAL].count(int(AUTH_FAIL, 16))
-        self.assertLessEqual(refused, 1, str(run))
+        unseals = [i for i, (code, _) in enumerate(run.tpm) if code == UNSEAL]
+        refused = [i for i in unseals if run.tpm[i][1] == int(AUTH_FAIL, 16)]
+        told = refused + [n - 1] * (action.startswith("rewrite") and n - 1 in unseals)
+        for index in told:
+            self.assertEqual(index, unseals[-1], f"a refused authorisation was repeated\n{run}")
         if run.status == 3:
             self.assertEqual(run.error()["code"], "tpm_wrong_auth", str(run))
-            self.assertTrue(refused or run.tpm[n - 1][0] == UNSEAL, str(run))
-        return refused if flipped else 0
+            self.assertTrue(told, str(run))
+        return len(refused) if flipped else 0
 
     def again(self, run):
         """The quick path stands for it; the password's is run at the end."""
