@@ -54,6 +54,11 @@ Result<int> ReadSchemaVersion(Connection& connection) {
 Status Migrate(Connection& connection, const std::string& path) {
   ASSIGN_OR_RETURN(int version, ReadSchemaVersion(connection));
   if (version == kSchemaVersion) return Ok();
+  if (version < 0) {
+    return Error(ErrorCode::kStoreDamaged, Action::kCallOperator,
+                 fmt::format("{} has the schema {}, which no version writes", path, version),
+                 "put the store back from a copy; restores from a file still work");
+  }
   Transaction transaction(connection);
   if (version < kSchemaVersion) {
     RETURN_IF_ERROR(transaction.BeginImmediate());
