@@ -89,6 +89,17 @@ Result<SecretBytes> ReadSecretFd(int fd) {
   return SecretBytes::CopyOf(line.Expose().first(size));
 }
 
+Status CheckSecretFile(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+  if (fd < 0) {
+    return ErrnoError(ErrorCode::kSecretSourceUnreadable, Action::kFixInput, "cannot read " + path,
+                      "check that the file is there and that this user may read it", errno);
+  }
+  Status safe = CheckPermissions(fd, path);
+  close(fd);
+  return safe;
+}
+
 Result<SecretBytes> ReadSecretFile(const std::string& path) {
   if (path == "-") return ReadSecretFd(STDIN_FILENO);
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY);

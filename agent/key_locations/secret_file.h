@@ -18,6 +18,9 @@ inline constexpr std::size_t kMaxSecretLineBytes = 4096;
 // Errors: kSecretFileUnsafe; kSecretSourceUnreadable: not there, empty, or longer than 4096 bytes.
 Result<SecretBytes> ReadSecretFile(const std::string& path);
 
+// CheckSecretFile judges a file as ReadSecretFile does, without reading it. Errors: as there.
+Status CheckSecretFile(const std::string& path);
+
 // ReadSecretFd reads one line from an open descriptor and not a byte more; it does not close it,
 // and whoever opened it answers for its permissions. Errors: kSecretSourceUnreadable.
 Result<SecretBytes> ReadSecretFd(int fd);

@@ -89,6 +89,7 @@ Result<std::unique_ptr<Agent>> Agent::Open(const Environment& environment) {
     tcti = recorded.value_or("");
   }
   environment.devices->UseTpm(tcti, agent->identity_.srk_public);
+  agent->tcti_ = std::move(tcti);
   return agent;
 }
 

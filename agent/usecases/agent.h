@@ -26,6 +26,9 @@ struct Environment {
   RandomSource* random = nullptr;
 };
 
+// kMachineSetting names the setting that holds the MachineId of the machine that made the state.
+inline constexpr std::string_view kMachineSetting = "machine";
+
 class Agent {
  public:
   // Open loads the identity and opens the store. No device is touched before it is needed.
@@ -34,6 +37,8 @@ class Agent {
   ~Agent();
 
   const Environment& environment() const { return environment_; }
+  // tcti: the TPM in use: as asked for, else as init recorded it; "" for the kernel's.
+  const std::string& tcti() const { return tcti_; }
   const AgentIdentity& identity() const { return identity_; }
   Journal& journal() { return *journal_; }
   store::EscrowStore& store() { return journal_->store(); }
@@ -53,6 +58,7 @@ class Agent {
 
   Environment environment_;
   AgentIdentity identity_;
+  std::string tcti_;
   std::unique_ptr<LazySigner> signer_;
   std::optional<Journal> journal_;
 };

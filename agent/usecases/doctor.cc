@@ -1,13 +1,20 @@
 #include "agent/usecases/doctor.h"
 
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/timex.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <ctime>
 
+#include "agent/audit/event.h"
+#include "agent/key_locations/key_location.h"
+#include "agent/key_locations/secret_file.h"
+#include "agent/usecases/process_facts.h"
+#include "agent/usecases/registry.h"
 #include "envelope/base/secret_bytes.h"
 
 namespace keyescrow::agent {
@@ -16,6 +23,8 @@ namespace {
 // A build's sources are never newer than its clock; an earlier time means a clock that was not set.
 constexpr std::int64_t kEarliestPlausibleTime = 1767225600;  // 2026-01-01
 constexpr rlim_t kWantedLockedBytes = 1U << 20;
+constexpr std::int64_t kToleratedSkewS = 300;
+constexpr std::uint64_t kWantedFreeBytes = 16U << 20;
 
 class Examination {
  public:
@@ -54,6 +63,89 @@ void CheckMemory(Examination& examination) {
                                        std::to_string(limit.rlim_cur / 1024) + " KiB");
 }
 
+void CheckEntropy(Examination& examination) {
+  std::uint8_t byte = 0;
+  if (getrandom(&byte, 1, GRND_NONBLOCK) == 1) {
+    examination.Good("entropy", "the kernel's random generator is ready");
+    return;
+  }
+  examination.Bad(
+      "entropy",
+      Error(ErrorCode::kEntropyUnavailable, Action::kCheckSystemState,
+            "the kernel has not gathered enough entropy: every command would wait",
+            "give a virtual machine a virtio-rng device, or wait until the boot is done"));
+}
+
+// CheckOrder finds a clock that went back: what it writes now would seem older than the log's end.
+void CheckOrder(Agent& agent, Examination& examination) {
+  const auto head = agent.store().Head();
+  if (!head || head->size == 0) return;  // the log's own check says so
+  const auto entry = agent.store().Entry(head->size - 1);
+  if (!entry) return;
+  const auto event = audit::ParseEvent(AsText(entry->bytes));
+  if (!event || event->time <= agent.Now() + kToleratedSkewS) return;
+  examination.Warn("clock",
+                   "the clock went back: the log's newest entry is of " + FormatUtc(event->time) +
+                       ", and now it is said to be " + FormatUtc(agent.Now()),
+                   "set the clock before the next backup or restore: events carry its time");
+}
+
+// CheckSpace: a log entry and an envelope take some 100 KB; below that backups and restores fail.
+void CheckSpace(const std::string& state_dir, Examination& examination) {
+  struct statvfs space {};
+  if (statvfs(state_dir.c_str(), &space) != 0) return;
+  const auto free_bytes = static_cast<std::uint64_t>(space.f_bavail) * space.f_frsize;
+  if (free_bytes >= kWantedFreeBytes) return;
+  examination.Warn("store",
+                   std::to_string(free_bytes / 1024) + " KiB are free on the disk of " + state_dir,
+                   "free some space: a restore is logged first, and is refused where it cannot be");
+}
+
+// CheckKeyFile: a key that everybody can read protects nothing, whatever its escrow does.
+void CheckKeyFile(const std::string& key, const std::string& path, Examination& examination) {
+  struct stat status {};
+  if (path.empty() || stat(path.c_str(), &status) != 0 || (status.st_mode & 007) == 0) return;
+  examination.Warn("secrets",
+                   "the key " + key + " in " + path + " can be read or written by every user",
+                   "run 'chmod o= " + path + "', and replace the key if others may have seen it");
+}
+
+void CheckSecrets(const Environment& environment, Agent* agent, Examination& examination) {
+  for (const DeclaredKey& key : environment.config->keys) {
+    if (const auto location = ParseLocation(key.source)) {
+      CheckKeyFile(key.name, (*location)->FilePath(), examination);
+    }
+  }
+  if (agent == nullptr) return;
+  if (const auto destinations = agent->store().Destinations()) {
+    for (const store::DestinationRecord& row : *destinations) {
+      CheckKeyFile(row.key_name, row.path, examination);
+      CheckKeyFile(row.key_name, row.previous_path, examination);
+    }
+  }
+  const auto tokens = agent->store().Tokens();
+  for (std::size_t index = 0; tokens && index < tokens->size(); ++index) {
+    const std::string& file = (*tokens)[index].pin_source;
+    if (file.empty()) continue;
+    if (const Status safe = CheckSecretFile(file); !safe) {
+      examination.Bad("secrets", safe.error());
+    } else {
+      examination.Good("secrets", "the PIN file of " + (*tokens)[index].name + " is ours alone");
+    }
+  }
+}
+
+void CheckMachine(Agent& agent, Examination& examination) {
+  const auto made_on = agent.store().GetSetting(kMachineSetting);
+  const std::string here = MachineId();
+  if (!made_on || !*made_on || here.empty() || **made_on == here) return;
+  examination.Warn("state",
+                   "the state was made on another machine: two agents that share or copied one "
+                   "state write one log in two ways, which every later verify reports",
+                   "use it on one machine alone; on the other, run 'keyescrow init' with a --state "
+                   "of its own and 'trust add' this agent");
+}
+
 void CheckClock(const Environment& environment, Examination& examination) {
   if (environment.clock->NowUnixSeconds() < kEarliestPlausibleTime) {
     examination.Warn("clock",
@@ -72,7 +164,8 @@ void CheckClock(const Environment& environment, Examination& examination) {
   examination.Good("clock", "synchronised");
 }
 
-void CheckTpm(const Environment& environment, Examination& examination) {
+// CheckTpm: `known_srk` is the storage key that init saw, or nothing.
+void CheckTpm(const Environment& environment, const Bytes& known_srk, Examination& examination) {
   auto tpm = environment.devices->Tpm();
   if (!tpm) {
     if (environment.tcti == "none") {
@@ -123,7 +216,17 @@ void CheckTpm(const Environment& environment, Examination& examination) {
     examination.Warn("tpm", "no storage root key is at 0x81000001",
                      "'keyescrow init' makes it persistent; until then each use makes it anew");
   }
-  if (auto parent = (*tpm)->StorageParent(); !parent) examination.Bad("tpm", parent.error());
+  auto parent = (*tpm)->StorageParent();
+  if (!parent) {
+    examination.Bad("tpm", parent.error());
+  } else if (!known_srk.empty() && *parent != known_srk) {
+    examination.Bad("tpm",
+                    Error(ErrorCode::kTpmWrongDevice, Action::kWrongDevice,
+                          "this is not the tpm that init saw, or it was cleared since: what was "
+                          "sealed to it does not open any more",
+                          "restore by a path without tpm; then make a new state with 'keyescrow "
+                          "init --state DIR' and back up again"));
+  }
 }
 
 void DescribeToken(const TokenFacts& token, Examination& examination) {
@@ -168,13 +271,15 @@ void CheckState(const Environment& environment, const std::string& module,
   if (stat(environment.state_dir.c_str(), &status) != 0) {
     examination.Skip("state", "there is no state in " + environment.state_dir,
                      "run 'keyescrow init', or restore from a file: that needs none");
-    CheckTpm(environment, examination);
+    CheckTpm(environment, {}, examination);
+    CheckSecrets(environment, nullptr, examination);
     return;
   }
+  CheckSpace(environment.state_dir, examination);
   auto agent = Agent::Open(environment);
   if (!agent) {
     examination.Bad("state", agent.error());
-    CheckTpm(environment, examination);
+    CheckTpm(environment, {}, examination);
     return;
   }
   examination.Good("state", environment.state_dir + ": agent " + (*agent)->identity().Thumbprint());
@@ -193,7 +298,12 @@ void CheckState(const Environment& environment, const std::string& module,
   } else {
     examination.Good("log", std::to_string(health->size) + " entries, signed");
   }
-  CheckTpm(environment, examination);
+  CheckMachine(**agent, examination);
+  CheckOrder(**agent, examination);
+  // Without the pin, which would stand for the TPM's own answer.
+  environment.devices->UseTpm((*agent)->tcti(), {});
+  CheckTpm(environment, (*agent)->identity().srk_public, examination);
+  CheckSecrets(environment, agent->get(), examination);
   auto tokens = (*agent)->store().Tokens();
   if (!tokens) {
     examination.Bad("token", tokens.error());
@@ -204,6 +314,13 @@ void CheckState(const Environment& environment, const std::string& module,
     if (std::find(seen.begin(), seen.end(), token.module) != seen.end()) continue;
     seen.push_back(token.module);
     CheckModule(environment, token.module, examination);
+  }
+  for (const store::TokenRecord& token : *tokens) {
+    if (Status located = LocateToken(token, *environment.devices); !located) {
+      examination.Bad("token", std::move(located).error().WithContext("token:" + token.name));
+    } else {
+      examination.Good("token", "token:" + token.name + " is there with its key");
+    }
   }
 }
 
@@ -218,6 +335,7 @@ std::vector<Check> Doctor(const Environment& environment, const std::string& mod
     examination.Good("configuration", environment.config->file);
   }
   CheckMemory(examination);
+  CheckEntropy(examination);
   CheckClock(environment, examination);
   environment.devices->UseTpm(environment.tcti, {});
   CheckState(environment, module, examination);

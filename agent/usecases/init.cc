@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "agent/usecases/process_facts.h"
 #include "envelope/base/ed25519.h"
 
 namespace keyescrow::agent {
@@ -50,6 +51,9 @@ Status RecordStart(const Environment& environment) {
   event.type = audit::EventType::kAgentStarted;
   event.reason = "initialised by keyescrow " KEYESCROW_VERSION;
   store::Change change;
+  if (const std::string machine = MachineId(); !machine.empty()) {
+    change.settings.push_back({std::string(kMachineSetting), machine});
+  }
   if (!environment.tcti.empty()) {
     change.settings.push_back({"tcti", environment.tcti});
   }

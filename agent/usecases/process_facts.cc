@@ -9,6 +9,9 @@
 #include <climits>
 #include <string_view>
 
+#include "envelope/base/base64url.h"
+#include "envelope/base/hash.h"
+
 namespace keyescrow::agent {
 namespace {
 
@@ -74,6 +77,12 @@ audit::Actor CurrentActor() {
 
 std::string BootId() {
   return std::string(Trimmed(ReadSmallFile("/proc/sys/kernel/random/boot_id", 64)));
+}
+
+std::string MachineId() {
+  const std::string text = ReadSmallFile("/etc/machine-id", 64);
+  if (Trimmed(text).empty()) return "";
+  return EncodeBase64Url(Sha256(AsBytes("keyescrow machine " + std::string(Trimmed(text)))));
 }
 
 bool ClockSynchronized() {

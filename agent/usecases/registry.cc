@@ -101,7 +101,29 @@ bool IsThumbprint(std::string_view text) {
 
 std::string ReceiptPath(const std::string& file) { return file + ".receipt"; }
 
+// NoPin refuses: to look whether a token is there costs no try.
+class NoPin final : public envelope::PinProvider {
+ public:
+  Result<SecretBytes> AskPin(const envelope::PinRequest& /*request*/) override {
+    return Error(ErrorCode::kSecretSourceMissing, Action::kFixInput,
+                 "the token shows its keys after a login only, and none is done here",
+                 "a backup or restore logs in");
+  }
+  void OnReader(const envelope::PinRequest& /*request*/) override {}
+};
+
 }  // namespace
+
+Status LocateToken(const store::TokenRecord& record, Devices& devices) {
+  NoPin pins;
+  TokenSpec spec;
+  spec.name = record.name;
+  spec.module = record.module;
+  spec.uri = record.uri;
+  spec.spki = record.spki;
+  ASSIGN_OR_RETURN(const auto factor, devices.StartToken(spec, pins));
+  return factor->Locate();
+}
 
 Result<TokenAddResult> AddToken(Agent& agent, const TokenAddRequest& request, Secrets& secrets) {
   RETURN_IF_ERROR(CheckNewToken(agent, request.name));

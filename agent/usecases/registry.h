@@ -11,6 +11,10 @@
 
 namespace keyescrow::agent {
 
+// LocateToken looks whether the token and its key are there, without a PIN: it costs no try.
+// Errors: TokenFactor::Locate's.
+Status LocateToken(const store::TokenRecord& record, Devices& devices);
+
 struct TokenAddRequest {
   std::string name;
   std::string uri;

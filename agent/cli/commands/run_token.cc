@@ -132,28 +132,6 @@ Result<int> DoList(Session& session) {
   return session.Finish(document, RenderTable(document["tokens"], kColumns));
 }
 
-// NoPin refuses: to look whether a token is there costs no try.
-class NoPin final : public envelope::PinProvider {
- public:
-  Result<SecretBytes> AskPin(const envelope::PinRequest& /*request*/) override {
-    return Error(ErrorCode::kSecretSourceMissing, Action::kFixInput,
-                 "the token shows its keys after a login only, and none is done here",
-                 "a backup or restore logs in");
-  }
-  void OnReader(const envelope::PinRequest& /*request*/) override {}
-};
-
-Status LocateToken(const store::TokenRecord& record, Devices& devices) {
-  NoPin pins;
-  TokenSpec spec;
-  spec.name = record.name;
-  spec.module = record.module;
-  spec.uri = record.uri;
-  spec.spki = record.spki;
-  ASSIGN_OR_RETURN(const auto factor, devices.StartToken(spec, pins));
-  return factor->Locate();
-}
-
 Result<int> DoShow(const TokenShowOptions& options, Session& session) {
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
   ASSIGN_OR_RETURN(const store::TokenRecord record, agent->store().FindToken(options.name));

@@ -22,6 +22,7 @@ from commands_cases import *  # noqa: E402,F403
 from crash_cases import *  # noqa: E402,F403
 from destinations_cases import *  # noqa: E402,F403
 from devices_cases import *  # noqa: E402,F403
+from doctor_cases import *  # noqa: E402,F403
 from envelopes_cases import *  # noqa: E402,F403
 from offline_cases import *  # noqa: E402,F403
 from options_cases import *  # noqa: E402,F403

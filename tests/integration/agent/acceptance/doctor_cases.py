@@ -1,0 +1,144 @@
+"""doctor finds each set-up fault and says what to do about it."""
+
+import os
+import shutil
+import subprocess
+
+from world import AcceptanceCase, World
+
+
+class Doctor(AcceptanceCase):
+    paths = ("password & token:ops", "password & tpm")
+
+    def checks(self, *arguments, world=None, **options):
+        done = (world or self.world).run("doctor", "--json", *arguments, **options)
+        self.assertIn(done.status, (0, 1), str(done))
+        checks = done.json()["checks"]
+        self.assertEqual(done.status == 1, any(check["outcome"] == "bad" for check in checks),
+                         str(done))
+        return checks
+
+    def found(self, area, outcome, words, checks):
+        for check in checks:
+            if (check["area"], check["outcome"]) == (area, outcome) and words in check["what"]:
+                self.assertTrue(outcome == "good" or check["remedy"], check)
+                return check
+        self.fail(f"{area} {outcome} {words!r} is not in {checks}")
+
+    def test_a_healthy_host(self):
+        checks = self.checks()
+        self.assertEqual([check for check in checks if check["outcome"] == "bad"], [])
+        for area, words in (("memory", "locked"), ("entropy", "ready"), ("state", "agent"),
+                            ("store", "written"), ("log", "signed"), ("tpm", "answers"),
+                            ("token", "token:ops is there with its key")):
+            self.found(area, "good", words, checks)
+        self.found("tpm", "warning", "lockoutAuth is empty", checks)
+        self.found("tpm", "warning", "simulator", checks)
+
+    def test_entropy(self):
+        trace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=getrandom", "-e",
+                 "inject=getrandom:error=EAGAIN:when=1+"]
+        done = subprocess.run(trace + [str(self.world.binary), "doctor", "--json", "--tpm", "none",
+                                       "--state", "no-state"],
+                              env=self.world.environment, cwd=self.world.folder, check=False,
+                              stdin=subprocess.DEVNULL, capture_output=True)
+        self.assertIn(b"entropy_unavailable", done.stdout, done)
+        self.assertEqual(done.returncode, 1)
+
+    def test_a_clock_that_went_back(self):
+        state = self.world.path("copy")
+        shutil.copytree(self.world.path("state"), state)
+        self.addCleanup(shutil.rmtree, state)
+        # The log's newest entry is of next year: its host's clock was wrong then, or is now.
+        ahead = self.world.run("--state", str(state), "backup", "late/key", "--from", "app.key",
+                               "--path", "token:ops", "--pin-file", "pin",
+                               env=self.in_a_year())
+        self.assertEqual(ahead.status, 0, str(ahead))
+        self.found("clock", "warning", "went back", self.checks("--state", str(state)))
+
+    def in_a_year(self):
+        """A library that moves the clock, between the program and libc."""
+        source = self.world.path("clock.c")
+        source.write_text(
+            "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <time.h>\n"
+            "int clock_gettime(clockid_t id, struct timespec* now) {\n"
+            "  int (*next)(clockid_t, struct timespec*) = dlsym(RTLD_NEXT, \"clock_gettime\");\n"
+            "  int done = next(id, now);\n"
+            "  if (id == CLOCK_REALTIME) now->tv_sec += 31536000;\n  return done;\n}\n"
+            "time_t time(time_t* out) {\n  struct timespec now;\n"
+            "  clock_gettime(CLOCK_REALTIME, &now);\n  if (out) *out = now.tv_sec;\n"
+            "  return now.tv_sec;\n}\n")
+        library = self.world.path("clock.so")
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+        self.addCleanup(source.unlink)
+        self.addCleanup(library.unlink)
+        return {"LD_PRELOAD": str(library)}
+
+    def test_secrets_that_everybody_reads(self):
+        world = World(tpm=False)
+        self.addCleanup(world.close)
+        world.write("app.key", os.urandom(32))
+        world.must("init")
+        world.must("token", "add", "ops", f"pkcs11:token=ops?pin-source={world.path('pin')}",
+                   "--module", world.module)
+        world.must("key", "add", "app/key", "--source", str(world.path("app.key")), "--path",
+                   "token:ops")
+        world.must("backup", "app/key")
+        world.must("restore", "app/key", "--to", str(world.path("out.key")), "--replace")
+        self.assertNotIn("warning", [check["outcome"] for check in self.checks(world=world)
+                                     if check["area"] == "secrets"])
+        for name in ("app.key", "pin"):
+            world.path(name).chmod(0o644)
+        checks = self.checks(world=world)
+        self.found("secrets", "warning", "app.key can be read", checks)
+        self.assertEqual(self.found("secrets", "bad", "pin", checks)["code"], "secret_file_unsafe")
+
+    def test_tokens(self):
+        gone = {"SOFTHSM2_CONF": str(self.world.path("no-token.conf"))}
+        check = self.found("token", "bad", "token:ops", self.checks(env=gone))
+        self.assertEqual(check["code"], "token_not_found")
+        self.found("token", "warning", "no token is in any slot", self.checks(env=gone))
+        missing = self.checks("--module", "/usr/lib/none.so")
+        self.assertEqual(self.found("module", "bad", "none.so", missing)["code"], "module_missing")
+        check = self.found("module", "bad", "agent.toml",
+                           self.checks("--module", str(self.world.path("agent.toml"))))
+        self.assertEqual(check["code"], "module_invalid")
+
+    def test_a_pin_that_was_wrong_once(self):
+        self.world.write("bad-pin", "00000000\n")
+        done = self.world.run("restore", "app/key", "--via", "token-ops", "--to", "x.key",
+                              "--password-file", "pw", "--pin-file", "bad-pin")
+        self.assertEqual(done.status, 3, str(done))
+        self.found("token", "warning", "a wrong PIN was entered", self.checks())
+        self.restored("x.key", "--via", "token-ops")
+
+    def test_no_tpm_and_another_tpm(self):
+        self.found("tpm", "skipped", "not looked at", self.checks("--tpm", "none"))
+        self.found("tpm", "bad", "", self.checks("--tpm", "swtpm:path=/nowhere"))
+        other = self.world.start_tpm("other")
+        process = self.world.processes[-1]
+        check = self.found("tpm", "bad", "", self.checks("--tpm", other))
+        self.assertIn(check["code"], ("tpm_wrong_device", "tpm_srk_changed"))
+        process.terminate()
+        process.wait()
+
+    def test_states(self):
+        self.found("state", "skipped", "no state", self.checks("--state", "nowhere"))
+        state = self.world.path("copy")
+        shutil.copytree(self.world.path("state"), state)
+        self.addCleanup(shutil.rmtree, state)
+        state.chmod(0o755)
+        check = self.found("state", "bad", "", self.checks("--state", str(state)))
+        self.assertEqual(check["code"], "state_permissions")
+
+    def test_a_state_of_another_machine(self):
+        if os.geteuid() != 0:
+            self.fail("this test gives the process another /etc/machine-id: run it as root")
+        self.world.write("machine-id", "0123456789abcdef0123456789abcdef\n", mode=0o644)
+        moved = subprocess.run(
+            ["unshare", "--mount", "sh", "-c",
+             'mount --bind machine-id /etc/machine-id && exec "$0" doctor --json',
+             str(self.world.binary)], cwd=self.world.folder, env=self.world.environment,
+            stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        self.assertIn(b"made on another machine", moved.stdout, moved)
+        self.assertNotIn("another machine", str(self.checks()))
