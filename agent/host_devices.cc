@@ -22,6 +22,10 @@ TokenFacts Facts(const hsm::TokenInfo& token) {
   facts.final_try = token.final_try();
   facts.locked = token.locked();
   facts.protected_path = token.protected_path();
+  if (token.mechanisms) {
+    facts.unwraps_rsa = token.mechanisms->rsa_oaep || token.mechanisms->rsa_raw;
+    facts.derives_ecdh = token.mechanisms->ecdh;
+  }
   return facts;
 }
 

@@ -69,12 +69,17 @@ std::optional<bool> Tristate(std::uint8_t value) {
 Result<ModuleReport> InspectModule(const ProbeSpec& spec, const TokenWorkerOptions& options) {
   ASSIGN_OR_RETURN(auto client,
                    TokenClient::Start(spec.module_path, spec.module_arguments, options));
-  return client->Report();
+  ASSIGN_OR_RETURN(ModuleReport report, client->Report());
+  for (TokenInfo& token : report.tokens) {
+    ASSIGN_OR_RETURN(token.mechanisms, client->ReadMechanisms(token.slot_id));
+  }
+  return report;
 }
 
 Result<std::vector<TokenInfo>> ListTokens(const std::string& module_path,
                                           const TokenWorkerOptions& options) {
-  ASSIGN_OR_RETURN(ModuleReport report, InspectModule({module_path, {}, {}, false}, options));
+  ASSIGN_OR_RETURN(auto client, TokenClient::Start(module_path, {}, options));
+  ASSIGN_OR_RETURN(ModuleReport report, client->Report());
   return std::move(report.tokens);
 }
 

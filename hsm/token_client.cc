@@ -217,6 +217,21 @@ Result<TokenInfo> TokenClient::ReadToken(std::uint64_t slot_id) {
   return token;
 }
 
+Result<TokenMechanisms> TokenClient::ReadMechanisms(std::uint64_t slot_id) {
+  MessageWriter writer = Request(TokenRequest::kReadMechanisms);
+  writer.PutU64(slot_id);
+  ASSIGN_OR_RETURN(Bytes reply, Call(TokenRequest::kReadMechanisms, writer.bytes(), nullptr,
+                                     options_.operation_deadline));
+  ByteReader reader(reply);
+  const auto bits = reader.TakeU8();
+  if (!bits || !reader.AtEnd()) return Malformed();
+  const auto has = [&](TokenMechanism mechanism) {
+    return (*bits & static_cast<std::uint8_t>(mechanism)) != 0;
+  };
+  return TokenMechanisms{has(TokenMechanism::kRsaOaep), has(TokenMechanism::kRsaRaw),
+                         has(TokenMechanism::kEcdh)};
+}
+
 Status TokenClient::OpenSession(const TokenInfo& token, bool read_write) {
   token_ = DescribeToken(token);
   MessageWriter writer = Request(TokenRequest::kOpenSession);

@@ -39,6 +39,8 @@ class TokenClient {
   // ReadToken reads one token's info again: flags change. Errors: by CKR, kModuleFailed,
   // kTokenTimeout.
   Result<TokenInfo> ReadToken(std::uint64_t slot_id);
+  // ReadMechanisms asks what the slot's token can do for an envelope. Costs no try.
+  Result<TokenMechanisms> ReadMechanisms(std::uint64_t slot_id);
   // OpenSession replaces the session; the calls below use it.
   Status OpenSession(const TokenInfo& token, bool read_write = false);
   Result<std::vector<KeyRow>> ListKeys(KeyClass key_class);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,6 +12,13 @@
 namespace keyescrow::hsm {
 
 // TokenInfo: CK_TOKEN_INFO with its texts trimmed. Claims of the module, not proof.
+// TokenMechanisms: which of the ways to open an envelope's factor a token offers.
+struct TokenMechanisms {
+  bool rsa_oaep = false;  // CKM_RSA_PKCS_OAEP
+  bool rsa_raw = false;   // CKM_RSA_X_509, the fallback
+  bool ecdh = false;      // CKM_ECDH1_DERIVE
+};
+
 struct TokenInfo {
   std::uint64_t slot_id = 0;  // of this process alone: modules renumber slots
   std::string label;
@@ -21,6 +29,7 @@ struct TokenInfo {
   std::uint64_t flags = 0;
   std::uint64_t min_pin_length = 0;
   std::uint64_t max_pin_length = 0;
+  std::optional<TokenMechanisms> mechanisms = {};  // filled by InspectModule alone
 
   bool initialized() const;      // CKF_TOKEN_INITIALIZED
   bool login_required() const;   // CKF_LOGIN_REQUIRED

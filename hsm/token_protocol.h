@@ -18,17 +18,18 @@
 namespace keyescrow::hsm {
 
 enum class TokenRequest : std::uint8_t {
-  kLoad = 1,          // module path, module arguments → nothing
-  kListTokens = 2,    // → CK_INFO, tokens
-  kReadToken = 3,     // slot → token
-  kOpenSession = 4,   // slot, read-write → nothing; an earlier session is closed
-  kListKeys = 5,      // public or private, first index → keys, more to come
-  kLogin = 6,         // on the reader's pad, PIN → nothing
-  kDecryptRsa = 7,    // key, hash, ciphertext, use PIN, PIN → raw, plaintext or block
-  kDeriveEcdh = 8,    // key, point, shared info, use PIN, PIN → is S, S or Z
-  kReadEvidence = 9,  // key → booleans
-  kGenerate = 10,     // kind, id, label → nothing
-  kLeave = 11,        // log out, close, exit; no reply
+  kLoad = 1,             // module path, module arguments → nothing
+  kListTokens = 2,       // → CK_INFO, tokens
+  kReadToken = 3,        // slot → token
+  kOpenSession = 4,      // slot, read-write → nothing; an earlier session is closed
+  kListKeys = 5,         // public or private, first index → keys, more to come
+  kLogin = 6,            // on the reader's pad, PIN → nothing
+  kDecryptRsa = 7,       // key, hash, ciphertext, use PIN, PIN → raw, plaintext or block
+  kDeriveEcdh = 8,       // key, point, shared info, use PIN, PIN → is S, S or Z
+  kReadEvidence = 9,     // key → booleans
+  kGenerate = 10,        // kind, id, label → nothing
+  kLeave = 11,           // log out, close, exit; no reply
+  kReadMechanisms = 12,  // slot → bits of TokenMechanism
 };
 
 enum class TokenReply : std::uint8_t {
@@ -38,6 +39,13 @@ enum class TokenReply : std::uint8_t {
   kModuleInvalid = 3,  // text
   kNoMemory = 4,       // the worker cannot lock memory
   kBadRequest = 5,     // the request does not parse, or comes out of turn
+};
+
+// TokenMechanism: what a token offers of what an envelope can ask for.
+enum class TokenMechanism : std::uint8_t {
+  kRsaOaep = 1,  // CKM_RSA_PKCS_OAEP, CKF_DECRYPT
+  kRsaRaw = 2,   // CKM_RSA_X_509, CKF_DECRYPT
+  kEcdh = 4,     // CKM_ECDH1_DERIVE, CKF_DERIVE
 };
 
 // Limits of one message and of its parts.

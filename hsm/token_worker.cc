@@ -77,6 +77,7 @@ class Worker {
       case TokenRequest::kListTokens: return ListTokens(reader);
       case TokenRequest::kReadToken: return ReadToken(reader);
       case TokenRequest::kOpenSession: return OpenSession(reader);
+      case TokenRequest::kReadMechanisms: return ReadMechanisms(reader);
       default: break;
     }
     if (!session_.open()) return false;
@@ -189,6 +190,43 @@ class Worker {
     }
     MessageWriter writer = Reply(TokenRequest::kReadToken, TokenReply::kOk);
     PutToken(writer, *slot, info);
+    Send(writer);
+    return true;
+  }
+
+  // A mechanism that the module gives no answer about is one that it does not offer.
+  bool ReadMechanisms(ByteReader& reader) {
+    const auto slot = TakeU64(reader);
+    if (!slot || !reader.AtEnd()) return false;
+    constexpr struct {
+      TokenMechanism bit;
+      CK_MECHANISM_TYPE type;
+      CK_FLAGS use;
+    } kWanted[] = {{TokenMechanism::kRsaOaep, CKM_RSA_PKCS_OAEP, CKF_DECRYPT},
+                   {TokenMechanism::kRsaRaw, CKM_RSA_X_509, CKF_DECRYPT},
+                   {TokenMechanism::kEcdh, CKM_ECDH1_DERIVE, CKF_DERIVE}};
+    // Both are asked: SoftHSM keeps what its settings forbid out of the list alone.
+    constexpr CK_ULONG kMaxMechanisms = 4096;
+    CK_ULONG num_offered = 0;
+    std::vector<CK_MECHANISM_TYPE> offered;
+    if (module_->C_GetMechanismList(*slot, nullptr, &num_offered) == CKR_OK &&
+        num_offered <= kMaxMechanisms) {
+      offered.resize(num_offered);
+      const CK_RV rv = module_->C_GetMechanismList(*slot, offered.data(), &num_offered);
+      offered.resize(rv == CKR_OK ? std::min<CK_ULONG>(num_offered, offered.size()) : 0);
+    }
+    unsigned bits = 0;
+    for (const auto& wanted : kWanted) {
+      CK_MECHANISM_INFO info{};
+      if (std::find(offered.begin(), offered.end(), wanted.type) != offered.end() &&
+          module_->C_GetMechanismInfo != nullptr &&
+          module_->C_GetMechanismInfo(*slot, wanted.type, &info) == CKR_OK &&
+          (info.flags & wanted.use) != 0) {
+        bits |= static_cast<unsigned>(wanted.bit);
+      }
+    }
+    MessageWriter writer = Reply(TokenRequest::kReadMechanisms, TokenReply::kOk);
+    writer.PutU8(static_cast<std::uint8_t>(bits));
     Send(writer);
     return true;
   }

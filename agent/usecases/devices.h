@@ -35,6 +35,9 @@ struct TokenFacts {
   bool final_try = false;
   bool locked = false;
   bool protected_path = false;
+  // What the token offers; true where it was not asked (InspectModule asks).
+  bool unwraps_rsa = true;
+  bool derives_ecdh = true;
 };
 
 struct TokenKeyFacts {

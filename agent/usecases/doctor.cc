@@ -244,6 +244,21 @@ void DescribeToken(const TokenFacts& token, Examination& examination) {
   } else {
     examination.Good("token", name + " is there");
   }
+  if (!token.unwraps_rsa && !token.derives_ecdh) {
+    examination.Bad("token",
+                    Error(ErrorCode::kTokenMechanism, Action::kWrongDevice,
+                          name + ": the module offers neither RSA decryption nor ECDH, so no "
+                                 "envelope can be opened with this token",
+                          "name the module of another token, or enable the mechanisms in the "
+                          "module's settings (softhsm2.conf: slots.mechanisms)"));
+  } else if (!token.unwraps_rsa || !token.derives_ecdh) {
+    examination.Warn(
+        "token",
+        name + " offers " +
+            (token.unwraps_rsa ? "RSA alone, no ECDH" : "ECDH alone, no RSA decryption"),
+        std::string("register ") + (token.unwraps_rsa ? "RSA keys" : "P-256 keys") +
+            " of it ('token keygen --kind " + (token.unwraps_rsa ? "rsa3072')" : "p256')"));
+  }
   if (token.software) {
     examination.Warn("token", name + " is SOFTWARE: its keys are files on this host",
                      "use a hardware token for keys that matter");

@@ -104,6 +104,18 @@ class Doctor(AcceptanceCase):
                            self.checks("--module", str(self.world.path("agent.toml"))))
         self.assertEqual(check["code"], "module_invalid")
 
+    def test_a_module_that_cannot_do_what_is_needed(self):
+        for offered, outcome, words in (
+                ("CKM_SHA256,CKM_RSA_PKCS_KEY_PAIR_GEN", "bad", "neither RSA decryption nor ECDH"),
+                ("CKM_RSA_PKCS_OAEP", "warning", "RSA alone"),
+                ("CKM_ECDH1_DERIVE", "warning", "ECDH alone")):
+            with self.subTest(offered=offered):
+                self.world.write("few.conf", self.world.path("softhsm2.conf").read_bytes() +
+                                 b"slots.mechanisms = " + offered.encode() + b"\n")
+                checks = self.checks(env={"SOFTHSM2_CONF": str(self.world.path("few.conf"))})
+                self.found("token", outcome, words, checks)
+        self.assertNotIn("alone", str(self.checks()))
+
     def test_a_pin_that_was_wrong_once(self):
         self.world.write("bad-pin", "00000000\n")
         done = self.world.run("restore", "app/key", "--via", "token-ops", "--to", "x.key",
