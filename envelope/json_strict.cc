@@ -8,6 +8,13 @@
 namespace keyescrow::envelope {
 namespace {
 
+// Shown quotes a name of somebody else's in a message, without its tail where it is long.
+std::string Shown(const std::string& name) {
+  constexpr std::size_t kMaxShown = 64;
+  return name.size() <= kMaxShown ? "\"" + name + "\""
+                                  : "\"" + name.substr(0, kMaxShown) + "\" and more";
+}
+
 constexpr std::size_t kMaxDepth = 8;
 
 // No valid text has this many values: the largest header cannot hold more, and around it there are
@@ -59,7 +66,7 @@ class Parser {
       if (!ParseString(name)) return false;
       if (num_values_ < kMaxValues &&
           !names.insert(text_.substr(start + 1, position_ - start - 2)).second) {
-        return Refuse(FormatError("the member \"" + name + "\" stands twice"));
+        return Refuse(FormatError("the member " + Shown(name) + " stands twice"));
       }
       if (!SkipTo(':')) return Refuse(Malformed());
       JsonMember& member = Append(value.members);
@@ -256,7 +263,7 @@ void ObjectReader::Fail(Error error) {
 
 Status ObjectReader::Finish() {
   for (std::size_t index = 0; !error_ && index < read_.size(); ++index) {
-    Require(read_[index], "unknown member \"" + value_.members[index].name + "\"");
+    if (!read_[index]) Require(false, "unknown member " + Shown(value_.members[index].name));
   }
   if (error_) return *error_;
   return Ok();

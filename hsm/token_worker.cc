@@ -16,6 +16,10 @@
 #include "hsm/module_session.h"
 #include "hsm/token_protocol.h"
 
+#ifdef KEYESCROW_COVERAGE
+extern "C" void __gcov_dump();
+#endif
+
 namespace keyescrow::hsm {
 namespace {
 
@@ -373,6 +377,9 @@ int RunTokenWorker(int socket_fd) {
     worker.Serve();
   }
   PausePoint("worker-end");
+#ifdef KEYESCROW_COVERAGE
+  __gcov_dump();
+#endif
   _exit(0);  // without C_Finalize and without destructors: vendors' threads crash in both
 }
 

@@ -22,12 +22,13 @@ class Envelope(AcceptanceCase):
         self.trust = ("--agent", self.world.thumbprint)
 
     def refused_everywhere(self, code, data):
-        """restore, verify and import refuse the file; nothing is released."""
+        """restore, verify and import refuse the file; nothing is released. The last one's error."""
         self.world.write("bad.escrow", data)
         self.refused(code, 4, "restore", "bad.escrow", "--to", "out.key", *UNLOCK, *self.trust)
         self.refused(code, 4, "verify", "bad.escrow", *self.trust, num_runs=1)
-        self.refused(code, 4, "import", "bad.escrow", num_runs=1)
+        error = self.refused(code, 4, "import", "bad.escrow", num_runs=1)
         self.world.path("bad.escrow").unlink()
+        return error
 
     def test_truncated(self):
         for size in (0, 1, 100, len(self.envelope) // 2, len(self.envelope) - 2):
@@ -49,6 +50,12 @@ class Envelope(AcceptanceCase):
         for data in (b"\0" * 4096, b"{}", b"[]", b"not an envelope\n", self.envelope * 2):
             with self.subTest(data=data[:20]):
                 self.refused_everywhere("envelope_format", data)
+
+    def test_a_long_name_is_not_repeated(self):
+        for text in ('{"%s":"x"}', '{"%s":"x","%s":"x"}'):
+            name = "a" * 1000000
+            error = self.refused_everywhere("envelope_format", text.replace("%s", name).encode())
+            self.assertLess(len(error["message"]), 300)
 
     def test_far_too_large(self):
         self.world.write("bad.escrow", b" " * (32 << 20))
