@@ -126,7 +126,7 @@ Input* current = nullptr;
 
 Bytes SrkPublic() {
   Bytes bytes = SrkTemplate();
-  bytes.resize(bytes.size() - 4);
+  bytes.erase(bytes.end() - 4, bytes.end());
   AppendTpm2b(bytes, FixedKeyPair().Public().x());
   AppendTpm2b(bytes, FixedKeyPair().Public().y());
   bytes[0] = 0;

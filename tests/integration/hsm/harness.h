@@ -75,6 +75,7 @@ class Faults {
  public:
   Faults(const simulators::SoftHsmFixture& fixture, const std::string& rules)
       : trace_(fixture.folder() + "/trace") {
+    setenv("ASAN_OPTIONS", "handle_segv=0", 0);  // a crash is the kernel's to report
     setenv("FAULTY_PKCS11_MODULE", simulators::SoftHsmFixture::ModulePath().c_str(), 1);
     setenv("FAULTY_PKCS11_RULES", rules.c_str(), 1);
     setenv("FAULTY_PKCS11_TRACE", trace_.c_str(), 1);
