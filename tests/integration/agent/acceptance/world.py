@@ -212,6 +212,9 @@ class World:
             if before:
                 before()
         environment = {**self.environment, **(env or {})}
+        if "LD_PRELOAD" in environment:  # a sanitizer would have its own library first
+            environment["ASAN_OPTIONS"] = "verify_asan_link_order=0:" + environment.get(
+                "ASAN_OPTIONS", "")
         return subprocess.Popen(
             self.command(*arguments), cwd=cwd or self.folder, stdin=stdin,
             env={name: value for name, value in environment.items() if value is not None},
