@@ -206,11 +206,14 @@ Result<ModuleReport> TokenClient::ReadReport() {
   return report;
 }
 
-Result<TokenInfo> TokenClient::ReadToken(std::uint64_t slot_id) {
-  MessageWriter writer = Request(TokenRequest::kReadToken);
+Result<Bytes> TokenClient::CallForSlot(TokenRequest request, std::uint64_t slot_id) {
+  MessageWriter writer = Request(request);
   writer.PutU64(slot_id);
-  ASSIGN_OR_RETURN(Bytes reply, Call(TokenRequest::kReadToken, writer.bytes(), nullptr,
-                                     options_.operation_deadline));
+  return Call(request, writer.bytes(), nullptr, options_.operation_deadline);
+}
+
+Result<TokenInfo> TokenClient::ReadToken(std::uint64_t slot_id) {
+  ASSIGN_OR_RETURN(const Bytes reply, CallForSlot(TokenRequest::kReadToken, slot_id));
   ByteReader reader(reply);
   TokenInfo token;
   if (!TakeToken(reader, token) || !reader.AtEnd()) return Malformed();
@@ -218,10 +221,7 @@ Result<TokenInfo> TokenClient::ReadToken(std::uint64_t slot_id) {
 }
 
 Result<TokenMechanisms> TokenClient::ReadMechanisms(std::uint64_t slot_id) {
-  MessageWriter writer = Request(TokenRequest::kReadMechanisms);
-  writer.PutU64(slot_id);
-  ASSIGN_OR_RETURN(Bytes reply, Call(TokenRequest::kReadMechanisms, writer.bytes(), nullptr,
-                                     options_.operation_deadline));
+  ASSIGN_OR_RETURN(const Bytes reply, CallForSlot(TokenRequest::kReadMechanisms, slot_id));
   ByteReader reader(reply);
   const auto bits = reader.TakeU8();
   if (!bits || !reader.AtEnd()) return Malformed();

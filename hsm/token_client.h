@@ -62,6 +62,7 @@ class TokenClient {
  private:
   TokenClient(std::unique_ptr<WorkerProcess> worker, std::string module_path,
               const TokenWorkerOptions& options);
+  Result<Bytes> CallForSlot(TokenRequest request, std::uint64_t slot_id);
   Result<Bytes> Call(TokenRequest request, const Bytes& message, const SecretBytes* secret,
                      std::chrono::milliseconds deadline);
   Result<SecretBytes> CallForSecret(TokenRequest request, const Bytes& message,

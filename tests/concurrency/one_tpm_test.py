@@ -7,10 +7,8 @@ tpm2-abrmd serves a swtpm on a private bus; no command may fail for another's sa
 burned, and nothing may be left in the TPM.
 """
 
-import argparse
 import json
 import pathlib
-import signal
 import subprocess
 import sys
 import time
@@ -131,11 +129,7 @@ class OneTpm(AcceptanceCase):
 
 
 def main():
-    parser = argparse.ArgumentParser(usage=__doc__, add_help=False)
-    parser.add_argument("--binary", required=True, type=pathlib.Path)
-    options, others = parser.parse_known_args()
-    acceptance.BINARY = options.binary.resolve(strict=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    _, others = acceptance.parse_arguments(__doc__)
     unittest.main(module="__main__", argv=[sys.argv[0]] + others)
 
 

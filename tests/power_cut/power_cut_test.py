@@ -9,7 +9,6 @@ product is run on it. The mutation tests take one sync at a time out of the reco
 in the product: each must leave a state that breaks a promise.
 """
 
-import argparse
 import errno
 import json
 import os
@@ -567,13 +566,8 @@ for command in COMMANDS:
 
 def main():
     global SHIM
-    parser = argparse.ArgumentParser(usage=__doc__, add_help=False)
-    parser.add_argument("--binary", required=True, type=pathlib.Path)
-    parser.add_argument("--shim", required=True, type=pathlib.Path)
-    options, others = parser.parse_known_args()
-    acceptance.BINARY = options.binary.resolve(strict=True)
-    SHIM = options.shim.resolve(strict=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    options, others = acceptance.parse_arguments(__doc__, "shim")
+    SHIM = options.shim
     unittest.main(module="__main__", argv=[sys.argv[0]] + others)
 
 

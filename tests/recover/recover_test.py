@@ -7,7 +7,6 @@ keyescrow escrows the keys; from there on bash alone runs, in an environment wit
 product does not write (password-only paths, RSA-OAEP with SHA-1) comes from tests/vectors.
 """
 
-import argparse
 import base64
 import json
 import os
@@ -368,11 +367,7 @@ class Page(unittest.TestCase):
 
 
 def main():
-    parser = argparse.ArgumentParser(usage=__doc__, add_help=False)
-    parser.add_argument("--binary", required=True, type=pathlib.Path)
-    options, others = parser.parse_known_args()
-    world.BINARY = options.binary.resolve(strict=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    _, others = world.parse_arguments(__doc__)
     unittest.main(module="__main__", argv=[sys.argv[0]] + others)
 
 

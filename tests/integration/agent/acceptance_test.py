@@ -7,9 +7,7 @@ Every class makes a world (acceptance/world.py) and removes it. Each refusal mus
 `hint:`, the exit status of the command line's table and an ErrorCode of its own, with nothing changed.
 """
 
-import argparse
 import pathlib
-import signal
 import sys
 import unittest
 
@@ -32,11 +30,7 @@ from state_cases import *  # noqa: E402,F403
 
 
 def main():
-    parser = argparse.ArgumentParser(usage=__doc__, add_help=False)
-    parser.add_argument("--binary", required=True, type=pathlib.Path)
-    options, others = parser.parse_known_args()
-    world.BINARY = options.binary.resolve(strict=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    _, others = world.parse_arguments(__doc__)
     unittest.main(module="__main__", argv=[sys.argv[0]] + others)
 
 

@@ -4,6 +4,7 @@ World makes a folder of mode 0700 with a short name (unix sockets allow 107 byte
 started by process id, and removes the folder. Nothing of the machine's own leaks in.
 """
 
+import argparse
 import ctypes
 import glob
 import hashlib
@@ -15,6 +16,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -370,3 +372,17 @@ class AcceptanceCase(unittest.TestCase):
         self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
         path.unlink()
         return done
+
+
+def parse_arguments(doc, *files):
+    """Takes --binary, and --NAME FILE for each of `files`; returns them and unittest's arguments."""
+    global BINARY
+    parser = argparse.ArgumentParser(usage=doc, add_help=False)
+    for name in ("binary", *files):
+        parser.add_argument("--" + name, required=True, type=pathlib.Path)
+    options, others = parser.parse_known_args()
+    for name in ("binary", *files):
+        setattr(options, name, getattr(options, name).resolve(strict=True))
+    BINARY = options.binary
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    return options, others
