@@ -126,8 +126,15 @@ Result<TokenUri> HostDevices::ParseTokenUri(const std::string& uri) {
                   parsed.pin_source.value_or("")};
 }
 
+void HostDevices::PrepareToken() {
+  auto worker = hsm::PreparedWorker::Start();
+  if (worker) worker_.emplace(std::move(*worker));  // else StartToken meets the same fault
+}
+
 void HostDevices::PrepareModule(const std::string& module) {
-  auto prepared = hsm::PreparedModule::Start(module, "");
+  auto prepared = worker_ ? hsm::PreparedModule::Start(module, std::move(*worker_))
+                          : hsm::PreparedModule::Start(module, "");
+  worker_.reset();
   if (!prepared) return;  // StartToken meets the same fault, and tells it
   prepared_path_ = module;
   prepared_.emplace(std::move(*prepared));
@@ -135,6 +142,7 @@ void HostDevices::PrepareModule(const std::string& module) {
 
 Result<std::unique_ptr<envelope::TokenFactor>> HostDevices::StartToken(
     const TokenSpec& spec, envelope::PinProvider& pins) {
+  if (worker_) PrepareModule(spec.module);
   if (prepared_ && prepared_path_ == spec.module) {
     hsm::PreparedModule prepared = std::move(*prepared_);
     prepared_.reset();

@@ -28,6 +28,7 @@ class HostDevices final : public Devices {
   void LastSignature() override;
 
   Result<TokenUri> ParseTokenUri(const std::string& uri) override;
+  void PrepareToken() override;
   void PrepareModule(const std::string& module) override;
   Result<std::unique_ptr<envelope::TokenFactor>> StartToken(const TokenSpec& spec,
                                                             envelope::PinProvider& pins) override;
@@ -46,6 +47,7 @@ class HostDevices final : public Devices {
   Bytes pinned_srk_;
   std::optional<Result<std::shared_ptr<tpm::Device>>> device_;
   std::unique_ptr<tpm::Tpm> tpm_;
+  std::optional<hsm::PreparedWorker> worker_;
   std::string prepared_path_;
   std::optional<hsm::PreparedModule> prepared_;
   tpm::TpmAgentKey* agent_key_ = nullptr;  // owned by who opened it; used by LastSignature alone

@@ -21,6 +21,13 @@ MessageWriter Request(TokenRequest request) {
   return writer;
 }
 
+Bytes ListRequest(KeyClass key_class, std::size_t first) {
+  MessageWriter writer = Request(TokenRequest::kListKeys);
+  writer.PutU8(key_class == KeyClass::kPrivate ? 1 : 0);
+  writer.PutU16(static_cast<std::uint16_t>(first));
+  return writer.bytes();
+}
+
 // Clean makes a module's text safe to print.
 std::string Clean(ByteView bytes) {
   std::string text(AsText(bytes));
@@ -80,19 +87,23 @@ TokenClient::TokenClient(std::unique_ptr<WorkerProcess> worker, std::string modu
 
 Result<std::unique_ptr<TokenClient>> TokenClient::Start(std::string module_path,
                                                         std::string_view module_arguments,
-                                                        const TokenWorkerOptions& options) {
+                                                        const TokenWorkerOptions& options,
+                                                        std::unique_ptr<WorkerProcess> worker) {
   if (module_path.empty() || module_path.size() > kMaxPathBytes ||
       module_arguments.size() > kMaxArgumentsBytes || module_path.find('\0') != std::string::npos) {
     return Error(ErrorCode::kModuleMissing, Action::kFixInput,
                  "no PKCS#11 module is named, or its path is too long",
                  "name the token's module with --module, or in the configuration");
   }
-  ASSIGN_OR_RETURN(auto worker, WorkerProcess::Spawn(options));
+  if (worker == nullptr) {
+    ASSIGN_OR_RETURN(worker, WorkerProcess::Spawn(options));
+  }
   std::unique_ptr<TokenClient> client(
       new TokenClient(std::move(worker), std::move(module_path), options));
   MessageWriter load = Request(TokenRequest::kLoad);
   load.PutField(client->module_path_);
   load.PutField(module_arguments);
+  client->loaded_at_ = std::chrono::steady_clock::now();
   // A worker that died at once is reported by Report, which waits for these two replies.
   if (client->worker_->Send(load.bytes())) {
     (void)client->worker_->Send(Request(TokenRequest::kListTokens).bytes());
@@ -151,12 +162,14 @@ Result<Bytes> TokenClient::TakeReply(TokenRequest request, milliseconds deadline
 
 Result<Bytes> TokenClient::Call(TokenRequest request, const Bytes& message,
                                 const SecretBytes* secret, milliseconds deadline) {
+  RETURN_IF_ERROR(DropAhead());
   RETURN_IF_ERROR(worker_->Send(message, secret));
   return TakeReply(request, deadline);
 }
 
 Result<SecretBytes> TokenClient::CallForSecret(TokenRequest request, const Bytes& message,
                                                const KeyLogin& login, bool& flag) {
+  RETURN_IF_ERROR(DropAhead());
   const SecretBytes no_pin;
   const bool with_pin = login.pin != nullptr && !login.on_reader;
   RETURN_IF_ERROR(worker_->Send(message, with_pin ? login.pin : &no_pin));
@@ -220,6 +233,11 @@ Result<TokenInfo> TokenClient::ReadToken(std::uint64_t slot_id) {
   return token;
 }
 
+Result<TokenInfo> TokenClient::ReadTokenLately(const TokenInfo& reported) {
+  if (std::chrono::steady_clock::now() - loaded_at_ < kFresh) return reported;
+  return ReadToken(reported.slot_id);
+}
+
 Result<TokenMechanisms> TokenClient::ReadMechanisms(std::uint64_t slot_id) {
   ASSIGN_OR_RETURN(const Bytes reply, CallForSlot(TokenRequest::kReadMechanisms, slot_id));
   ByteReader reader(reply);
@@ -237,19 +255,35 @@ Status TokenClient::OpenSession(const TokenInfo& token, bool read_write) {
   MessageWriter writer = Request(TokenRequest::kOpenSession);
   writer.PutU64(token.slot_id);
   writer.PutU8(read_write ? 1 : 0);
-  RETURN_IF_ERROR(
-      Call(TokenRequest::kOpenSession, writer.bytes(), nullptr, options_.operation_deadline));
+  RETURN_IF_ERROR(DropAhead());
+  RETURN_IF_ERROR(worker_->Send(writer.bytes()));
+  AskAhead(KeyClass::kPublic);
+  RETURN_IF_ERROR(TakeReply(TokenRequest::kOpenSession, options_.operation_deadline));
+  return Ok();
+}
+
+void TokenClient::AskAhead(KeyClass key_class) {
+  // A worker that is gone is told by whoever waits for the reply before this one.
+  if (worker_->Send(ListRequest(key_class, 0))) asked_ahead_ = key_class;
+}
+
+Status TokenClient::DropAhead() {
+  if (!asked_ahead_) return Ok();
+  asked_ahead_.reset();
+  RETURN_IF_ERROR(worker_->Receive(options_.operation_deadline));
   return Ok();
 }
 
 Result<std::vector<KeyRow>> TokenClient::ListKeys(KeyClass key_class) {
   std::vector<KeyRow> keys;
   while (keys.size() < kMaxKeys) {
-    MessageWriter writer = Request(TokenRequest::kListKeys);
-    writer.PutU8(key_class == KeyClass::kPrivate ? 1 : 0);
-    writer.PutU16(static_cast<std::uint16_t>(keys.size()));
-    ASSIGN_OR_RETURN(Bytes reply, Call(TokenRequest::kListKeys, writer.bytes(), nullptr,
-                                       options_.operation_deadline));
+    if (asked_ahead_ != key_class || !keys.empty()) {
+      RETURN_IF_ERROR(DropAhead());
+      RETURN_IF_ERROR(worker_->Send(ListRequest(key_class, keys.size())));
+    }
+    asked_ahead_.reset();
+    ASSIGN_OR_RETURN(const Bytes reply,
+                     TakeReply(TokenRequest::kListKeys, options_.operation_deadline));
     ByteReader reader(reply);
     const auto more = reader.TakeU8();
     const auto count = reader.TakeU16();
@@ -269,8 +303,11 @@ Status TokenClient::Login(const SecretBytes* pin) {
   const SecretBytes no_pin;
   MessageWriter writer = Request(TokenRequest::kLogin);
   writer.PutU8(pin == nullptr ? 1 : 0);
-  auto reply = Call(TokenRequest::kLogin, writer.bytes(), pin == nullptr ? &no_pin : pin,
-                    pin == nullptr ? options_.reader_deadline : options_.operation_deadline);
+  RETURN_IF_ERROR(DropAhead());
+  RETURN_IF_ERROR(worker_->Send(writer.bytes(), pin == nullptr ? &no_pin : pin));
+  AskAhead(KeyClass::kPrivate);
+  auto reply = TakeReply(TokenRequest::kLogin,
+                         pin == nullptr ? options_.reader_deadline : options_.operation_deadline);
   if (reply) return Ok();
   Error error = std::move(reply).error();
   if (error.code() == ErrorCode::kTokenTimeout ||

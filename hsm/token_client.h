@@ -28,10 +28,11 @@ struct KeyLogin {
 
 class TokenClient {
  public:
-  // Start spawns a worker and sends the first two requests, load and list, without waiting.
-  static Result<std::unique_ptr<TokenClient>> Start(std::string module_path,
-                                                    std::string_view module_arguments,
-                                                    const TokenWorkerOptions& options);
+  // Start spawns a worker and sends the first two requests, load and list, without waiting. With
+  // `worker`, one that is on its way already is taken instead.
+  static Result<std::unique_ptr<TokenClient>> Start(
+      std::string module_path, std::string_view module_arguments, const TokenWorkerOptions& options,
+      std::unique_ptr<WorkerProcess> worker = nullptr);
 
   // Report waits for the module to be loaded and its tokens to be listed; later calls return the
   // same. Errors: kModuleMissing, kModuleInvalid, kModuleFailed, kTokenTimeout, by CKR.
@@ -39,9 +40,14 @@ class TokenClient {
   // ReadToken reads one token's info again: flags change. Errors: by CKR, kModuleFailed,
   // kTokenTimeout.
   Result<TokenInfo> ReadToken(std::uint64_t slot_id);
+  // ReadTokenLately is ReadToken, or `reported`, of Report, where the worker started less than
+  // kFresh ago: what was read then is as good as what would be read now, and costs no call.
+  static constexpr std::chrono::milliseconds kFresh{100};
+  Result<TokenInfo> ReadTokenLately(const TokenInfo& reported);
   // ReadMechanisms asks what the slot's token can do for an envelope. Costs no try.
   Result<TokenMechanisms> ReadMechanisms(std::uint64_t slot_id);
-  // OpenSession replaces the session; the calls below use it.
+  // OpenSession replaces the session; the calls below use it. The public keys are asked for in the
+  // same breath, and the private ones with Login: whoever lists them next waits half as often.
   Status OpenSession(const TokenInfo& token, bool read_write = false);
   Result<std::vector<KeyRow>> ListKeys(KeyClass key_class);
   // Login is one C_Login; `pin` is null at a PIN pad. Never called twice for one PIN.
@@ -70,12 +76,18 @@ class TokenClient {
   Result<Bytes> TakeReply(TokenRequest request, std::chrono::milliseconds deadline);
   Status CheckReply(TokenRequest request, ByteReader& reader);
   Result<ModuleReport> ReadReport();
+  // AskAhead sends the request for the first keys without waiting; ListKeys takes the reply, any
+  // other call drops it.
+  void AskAhead(KeyClass key_class);
+  Status DropAhead();
 
   std::unique_ptr<WorkerProcess> worker_;
   std::string module_path_;
   TokenWorkerOptions options_;
   std::string token_;  // DescribeToken of the open session's token, for messages
   std::optional<Result<ModuleReport>> report_;
+  std::chrono::steady_clock::time_point loaded_at_;  // when the module was asked for, no later
+  std::optional<KeyClass> asked_ahead_;              // its reply is still to come
 };
 
 // ModuleHint names the Debian package of a well-known module that is not there.

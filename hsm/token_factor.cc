@@ -142,10 +142,27 @@ class TokenFactor::Impl {
   std::optional<Error> poison_;
 };
 
+Result<PreparedWorker> PreparedWorker::Start(const TokenWorkerOptions& options) {
+  ASSIGN_OR_RETURN(auto worker, WorkerProcess::Spawn(options));
+  return PreparedWorker(std::move(worker));
+}
+
+PreparedWorker::PreparedWorker(std::unique_ptr<WorkerProcess> worker)
+    : worker_(std::move(worker)) {}
+PreparedWorker::PreparedWorker(PreparedWorker&&) noexcept = default;
+PreparedWorker& PreparedWorker::operator=(PreparedWorker&&) noexcept = default;
+PreparedWorker::~PreparedWorker() = default;
+
 Result<PreparedModule> PreparedModule::Start(const std::string& module_path,
                                              const std::string& module_arguments,
                                              const TokenWorkerOptions& options) {
   ASSIGN_OR_RETURN(auto client, TokenClient::Start(module_path, module_arguments, options));
+  return PreparedModule(std::move(client));
+}
+
+Result<PreparedModule> PreparedModule::Start(const std::string& module_path,
+                                             PreparedWorker worker) {
+  ASSIGN_OR_RETURN(auto client, TokenClient::Start(module_path, {}, {}, std::move(worker.worker_)));
   return PreparedModule(std::move(client));
 }
 

@@ -22,6 +22,23 @@ struct TokenSpec {
 };
 
 class TokenClient;
+class WorkerProcess;
+
+// PreparedWorker is a worker that starts in the background (1 ms) before it is known which module
+// it is to load: while the store, which names the module, is opened.
+class PreparedWorker {
+ public:
+  // Start returns at once. Errors: kModuleFailed (no process).
+  static Result<PreparedWorker> Start(const TokenWorkerOptions& options = {});
+  PreparedWorker(PreparedWorker&&) noexcept;
+  PreparedWorker& operator=(PreparedWorker&&) noexcept;
+  ~PreparedWorker();  // ends and reaps an unused worker
+
+ private:
+  friend class PreparedModule;
+  explicit PreparedWorker(std::unique_ptr<WorkerProcess> worker);
+  std::unique_ptr<WorkerProcess> worker_;
+};
 
 // PreparedModule is a worker whose module loads in the background (4–5 ms for SoftHSM), started
 // before it is known which key is wanted: as the first thing a restore does.
@@ -31,6 +48,8 @@ class PreparedModule {
   static Result<PreparedModule> Start(const std::string& module_path,
                                       const std::string& module_arguments = {},
                                       const TokenWorkerOptions& options = {});
+  // Start, in a worker that is on its way already.
+  static Result<PreparedModule> Start(const std::string& module_path, PreparedWorker worker);
   PreparedModule(PreparedModule&&) noexcept;
   PreparedModule& operator=(PreparedModule&&) noexcept;
   ~PreparedModule();  // ends and reaps an unused worker

@@ -9,7 +9,7 @@ namespace keyescrow::hsm {
 
 Result<LoginOutcome> LogIn(TokenClient& client, const TokenInfo& token, const LoginRules& rules,
                            envelope::PinProvider& pins) {
-  ASSIGN_OR_RETURN(TokenInfo now, client.ReadToken(token.slot_id));
+  ASSIGN_OR_RETURN(TokenInfo now, client.ReadTokenLately(token));
   if (now.serial != token.serial || now.label != token.label) {
     return Error(ErrorCode::kTokenRemoved, Action::kReconnect,
                  fmt::format("token {} was replaced by {}; no PIN was sent", DescribeToken(token),

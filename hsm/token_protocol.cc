@@ -1,13 +1,54 @@
 #include "hsm/token_protocol.h"
 
+#include <poll.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <climits>
 
 namespace keyescrow::hsm {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr milliseconds kLookingTime{10};
+
+bool HasProcessorsToSpare() {
+  cpu_set_t set;
+  static const bool spare = sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 1;
+  return spare;
+}
+
+bool IsReadable(int socket_fd, int timeout_ms) {
+  pollfd entry{socket_fd, POLLIN, 0};
+  return poll(&entry, 1, timeout_ms) > 0;
+}
+
+}  // namespace
+
+int RemainingMs(steady_clock::time_point end) {
+  const auto left = std::chrono::ceil<milliseconds>(end - steady_clock::now()).count();
+  return left > 0 ? static_cast<int>(std::min<std::int64_t>(left, INT_MAX)) : 0;
+}
+
+bool AwaitMessage(int socket_fd, milliseconds deadline) {
+  const auto start = steady_clock::now();
+  const auto looking_end = start + std::min(deadline, kLookingTime);
+  while (HasProcessorsToSpare() && steady_clock::now() < looking_end) {
+    if (IsReadable(socket_fd, 0)) return true;
+    sched_yield();
+  }
+  const auto end = start + deadline;
+  do {
+    if (IsReadable(socket_fd, RemainingMs(end))) return true;
+  } while (RemainingMs(end) > 0);  // a signal cut the wait short
+  return false;
+}
 
 void MessageWriter::PutU16(std::uint16_t value) {
   PutU8(static_cast<std::uint8_t>(value >> 8));

@@ -7,6 +7,7 @@
 // Reply:   u8 TokenRequest (echoed), u8 TokenReply, then the fields of that status.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -84,6 +85,15 @@ std::optional<ByteView> TakeField(ByteReader& reader, std::size_t max_size_bytes
 // SendMessage sends `head` and, if `secret` is not null, the secret as a last field, as one
 // message; the secret is gathered by the kernel and copied nowhere else. False on failure.
 bool SendMessage(int socket_fd, ByteView head, const SecretBytes* secret = nullptr);
+
+// AwaitMessage waits until a message, or the other side's end, can be received; false once
+// `deadline` has passed. Where there is more than one processor it looks again and again for the
+// first 10 ms: most answers come within that, and waking a processor that went to sleep costs a
+// virtual machine up to a millisecond each time, there and back.
+bool AwaitMessage(int socket_fd, std::chrono::milliseconds deadline);
+
+// RemainingMs returns the time until `end` for poll(), rounded up; 0 once it has passed.
+int RemainingMs(std::chrono::steady_clock::time_point end);
 
 // PrivateBooleans: the attributes that kReadEvidence reports, in this order, as 0, 1 or 2 (absent).
 inline constexpr std::size_t kNumEvidenceBooleans = 11;

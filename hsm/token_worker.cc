@@ -59,6 +59,8 @@ class Worker {
   void Serve() {
     auto buffer = SecretBytes::Allocate(kMaxRequestBytes);
     while (buffer) {
+      // The agent has no deadline: a person may be looking for the PIN. Its end wakes the worker.
+      if (!AwaitMessage(fd_, std::chrono::hours(24))) continue;
       const auto bytes = buffer->ExposeMutable();
       const ssize_t size = recv(fd_, bytes.data(), bytes.size(), MSG_TRUNC);
       if (size < 0 && errno == EINTR) continue;
@@ -283,7 +285,10 @@ class Worker {
     if (!on_reader || !pin || pin->empty() != (*on_reader != 0)) return false;
     const ModuleStatus failure = session_.Login(*on_reader != 0 ? nullptr : &*pin);
     PausePoint("worker-logged-in");
-    return ReplyResult(TokenRequest::kLogin, failure);
+    const bool replied = ReplyResult(TokenRequest::kLogin, failure);
+    // What the agent asked in the same breath is refused, and the token not asked for it.
+    if (failure) session_.Close();
+    return replied;
   }
 
   // ReplySecret sends a byte of meaning and the secret.

@@ -32,11 +32,6 @@ Error SpawnError(std::string_view what, int error_number) {
                     error_number);
 }
 
-int RemainingMs(steady_clock::time_point end) {
-  const auto left = std::chrono::ceil<milliseconds>(end - steady_clock::now()).count();
-  return left > 0 ? static_cast<int>(left) : 0;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<WorkerProcess>> WorkerProcess::Spawn(const TokenWorkerOptions& options) {
@@ -104,13 +99,7 @@ void WorkerProcess::Leave() {
 
 Status WorkerProcess::WaitReadable(milliseconds deadline) {
   if (failure_) return *failure_;
-  const auto end = steady_clock::now() + deadline;
-  pollfd entry{fd_, POLLIN, 0};
-  int ready = 0;
-  do {
-    ready = poll(&entry, 1, RemainingMs(end));
-  } while (ready < 0 && errno == EINTR);
-  if (ready > 0) return Ok();
+  if (AwaitMessage(fd_, deadline)) return Ok();
   kill(pid_, SIGKILL);
   Reap(milliseconds(2000));
   failure_ = Error(ErrorCode::kTokenTimeout, Action::kReconnect,

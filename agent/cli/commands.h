@@ -7,6 +7,7 @@
 namespace keyescrow::agent {
 
 class Session;  // what main.cc wires: terminal, secrets, configuration, store, devices
+class Devices;
 
 int RunInit(const GlobalOptions& global, const InitOptions& options, Session& session);
 int RunDoctor(const GlobalOptions& global, const DoctorOptions& options, Session& session);
@@ -22,6 +23,9 @@ int RunKeyList(const GlobalOptions& global, const KeyListOptions& options, Sessi
 int RunKeyRemove(const GlobalOptions& global, const KeyRemoveOptions& options, Session& session);
 int RunBackup(const GlobalOptions& global, const BackupOptions& options, Session& session);
 int RunRestore(const GlobalOptions& global, const RestoreOptions& options, Session& session);
+// PrepareRestore begins what takes time and needs neither configuration nor state: the worker of a
+// token, where the command line shows that one is meant.
+void PrepareRestore(const RestoreOptions& options, Devices& devices);
 int RunVerify(const GlobalOptions& global, const VerifyOptions& options, Session& session);
 int RunExport(const GlobalOptions& global, const ExportOptions& options, Session& session);
 int RunImport(const GlobalOptions& global, const ImportOptions& options, Session& session);

@@ -55,6 +55,9 @@ Result<int> Dispatch(const GlobalOptions& global, const CommandOptions& options,
     RETURN_IF_ERROR(terminal.WriteResult(text->text));
     return kExitDone;
   }
+  if (const auto* restore = std::get_if<RestoreOptions>(&options)) {
+    PrepareRestore(*restore, devices);
+  }
   Session session(global, terminal, devices);
   return std::visit(Dispatcher{global, session}, options);
 }

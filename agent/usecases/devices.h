@@ -101,6 +101,9 @@ class Devices {
   // ParseTokenUri reads RFC 7512 strictly. Errors: kInvalidUri (pin-value, slot-id and what is not
   // known here are refused by name).
   virtual Result<TokenUri> ParseTokenUri(const std::string& uri) = 0;
+  // PrepareToken begins what every token session begins with, before it is known which token and
+  // module are wanted. It costs a process where none is wanted then.
+  virtual void PrepareToken() {}
   // PrepareModule begins to load a module before it is known which key is wanted; StartToken takes
   // it over. Errors show there.
   virtual void PrepareModule(const std::string& module) { static_cast<void>(module); }

@@ -2,6 +2,7 @@
 // not what they should be. The worker answers each request once, within the protocol's sizes. (A
 // module that writes where it may not is beyond help, and the reason for the worker.)
 #include <dlfcn.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -148,6 +149,8 @@ extern "C" {
 // The sanitizer and libFuzzer are in the same program, and use some of these themselves.
 [[noreturn]] void __real__exit(int status);
 [[noreturn]] void __wrap__exit(int status);
+int __real_poll(pollfd* entries, nfds_t count, int timeout_ms);
+int __wrap_poll(pollfd* entries, nfds_t count, int timeout_ms);
 ssize_t __real_recv(int fd, void* buffer, std::size_t size, int flags);
 ssize_t __wrap_recv(int fd, void* buffer, std::size_t size, int flags);
 ssize_t __real_sendmsg(int fd, const msghdr* message, int flags);
@@ -160,6 +163,11 @@ void* __wrap_dlopen(const char* path, int flags);
   if (!keyescrow::fuzz::in_worker) __real__exit(status);
   FUZZ_CHECK(status == 0);
   std::longjmp(keyescrow::fuzz::leave, 1);
+}
+
+// The next request is always there.
+int __wrap_poll(pollfd* entries, nfds_t count, int timeout_ms) {
+  return keyescrow::fuzz::in_worker ? 1 : __real_poll(entries, count, timeout_ms);
 }
 
 ssize_t __wrap_recv(int fd, void* buffer, std::size_t size, int flags) {

@@ -139,6 +139,13 @@ Result<int> DoRestore(const RestoreOptions& options, Session& session) {
 
 }  // namespace
 
+void PrepareRestore(const RestoreOptions& options, Devices& devices) {
+  const bool has_pin = !options.secrets.pin_files.empty() || options.secrets.pin_fd;
+  const bool means_token =
+      options.via.empty() ? has_pin || !options.module.empty() : options.via.starts_with("token");
+  if (means_token) devices.PrepareToken();
+}
+
 int RunRestore(const GlobalOptions& /*global*/, const RestoreOptions& options, Session& session) {
   return session.Exit(options.discard_previous ? DoDiscard(options, session)
                                                : DoRestore(options, session));

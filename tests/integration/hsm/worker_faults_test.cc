@@ -1,6 +1,7 @@
 // What becomes of a module that hangs, crashes, leaves or lies: an error with a name, nothing left.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <chrono>
 #include <fstream>
 
@@ -118,6 +119,28 @@ TEST_F(WorkerFaults, EveryFunctionMayFailAtEveryCall) {
       if (faults.NumCalls(function) < call) break;
     }
   }
+}
+
+// The private keys are asked for in the same breath as the login; one that is refused ends there.
+TEST_F(WorkerFaults, AskNothingOfATokenThatRefusedTheLogin) {
+  const Faults faults(fixture_, "C_Login@1=rv:a0");  // CKR_PIN_INCORRECT
+  const auto secret = Derive();
+  ASSERT_FALSE(secret);
+  EXPECT_EQ(secret.error().code(), ErrorCode::kWrongPin);
+  EXPECT_EQ(faults.NumCalls("C_Login"), 1);
+  EXPECT_EQ(faults.NumCalls("C_FindObjectsInit"), 1) << "the public keys, before the login";
+}
+
+TEST_F(WorkerFaults, ReadTheFlagsAgainWhereTheyAreNotFresh) {
+  std::array<int, 2> num_calls{};
+  for (const bool waits : {false, true}) {
+    std::filesystem::remove(fixture_.folder() + "/trace");
+    const Faults faults(fixture_, waits ? "C_FindObjects@1=delay:300" : "");
+    ASSERT_TRUE(Derive());
+    num_calls.at(waits ? 1 : 0) = faults.NumCalls("C_GetTokenInfo");
+  }
+  EXPECT_GT(num_calls[1], 1);
+  EXPECT_LE(num_calls[0], num_calls[1]) << "a machine that is slow today reads them again too";
 }
 
 TEST_F(WorkerFaults, FallBackInEcdhToDerPointAndTheTokensOwnKdf) {
