@@ -98,7 +98,8 @@ void AddConditions(KeyView& view, const std::vector<store::PathState>& states, s
 // Evaluator collects the findings of one key against the built-in policy.
 class Evaluator {
  public:
-  explicit Evaluator(std::vector<Finding>& findings) : findings_(findings) {}
+  Evaluator(std::string host, std::vector<Finding>& findings)
+      : host_(std::move(host)), findings_(findings) {}
 
   void Evaluate(const KeyView& key) {
     bool portable = false;
@@ -140,10 +141,11 @@ class Evaluator {
   void Add(std::string rule, std::string key, Severity severity, std::string what,
            std::string remedy) {
     findings_.push_back(
-        {std::move(rule), std::move(key), severity, std::move(what), std::move(remedy)});
+        {std::move(rule), std::move(key), host_, severity, std::move(what), std::move(remedy)});
   }
 
  private:
+  std::string host_;
   std::vector<Finding>& findings_;
 };
 
@@ -227,7 +229,7 @@ Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name) {
   if (!key_name.empty()) {
     std::erase_if(report.keys, [&](const KeyView& key) { return key.name != key_name; });
   }
-  Evaluator evaluator(report.findings);
+  Evaluator evaluator(report.host, report.findings);
   std::set<std::string> escrowed;
   for (const KeyView& key : report.keys) {
     escrowed.insert(key.name);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/policy/finding.h"
 #include "agent/usecases/agent.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/open_path.h"
@@ -47,16 +48,6 @@ struct KeyView {
   std::string source;  // declared, or ""
   std::vector<PathView> paths;
   std::size_t size_bytes = 0;  // of the envelope
-};
-
-// Finding: one rule that one key, or the agent, breaks.
-enum class Severity : std::uint8_t { kWarning, kCritical };
-struct Finding {
-  std::string rule;  // stable: "portable_path_proven", "declared_not_escrowed" …
-  std::string key;   // or ""
-  Severity severity = Severity::kCritical;
-  std::string what;
-  std::string remedy;
 };
 
 struct StatusReport {

@@ -144,9 +144,11 @@ Result<int> DoStatus(const StatusOptions& options, Session& session) {
     Json item = Json::object();
     item["rule"] = finding.rule;
     item["key"] = TextOrNull(finding.key);
+    item["host"] = finding.host;
     item["severity"] = critical ? "critical" : "warning";
     item["what"] = finding.what;
     item["remedy"] = finding.remedy;
+    item["policy_rule"] = TextOrNull(finding.policy_rule);
     findings.push_back(std::move(item));
   }
   document["complies"] = complies;

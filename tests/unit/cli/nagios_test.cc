@@ -29,9 +29,9 @@ TEST(Nagios, TellsThatAllComply) {
 
 TEST(Nagios, NamesTheWorstFindingFirst) {
   StatusReport report = ReportOf({PathCondition::kStale, PathCondition::kBroken});
-  report.findings.push_back({"path_stale", "prod/db", Severity::kWarning, "stale", ""});
+  report.findings.push_back({"path_stale", "prod/db", "db1", Severity::kWarning, "stale", ""});
   EXPECT_EQ(FormatNagios(report).status, kNagiosWarning);
-  report.findings.push_back({"path_broken", "prod/db", Severity::kCritical, "broken", ""});
+  report.findings.push_back({"path_broken", "prod/db", "db1", Severity::kCritical, "broken", ""});
   const NagiosLine line = FormatNagios(report);
   EXPECT_EQ(line.status, kNagiosCritical);
   EXPECT_TRUE(line.text.starts_with("KEYESCROW CRITICAL - prod/db: broken (and 1 more) | keys=1"))
@@ -42,7 +42,7 @@ TEST(Nagios, NamesTheWorstFindingFirst) {
 
 TEST(Nagios, KeepsToOneLineWithoutBars) {
   StatusReport report = ReportOf({});
-  report.findings.push_back({"x", "", Severity::kCritical, "one | two\nthree", ""});
+  report.findings.push_back({"x", "", "db1", Severity::kCritical, "one | two\nthree", ""});
   const std::string text = FormatNagios(report).text;
   EXPECT_TRUE(text.starts_with("KEYESCROW CRITICAL - one / two\\nthree | keys=1")) << text;
   EXPECT_EQ(text.find('\n'), text.size() - 1);
