@@ -7,9 +7,9 @@
 #include <array>
 #include <utility>
 
-#include "agent/audit/utf8.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/clock.h"
+#include "envelope/base/utf8.h"
 
 namespace keyescrow::agent::audit {
 namespace {

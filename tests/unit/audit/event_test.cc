@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "agent/audit/utf8.h"
+#include "envelope/base/utf8.h"
 
 namespace keyescrow::agent::audit {
 namespace {

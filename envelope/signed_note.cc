@@ -1,15 +1,15 @@
-#include "agent/audit/note.h"
+#include "envelope/signed_note.h"
 
 #include <fmt/core.h>
 
 #include <algorithm>
 #include <cstring>
 
-#include "agent/audit/utf8.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/hash.h"
+#include "envelope/base/utf8.h"
 
-namespace keyescrow::agent::audit {
+namespace keyescrow::envelope {
 namespace {
 
 constexpr std::uint8_t kAlgEd25519 = 0x01;
@@ -18,7 +18,7 @@ constexpr std::string_view kDash = "\xE2\x80\x94 ";  // U+2014 and a space
 
 Error Damaged(std::string message) {
   return Error(ErrorCode::kLogDamaged, Action::kCallOperator, std::move(message),
-               "take the checkpoint from the log again, or compare it with a copy");
+               "take the note again from where it was made, or compare it with a copy");
 }
 
 KeyId FirstFour(const Bytes32& hash) { return {hash[0], hash[1], hash[2], hash[3]}; }
@@ -112,8 +112,7 @@ Result<std::string> SignLineEd25519(const NoteKey& key, const SecretBytes& seed,
   return SignatureLine(key, signature);
 }
 
-Result<std::string> SignLineP256(const NoteKey& key, envelope::Signer& signer,
-                                 std::string_view text) {
+Result<std::string> SignLineP256(const NoteKey& key, Signer& signer, std::string_view text) {
   ASSIGN_OR_RETURN(const Bytes64 signature, signer.SignDigest(Sha256(AsBytes(text))));
   return SignatureLine(key, EcdsaSignatureToDer(signature));
 }
@@ -167,4 +166,4 @@ Result<std::vector<bool>> VerifyNote(const Note& note, const std::vector<NoteKey
   return verified;
 }
 
-}  // namespace keyescrow::agent::audit
+}  // namespace keyescrow::envelope

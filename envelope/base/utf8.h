@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace keyescrow::agent::audit {
+namespace keyescrow {
 
 struct CodePoint {
   char32_t value = 0;
@@ -21,4 +21,4 @@ bool IsUtf8(std::string_view text);
 // of a character becomes U+FFFD.
 std::string CutUtf8(std::string_view text, std::size_t max_bytes);
 
-}  // namespace keyescrow::agent::audit
+}  // namespace keyescrow

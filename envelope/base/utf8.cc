@@ -1,6 +1,6 @@
-#include "agent/audit/utf8.h"
+#include "envelope/base/utf8.h"
 
-namespace keyescrow::agent::audit {
+namespace keyescrow {
 
 CodePoint FirstCodePoint(std::string_view text) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
@@ -49,4 +49,4 @@ std::string CutUtf8(std::string_view text, std::size_t max_bytes) {
   return out;
 }
 
-}  // namespace keyescrow::agent::audit
+}  // namespace keyescrow
