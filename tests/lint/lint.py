@@ -29,7 +29,8 @@ MAY_INCLUDE = {
     # agent.toml is edited as safely as a key is written: that one header, and no location.
     "agent/config/": ["envelope/base/", "agent/key_locations/crash_safe_file.h"],
     "agent/key_locations/": ["envelope/base/"],
-    "agent/policy/": ["envelope/"],
+    # Policies are TOML as strictly as agent.toml is: the work-arounds for toml++ are in one place.
+    "agent/policy/": ["envelope/", "agent/config/strict_toml.h"],
     "agent/store/": ["envelope/"],
     "agent/audit/": ["envelope/"],
     "agent/report/": ["envelope/", "agent/policy/", "agent/audit/"],
