@@ -105,7 +105,9 @@ class Writer {
     Number(value);
   }
   void NamedBytes(std::string_view name, ByteView bytes) {
-    NamedText(name, EncodeBase64Url(bytes), kMaxShortBytes);
+    Name(name);
+    const std::string text = EncodeBase64Url(bytes);
+    Text(text, text.size());  // bytes are never cut
   }
 
  private:
@@ -152,6 +154,17 @@ void WritePaths(Writer& out, const std::vector<EventPath>& paths, Detail detail)
     out.Close('}');
   }
   out.Close(']');
+}
+
+void WriteAnchor(Writer& out, const EventAnchor& anchor) {
+  out.Name("anchor");
+  out.Open('{');
+  out.NamedNumber("counter", anchor.counter);
+  out.NamedNumber("index", anchor.index);
+  out.NamedBytes("key", anchor.key);
+  if (!anchor.attest.empty()) out.NamedBytes("attest", anchor.attest);
+  if (anchor.signature) out.NamedBytes("signature", *anchor.signature);
+  out.Close('}');
 }
 
 std::string Write(const Event& event, Detail detail) {
@@ -202,6 +215,7 @@ std::string Write(const Event& event, Detail detail) {
     out.Close('}');
   }
   if (!event.paths.empty() && detail < Detail::kNoPaths) WritePaths(out, event.paths, detail);
+  if (event.anchor) WriteAnchor(out, *event.anchor);
   if (detail < Detail::kBare) {
     out.NamedTextUnlessEmpty("reason", event.reason,
                              detail < Detail::kShortReason ? kMaxReasonBytes : kMaxReasonBytes / 4);

@@ -70,8 +70,20 @@ struct EventPolicy {
   bool operator==(const EventPolicy&) const = default;
 };
 
-// Event: what callers set is type, outcome, error, approvers, key, envelope, policy, paths, reason
-// and ticket. The rest is filled by whoever writes it: the journal, or a restore without state.
+// EventAnchor: the log's counter in the TPM. An intent (pending) names the value that is to be
+// reached; a success carries what the TPM certified over prev_checkpoint. CheckAnchor (anchor.h).
+struct EventAnchor {
+  std::uint64_t counter = 0;
+  std::uint32_t index = 0;             // NV index
+  Bytes key;                           // the attestation key's TPM2B_PUBLIC
+  Bytes attest;                        // TPMS_ATTEST; empty in an intent and in a mismatch
+  std::optional<Bytes64> signature{};  // exactly where there is an attest
+  bool operator==(const EventAnchor&) const = default;
+};
+
+// Event: what callers set is type, outcome, error, approvers, key, envelope, policy, paths, anchor,
+// reason and ticket. The rest is filled by whoever writes it: the journal, or a restore without
+// state.
 struct Event {
   Bytes16 id{};
   std::string source;            // the log's origin, or "stateless"
@@ -89,6 +101,7 @@ struct Event {
   std::optional<EventEnvelope> envelope;
   std::optional<EventPolicy> policy;
   std::vector<EventPath> paths;
+  std::optional<EventAnchor> anchor;
   std::string reason;                      // at most 512 bytes of UTF-8 are kept
   std::string ticket;                      // at most 128
   std::optional<Bytes32> prev_checkpoint;  // none in the first entry and in stateless events

@@ -71,6 +71,11 @@ class Fields {
     std::copy(bytes->begin(), bytes->end(), out.begin());
     return out;
   }
+  Bytes SomeBytes(const char* name) {  // none where it is not there
+    const auto bytes = DecodeBase64Url(Text(name));
+    if (!bytes) ok_ = false;
+    return bytes.value_or(Bytes());
+  }
   const Json& Array(const char* name) {  // empty where it is not there
     static const Json kNone = Json::array();
     const Json* value = Find(name);
@@ -115,6 +120,17 @@ EventPath ReadPath(const Json& object, bool& ok) {
   return path;
 }
 
+EventAnchor ReadAnchor(const Json& object, bool& ok) {
+  Fields in(object, ok);
+  EventAnchor anchor;
+  anchor.counter = in.Number("counter", std::numeric_limits<std::uint64_t>::max());
+  anchor.index = in.Number32("index");
+  anchor.key = in.SomeBytes("key");
+  anchor.attest = in.SomeBytes("attest");
+  if (in.Find("signature") != nullptr) anchor.signature = in.FixedBytes<64>("signature");
+  return anchor;
+}
+
 void ReadObjects(Fields& in, Event& event, bool& ok) {
   if (const Json* actor = in.Find("actor")) event.actor = ReadActor(*actor, ok);
   if (const Json* object = in.Find("key")) {
@@ -132,6 +148,7 @@ void ReadObjects(Fields& in, Event& event, bool& ok) {
                                from.Number("serial", std::numeric_limits<std::uint64_t>::max()),
                                from.FixedBytes<32>("sha256")};
   }
+  if (const Json* object = in.Find("anchor")) event.anchor = ReadAnchor(*object, ok);
   for (const Json& approver : in.Array("approvers")) {
     if (!approver.is_string()) ok = false;
     event.approvers.push_back(approver.is_string() ? approver.get<std::string>() : "");
