@@ -31,24 +31,13 @@ std::optional<P256Point> ParsePublic(ByteView tpm2b_public) {
   return P256Point::FromXy(*x, *y);
 }
 
-Error MalformedSignature() {
-  return ResponseError("the TPM's response to TPM2_Sign does not parse");
-}
-
 Result<Bytes64> ParseSignature(ByteView parameters) {
-  constexpr std::uint8_t kEcdsaSha256[] = {0x00, 0x18, 0x00, 0x0b};
   ByteReader reader(parameters);
-  const auto scheme = reader.Take(sizeof(kEcdsaSha256));
-  const auto r = TakeTpm2b(reader);
-  const auto s = TakeTpm2b(reader);
-  if (!scheme || !std::equal(scheme->begin(), scheme->end(), std::begin(kEcdsaSha256)) || !r ||
-      !s || r->size() > 32 || s->size() > 32 || !reader.AtEnd()) {
-    return MalformedSignature();
+  const auto signature = TakeEcdsaSignature(reader);
+  if (!signature || !reader.AtEnd()) {
+    return ResponseError("the TPM's response to TPM2_Sign does not parse");
   }
-  Bytes64 signature{};
-  std::copy(r->begin(), r->end(), signature.begin() + static_cast<std::ptrdiff_t>(32 - r->size()));
-  std::copy(s->begin(), s->end(), signature.begin() + static_cast<std::ptrdiff_t>(64 - s->size()));
-  return signature;
+  return *signature;
 }
 
 }  // namespace

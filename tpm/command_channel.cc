@@ -45,13 +45,13 @@ Bytes32 CommandHash(const Command& command, ByteView parameters) {
 // AuthorizationArea: TPMS_AUTH_COMMAND (Part 2, 10.13.2).
 Result<Bytes> AuthorizationArea(const Authorization& authorization, const Bytes32& cp_hash) {
   Bytes area;
-  if (authorization.session == nullptr) {
+  if (authorization.empty_password) {
     AppendU32(area, kRsPw);
     AppendTpm2b(area, {});
     area.push_back(0);
     AppendTpm2b(area, {});
-    return area;
   }
+  if (authorization.session == nullptr) return area;
   const AuthSession& session = *authorization.session;
   ASSIGN_OR_RETURN(const Bytes32 hmac, session.CommandHmac(cp_hash, authorization.attributes));
   AppendU32(area, session.handle());
@@ -142,6 +142,14 @@ Result<Reply> CommandChannel::Run(const Command& command, const Authorization& a
   const auto parameters_size = reader.TakeU32();
   if (!parameters_size) return malformed();
   const auto reply_parameters = reader.Take(*parameters_size);
+  if (session != nullptr && authorization.empty_password) {
+    // What answers the password: an empty nonce, the attributes, an empty HMAC.
+    const auto nothing = reader.Take(5);
+    constexpr std::uint8_t kAnswer[] = {0, 0, kContinueSession, 0, 0};
+    if (!nothing || !std::equal(nothing->begin(), nothing->end(), std::begin(kAnswer))) {
+      return malformed();
+    }
+  }
   const auto nonce = TakeTpm2b(reader);
   const auto attributes = reader.TakeU8();
   const auto hmac = TakeTpm2b(reader);

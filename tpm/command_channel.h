@@ -37,10 +37,11 @@ struct Command {
   bool returns_handle = false;
 };
 
-// Authorization of a command's first handle; none by default.
+// Authorization of a command's first handle; none by default. With both, the empty password is the
+// first handle's and the session the second one's.
 struct Authorization {
   bool empty_password = false;     // TPM_RS_PW with no auth value: nothing secret crosses the bus
-  AuthSession* session = nullptr;  // else an HMAC or policy session
+  AuthSession* session = nullptr;  // an HMAC or policy session
   std::uint8_t attributes = 0;     // TPMA_SESSION
 };
 inline Authorization EmptyPassword() { return {.empty_password = true}; }

@@ -13,6 +13,10 @@ constexpr std::string_view kSlotsHint =
     "use device:/dev/tpmrm0 or tpm2-abrmd, or close the program that holds the TPM's slots";
 constexpr std::string_view kResetHint = "run the command again";
 constexpr std::string_view kBusyHint = "try again in a moment";
+constexpr std::string_view kAnchorHint =
+    "if the TPM was cleared or replaced on purpose, run 'keyescrow audit anchor --new'; if not, "
+    "find "
+    "out who did it";
 constexpr std::string_view kOperatorHint =
     "use a path without tpm, and keep this code for the operator";
 
@@ -24,6 +28,8 @@ constexpr ErrorRow kTable[] = {
     {0x0a2, Context::kOwner, ErrorCode::kTpmOwnerAuth, Action::kCallOperator, "the TPM's owner hierarchy has a password", "have its owner create the storage key ('tpm2_createprimary -C o', 'tpm2_evictcontrol'), or use a path without tpm"},
     {0x0a2, Context::kAgentKey, ErrorCode::kAgentKeyUnavailable, Action::kCheckSystemState, "the TPM refused the agent key's auth value", "the file with the agent key's auth value does not belong to this key: restore the state from its backup"},
     {0x08e, Context::kAgentKey, ErrorCode::kAgentKeyUnavailable, Action::kCheckSystemState, "the TPM refused the agent key's auth value", "the file with the agent key's auth value does not belong to this key: restore the state from its backup"},
+    {0x0a2, Context::kAnchor, ErrorCode::kAnchorMissing, Action::kCheckSystemState, "the TPM refused the auth value of the log's counter: somebody made the index anew, or the file with the value is another's", kAnchorHint},
+    {0x08e, Context::kAnchor, ErrorCode::kAnchorMissing, Action::kCheckSystemState, "the TPM refused the auth value of the log's counter: somebody made the index anew, or the file with the value is another's", kAnchorHint},
     {0x921, Context::kAny, ErrorCode::kTpmLockout, Action::kWaitForLockout, "the TPM's dictionary-attack protection is locked, even for the right password", "wait, or have the holder of lockoutAuth run 'tpm2_dictionarylockout -c'; or use a path without tpm"},
     // policy
     {0x09d, Context::kAny, ErrorCode::kTpmPcrMismatch, Action::kCheckSystemState, "the object's policy is not met: a PCR it is bound to has changed", kPcrHint},
@@ -36,6 +42,11 @@ constexpr ErrorRow kTable[] = {
     {0x08b, Context::kAny, ErrorCode::kTpmReset, Action::kRetry, "the TPM no longer holds an object or session of ours", kResetHint},
     {0x08b, Context::kSrk, ErrorCode::kTpmWrongDevice, Action::kWrongDevice, "the TPM has no storage key where it was pinned", "the TPM was cleared or replaced: use a portable path (one without tpm)"},
     {0x14c, Context::kAny, ErrorCode::kTpmSrkUntrusted, Action::kCheckSystemState, "another key is stored at 0x81000001", "it is left alone; the storage key is made anew by each command"},
+    {0x09f, Context::kAnchor, ErrorCode::kAnchorMissing, Action::kWrongDevice, "the attestation key was made by another TPM, or this one was cleared or replaced", kAnchorHint},
+    {0x08b, Context::kAnchor, ErrorCode::kAnchorMissing, Action::kWrongDevice, "the TPM has no counter where the log's was made: it was cleared or replaced, or somebody removed the index", kAnchorHint},
+    {0x14a, Context::kAnchor, ErrorCode::kAnchorMissing, Action::kWrongDevice, "the TPM's counter was never counted up: somebody made the index anew", kAnchorHint},
+    {0x14b, Context::kAnchor, ErrorCode::kAnchorNoIndex, Action::kCheckSystemState, "the TPM's memory has no room for the log's counter", "'tpm2_getcap handles-nv-index' lists what is there; have its owner remove what nobody needs"},
+    {0x14c, Context::kAnchor, ErrorCode::kAnchorNoIndex, Action::kCheckSystemState, "the index for the log's counter is taken", "'tpm2_nvundefine' removes those of agents that are gone"},
     // slots
     {0x901, Context::kAny, ErrorCode::kTpmBusy, Action::kRetry, "the TPM has no free session context", kSlotsHint},
     {0x902, Context::kAny, ErrorCode::kTpmBusy, Action::kRetry, "the TPM has no free object slot", kSlotsHint},

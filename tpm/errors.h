@@ -18,6 +18,7 @@ enum class Context : std::uint8_t {
   kSrk,        // a command that uses the SRK's handle
   kPcrPolicy,  // PolicyPCR, PolicyAuthorize
   kAgentKey,   // the agent key's load and signatures
+  kAnchor,     // the log's counter and its attestation key
   kPassword,   // the use of an object whose auth value comes of the password
 };
 

@@ -151,6 +151,7 @@ bool StorageRoot::MayBeMissing(const Error& error) {
     case ErrorCode::kTpmSrkUntrusted:
     case ErrorCode::kTpmFailure:
     case ErrorCode::kTpmReset:
+    case ErrorCode::kAnchorMissing:
     case ErrorCode::kAgentKeyUnavailable: return error.native_domain() == "TPM_RC";
     default: return false;
   }

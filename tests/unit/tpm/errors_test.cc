@@ -56,6 +56,13 @@ constexpr Expected kExpected[] = {
     {0x916, Context::kAny, ErrorCode::kTpmReset, Action::kRetry},
     {0x918, Context::kAny, ErrorCode::kTpmReset, Action::kRetry},
     {0x101, Context::kAny, ErrorCode::kTpmFailure, Action::kCallOperator},
+    {0x9a2, Context::kAnchor, ErrorCode::kAnchorMissing, Action::kCheckSystemState},
+    {0x98e, Context::kAnchor, ErrorCode::kAnchorMissing, Action::kCheckSystemState},
+    {0x1df, Context::kAnchor, ErrorCode::kAnchorMissing, Action::kWrongDevice},
+    {0x18b, Context::kAnchor, ErrorCode::kAnchorMissing, Action::kWrongDevice},
+    {0x14a, Context::kAnchor, ErrorCode::kAnchorMissing, Action::kWrongDevice},
+    {0x14b, Context::kAnchor, ErrorCode::kAnchorNoIndex, Action::kCheckSystemState},
+    {0x14c, Context::kAnchor, ErrorCode::kAnchorNoIndex, Action::kCheckSystemState},
 };
 
 TEST(TpmErrors, EveryRowSaysWhatHappenedAndWhatToDo) {
