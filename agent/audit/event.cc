@@ -156,6 +156,17 @@ void WritePaths(Writer& out, const std::vector<EventPath>& paths, Detail detail)
   out.Close(']');
 }
 
+void WriteDrill(Writer& out, const EventDrill& drill) {
+  out.Name("drill");
+  out.Open('{');
+  out.NamedNumber("size", drill.size);
+  out.NamedBytes("root", drill.root);
+  out.NamedText("time", FormatUtc(drill.time), kMaxShortBytes);
+  if (drill.challenge) out.NamedBytes("challenge", *drill.challenge);
+  out.NamedBytes("signature", drill.signature);
+  out.Close('}');
+}
+
 void WriteAnchor(Writer& out, const EventAnchor& anchor) {
   out.Name("anchor");
   out.Open('{');
@@ -214,7 +225,11 @@ std::string Write(const Event& event, Detail detail) {
     out.NamedBytes("sha256", event.policy->sha256);
     out.Close('}');
   }
-  if (!event.paths.empty() && detail < Detail::kNoPaths) WritePaths(out, event.paths, detail);
+  // Without its path's id a drill's statement could not be checked.
+  if (!event.paths.empty() && (detail < Detail::kNoPaths || event.drill)) {
+    WritePaths(out, event.paths, detail);
+  }
+  if (event.drill) WriteDrill(out, *event.drill);
   if (event.anchor) WriteAnchor(out, *event.anchor);
   if (detail < Detail::kBare) {
     out.NamedTextUnlessEmpty("reason", event.reason,
@@ -253,6 +268,10 @@ std::optional<Outcome> OutcomeFromName(std::string_view name) {
 }
 
 Result<std::string> SerializeEvent(const Event& event) {
+  if (event.drill && (event.paths.size() != 1 || !event.envelope)) {
+    return Error(ErrorCode::kInternal, Action::kReportBug,
+                 "a drill's event is not of one path of an envelope", "report this");
+  }
   for (const Detail detail : {Detail::kAll, Detail::kNoFactorDetails, Detail::kNoFactors,
                               Detail::kNoPaths, Detail::kShortReason, Detail::kBare}) {
     std::string line = Write(event, detail);

@@ -81,9 +81,20 @@ struct EventAnchor {
   bool operator==(const EventAnchor&) const = default;
 };
 
-// Event: what callers set is type, outcome, error, approvers, key, envelope, policy, paths, anchor,
-// reason and ticket. The rest is filled by whoever writes it: the journal, or a restore without
-// state.
+// EventDrill: the rest of the signed statement that the path was opened (drill_proof.h); the
+// entry's source is the checkpoint's origin.
+struct EventDrill {
+  std::uint64_t size = 0;  // of the log's newest checkpoint when the path was opened
+  Bytes32 root{};
+  std::int64_t time = 0;             // Unix seconds
+  std::optional<Bytes32> challenge;  // an auditor's
+  Bytes64 signature{};
+  bool operator==(const EventDrill&) const = default;
+};
+
+// Event: what callers set is type, outcome, error, approvers, key, envelope, policy, paths, drill,
+// anchor, reason and ticket. The rest is filled by whoever writes it: the journal, or a restore
+// without state.
 struct Event {
   Bytes16 id{};
   std::string source;            // the log's origin, or "stateless"
@@ -101,6 +112,7 @@ struct Event {
   std::optional<EventEnvelope> envelope;
   std::optional<EventPolicy> policy;
   std::vector<EventPath> paths;
+  std::optional<EventDrill> drill;  // with an envelope and exactly one path
   std::optional<EventAnchor> anchor;
   std::string reason;                      // at most 512 bytes of UTF-8 are kept
   std::string ticket;                      // at most 128
@@ -114,8 +126,8 @@ inline constexpr std::string_view kStatelessSource = "stateless";
 // SerializeEvent returns the line, without a newline. Long texts are cut at a character, invalid
 // UTF-8 becomes U+FFFD; if the line would pass 2048 bytes, first the factors' details, then the
 // factors, then the paths, then all but 128 bytes of the reason, then reason, ticket and approvers
-// are left out and `truncated` is set.
-// Errors: kInternal where even that is too long.
+// are left out and `truncated` is set. A drill's statement, and its path's id, are never left out.
+// Errors: kInternal where even that is too long, or a drill is not of one path of an envelope.
 Result<std::string> SerializeEvent(const Event& event);
 
 // ParseEvent takes exactly what SerializeEvent writes, byte for byte. Errors: kLogDamaged;

@@ -120,6 +120,19 @@ EventPath ReadPath(const Json& object, bool& ok) {
   return path;
 }
 
+EventDrill ReadDrill(const Json& object, bool& ok) {
+  Fields in(object, ok);
+  EventDrill drill;
+  drill.size = in.Number("size", std::numeric_limits<std::uint64_t>::max());
+  drill.root = in.FixedBytes<32>("root");
+  const auto time = ParseUtc(in.Text("time"));
+  if (!time) ok = false;
+  drill.time = time.value_or(0);
+  if (in.Find("challenge") != nullptr) drill.challenge = in.FixedBytes<32>("challenge");
+  drill.signature = in.FixedBytes<64>("signature");
+  return drill;
+}
+
 EventAnchor ReadAnchor(const Json& object, bool& ok) {
   Fields in(object, ok);
   EventAnchor anchor;
@@ -154,6 +167,7 @@ void ReadObjects(Fields& in, Event& event, bool& ok) {
     event.approvers.push_back(approver.is_string() ? approver.get<std::string>() : "");
   }
   for (const Json& path : in.Array("paths")) event.paths.push_back(ReadPath(path, ok));
+  if (const Json* object = in.Find("drill")) event.drill = ReadDrill(*object, ok);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
   decode.py check-vectors [--verbose] [FOLDER]     every file of tests/vectors reaches its outcome
   decode.py self-test                              the primitives agree with RFCs, openssl, jose
+  decode.py drills FILE --trust THUMB --entries F  the proofs in a log's entries, one a line
   decode.py verify FILE --trust THUMB              signature, trust and header; prints the paths
   decode.py open FILE --trust THUMB --path ID --out F
       [--password-file F] [--token-module M --token-label L --pin-file F]... [--tpm TCTI]
@@ -18,6 +19,7 @@ import os
 import sys
 
 import devices
+import drills
 import header
 import opening
 import self_check
@@ -58,6 +60,16 @@ def verify(options):
         kind = "recovery-key " if path.recovery else ""
         print("%s: %s%s" % (path.id, kind, "+".join(f.type for f in path.factors)))
     return 0
+
+
+def check_drills(options):
+    """0 where entries prove a path of the envelope and each proof holds, else 1."""
+    envelope = read_envelope(options)
+    lines = read_file(options.entries).decode().splitlines()
+    found = list(drills.proofs_in(lines, envelope))
+    for path_id, time, challenge, holds in found:
+        print("%s %s %s %s" % (path_id, time, challenge, "holds" if holds else "does not hold"))
+    return 0 if found and all(holds for *_, holds in found) else 1
 
 
 def open_envelope(options):
@@ -101,8 +113,9 @@ def parse_arguments(arguments):
     command.add_argument("--verbose", action="store_true")
     command.set_defaults(run=check_vectors)
     commands.add_parser("self-test").set_defaults(run=self_test)
-    for name, run in (("verify", verify), ("open", open_envelope)):
-        command = commands.add_parser(name)
+    commands.add_parser("drills").add_argument("--entries", required=True)
+    for name, run in (("drills", check_drills), ("verify", verify), ("open", open_envelope)):
+        command = commands.choices.get(name) or commands.add_parser(name)
         command.add_argument("file")
         command.add_argument("--trust", action="append", required=True)
         command.set_defaults(run=run)

@@ -356,7 +356,7 @@ def rsa_spki(n, e):
     return der(0x30, RSA_ALGORITHM, der(3, b"\0", der(0x30, der_int(n), der_int(e))))
 
 
-# ---- Ed25519 public keys (RFC 8032 5.1.5)
+# ---- Ed25519 (RFC 8032 5.1)
 
 _Q = 2**255 - 19
 _D = -121665 * pow(121666, -1, _Q) % _Q
@@ -370,20 +370,61 @@ def _ed_add(a, b):
     return (e * f % _Q, g * h % _Q, f * g % _Q, e * h % _Q)
 
 
-def ed25519_public(seed):
-    h = hashlib.sha512(seed).digest()
-    k = (int.from_bytes(h[:32], "little") & ((1 << 254) - 8)) | (1 << 254)
-    gy = 4 * pow(5, -1, _Q) % _Q
-    gx = 15112221349535400772501151409588531511454012693041857206046113283949847762202
-    total, addend = (0, 1, 1, 0), (gx, gy, 1, gx * gy % _Q)
+def _ed_multiply(k, point):
+    total, addend = (0, 1, 1, 0), point
     while k:
         if k & 1:
             total = _ed_add(total, addend)
         addend = _ed_add(addend, addend)
         k >>= 1
-    inverse = pow(total[2], -1, _Q)
-    x, y = total[0] * inverse % _Q, total[1] * inverse % _Q
+    return total
+
+
+def _ed_encode(point):
+    inverse = pow(point[2], -1, _Q)
+    x, y = point[0] * inverse % _Q, point[1] * inverse % _Q
     return (y | (x & 1) << 255).to_bytes(32, "little")
+
+
+def _ed_decode(data):
+    """The point, or None where these 32 bytes are none."""
+    y = int.from_bytes(data, "little")
+    sign, y = y >> 255, y & ((1 << 255) - 1)
+    if y >= _Q:
+        return None
+    square = (y * y - 1) * pow(_D * y * y + 1, -1, _Q) % _Q
+    x = pow(square, (_Q + 3) // 8, _Q)
+    if x * x % _Q != square:
+        x = x * pow(2, (_Q - 1) // 4, _Q) % _Q
+    if x * x % _Q != square or (x == 0 and sign):
+        return None
+    if x & 1 != sign:
+        x = _Q - x
+    return (x, y, 1, x * y % _Q)
+
+
+_ED_Y = 4 * pow(5, -1, _Q) % _Q
+_ED_X = 15112221349535400772501151409588531511454012693041857206046113283949847762202
+_ED_BASE = (_ED_X, _ED_Y, 1, _ED_X * _ED_Y % _Q)
+_ED_ORDER = 2**252 + 27742317777372353535851937790883648493
+
+
+def ed25519_public(seed):
+    h = hashlib.sha512(seed).digest()
+    k = (int.from_bytes(h[:32], "little") & ((1 << 254) - 8)) | (1 << 254)
+    return _ed_encode(_ed_multiply(k, _ED_BASE))
+
+
+def ed25519_verify(public, message, signature):
+    """RFC 8032 5.1.7, without the cofactor."""
+    point, commitment = _ed_decode(public), signature[:32]
+    s = int.from_bytes(signature[32:], "little")
+    if len(signature) != 64 or point is None or s >= _ED_ORDER:
+        return False
+    h = int.from_bytes(hashlib.sha512(commitment + public + message).digest(), "little")
+    negated = (_Q - point[0], point[1], 1, _Q - point[3])
+    sum_ = _ed_add(_ed_multiply(s, _ED_BASE), _ed_multiply(h % _ED_ORDER, negated))
+    return _ed_encode(sum_) == commitment
 
 
 # ---- GF(2^8)/0x11d, gfcombine's field

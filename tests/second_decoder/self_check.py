@@ -6,7 +6,10 @@ import os
 import subprocess
 import tempfile
 
+import drills
 import primitives as pr
+
+FUZZ_SEEDS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fuzz", "corpus")
 
 
 def _openssl(*arguments, data=b""):
@@ -26,6 +29,24 @@ def run():
     assert pr.ed25519_public(seed).hex() == (
         "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
     )
+    # RFC 8032 7.1, test 2.
+    public = bytes.fromhex("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c")
+    signature = bytes.fromhex(
+        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
+        "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
+    )
+    assert pr.ed25519_verify(public, b"\x72", signature)
+    assert not pr.ed25519_verify(public, b"\x73", signature)
+    # An entry of the log with a drill's proof, signed by Python's cryptography (seed 00 01 … 1f).
+    with open(os.path.join(FUZZ_SEEDS, "event", "drill_passed")) as file:
+        entry = json.loads(file.read())
+    with open(os.path.join(FUZZ_SEEDS, "drill", "challenged"), "rb") as file:
+        assert drills.statement(entry) == file.read()
+    signature = pr.b64u_decode(entry["drill"]["signature"])
+    public = pr.ed25519_public(bytes(range(32)))
+    assert pr.ed25519_verify(public, drills.statement(entry), signature)
+    entry["drill"]["size"] += 1
+    assert not pr.ed25519_verify(public, drills.statement(entry), signature)
     # RFC 6979 A.2.5, P-256, SHA-256, message "sample".
     private = 0xC9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721
     signature = pr.ecdsa_sign(private, b"sample")
