@@ -36,15 +36,15 @@ constexpr const CommandSpec* kCommands[] = {
     &kAgentKeyExportCommand, &kTrustAddCommand,
     &kTrustListCommand,      &kTrustRemoveCommand,
     &kAuditLogCommand,       &kAuditCheckpointCommand,
-    &kAuditProveCommand,     &kCompletionCommand,
-    &kVersionCommand,
+    &kAuditProveCommand,     &kAuditReportCommand,
+    &kCompletionCommand,     &kVersionCommand,
 };
 
 constexpr std::string_view kLaterCommands[] = {
     "drill",          "rotate",           "path",         "password",     "adopt",
     "recovery-key",   "policy",           "what-if",      "gate",         "destroy",
     "recovery-sheet", "wizard",           "daemon",       "sync",         "host",
-    "token probe",    "agent-key rotate", "audit report", "audit export",
+    "token probe",    "agent-key rotate", "audit export",
 };
 
 Error BadValue(const OptionSpec& spec, std::string_view value, std::string_view wanted) {

@@ -46,5 +46,7 @@ int RunAuditLog(const GlobalOptions& global, const AuditLogOptions& options, Ses
 int RunAuditCheckpoint(const GlobalOptions& global, const AuditCheckpointOptions& options,
                        Session& session);
 int RunAuditProve(const GlobalOptions& global, const AuditProveOptions& options, Session& session);
+int RunAuditReport(const GlobalOptions& global, const AuditReportOptions& options,
+                   Session& session);
 
 }  // namespace keyescrow::agent

@@ -162,6 +162,13 @@ struct AuditProveOptions {
   std::string name;
 };
 
+// AuditReportOptions: `html` and `csv` exclude each other (the parser checks it), and --json too.
+struct AuditReportOptions {
+  bool html = false;
+  bool csv = false;
+  std::string output;  // -o SINK; "": standard output
+};
+
 // TextToPrint: the command was answered by the parser (help, version, completion): print it to
 // standard output and exit with 0.
 struct TextToPrint {
@@ -175,6 +182,6 @@ using CommandOptions =
                  ExportOptions, ImportOptions, ImportEventOptions, ListOptions, ShowOptions,
                  StatusOptions, AgentKeyShowOptions, AgentKeyExportOptions, TrustAddOptions,
                  TrustListOptions, TrustRemoveOptions, AuditLogOptions, AuditCheckpointOptions,
-                 AuditProveOptions>;
+                 AuditProveOptions, AuditReportOptions>;
 
 }  // namespace keyescrow::agent

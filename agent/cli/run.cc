@@ -45,6 +45,7 @@ struct Dispatcher {
   KEYESCROW_COMMAND(AuditLog)
   KEYESCROW_COMMAND(AuditCheckpoint)
   KEYESCROW_COMMAND(AuditProve)
+  KEYESCROW_COMMAND(AuditReport)
 #undef KEYESCROW_COMMAND
 };
 

@@ -32,6 +32,7 @@ extern const CommandSpec kTrustRemoveCommand;
 extern const CommandSpec kAuditLogCommand;
 extern const CommandSpec kAuditCheckpointCommand;
 extern const CommandSpec kAuditProveCommand;
+extern const CommandSpec kAuditReportCommand;
 extern const CommandSpec kCompletionCommand;
 extern const CommandSpec kVersionCommand;
 

@@ -1,0 +1,131 @@
+// ReportModel: everything that a report says, as plain facts. HTML, JSON and CSV are made from it
+// and from nothing else, so that they cannot disagree; the same model and `now` give the same
+// bytes.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace keyescrow::agent::report {
+
+struct ReportPath {
+  std::string id;
+  std::string expression;              // "password & token:ops"
+  bool portable = false;               // needs no TPM
+  std::string condition;               // "proven", "stale", "unproven", "broken"
+  std::optional<std::int64_t> proven;  // Unix seconds, as all times here
+  std::string failure;                 // error code's name of the last failure, or ""
+};
+
+struct ReportKey {
+  std::string name;
+  bool declared = false;  // agent.toml says that it must be escrowed
+  std::string source;     // where it is declared to live, or ""
+  bool escrowed = false;  // what follows is of the newest version, and empty where it is not
+  std::uint32_t version = 0;
+  std::uint32_t revision = 0;
+  std::uint32_t num_versions = 0;
+  std::string host;
+  std::string policy;
+  std::string created;  // T
+  std::string updated;  // T
+  std::string agent;    // thumbprint
+  bool agent_trusted = true;
+  std::string envelope_id;
+  std::string envelope_sha256;  // b64u
+  std::string note;
+  std::string survival;  // what the paths survive, one line, or ""
+  std::vector<ReportPath> paths;
+};
+
+struct ReportFinding {
+  std::string rule;
+  std::string key;  // or ""
+  bool critical = true;
+  std::string what;
+  std::string remedy;
+};
+
+// Release: one restore, from its intent to its outcome.
+struct Release {
+  std::uint64_t seq = 0;                     // the entry of the intent, or of a refusal
+  std::optional<std::uint64_t> outcome_seq;  // none: no outcome was logged
+  std::int64_t time = 0;
+  std::string key;
+  std::uint32_t version = 0;
+  std::string path;
+  std::string actor;
+  std::string host;
+  std::string reason;
+  std::string ticket;
+  std::string outcome;  // "completed", "failed", "denied", "pending"
+  std::string error;    // error code's name, or ""
+};
+
+struct Verification {
+  std::uint64_t seq = 0;
+  std::int64_t time = 0;
+  bool passed = false;
+  std::string actor;
+  std::string what;
+  std::string error;
+};
+
+struct ReportCheckpoint {
+  std::string origin;
+  std::uint64_t size = 0;
+  std::string root;  // standard base64
+  std::string note;  // as it was signed
+};
+
+struct ReportModel {
+  std::string host;
+  std::string agent;    // thumbprint
+  std::string policy;   // its name
+  std::string version;  // of keyescrow
+  std::int64_t now = 0;
+  ReportCheckpoint checkpoint;
+  std::vector<ReportKey> keys;  // by name; declared ones that are not escrowed among them
+  std::vector<ReportFinding> findings;
+  std::vector<Release> releases;  // in the order of the log
+  std::vector<Verification> verifications;
+  std::uint64_t num_drills_passed = 0;  // in the log
+  std::uint64_t num_drills_failed = 0;
+  std::vector<std::string> checked;  // sentences
+  std::vector<std::string> not_checked;
+};
+
+// Coverage: where each key of the population stands; exactly one of them holds.
+enum class Coverage : std::uint8_t { kProven, kUnproven, kMissing };
+// CoverageOf: proven where a path that needs no TPM is.
+Coverage CoverageOf(const ReportKey& key);
+
+// Figure: one number of a report. The names are stable; see FiguresOf.
+struct Figure {
+  std::string_view name;
+  std::uint64_t value = 0;
+};
+// FiguresOf counts. Every renderer prints these and counts nothing itself.
+std::vector<Figure> FiguresOf(const ReportModel& model);
+std::uint64_t FigureOf(const std::vector<Figure>& figures, std::string_view name);
+
+// Complies: no finding is critical.
+bool Complies(const ReportModel& model);
+
+// AgeBucket: paths by the age of their last proof.
+struct AgeBucket {
+  std::string_view label;  // "up to 7 days", "never"
+  bool fresh = false;      // within the 90 days that the built-in policy allows
+  std::uint64_t num_paths = 0;
+};
+std::vector<AgeBucket> DrillAges(const ReportModel& model);
+
+// kQuery says which population a report is of.
+inline constexpr std::string_view kQuery =
+    "every key that agent.toml declares, and the newest version of every key in the store";
+
+}  // namespace keyescrow::agent::report

@@ -1,0 +1,13 @@
+// audit report: fills the report's model from the agent. Nothing is opened and no device is asked.
+#pragma once
+
+#include "agent/report/report_model.h"
+#include "agent/usecases/agent.h"
+
+namespace keyescrow::agent {
+
+// BuildReport reads the store and the log in one state; reads every entry, keeps the releases and
+// verifications. Errors: as EvaluateStatus; kLogDamaged.
+Result<report::ReportModel> BuildReport(Agent& agent);
+
+}  // namespace keyescrow::agent
