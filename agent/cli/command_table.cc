@@ -41,9 +41,9 @@ constexpr const CommandSpec* kCommands[] = {
 };
 
 constexpr std::string_view kLaterCommands[] = {
-    "drill",          "rotate",           "path",         "password",     "adopt",
-    "recovery-key",   "policy",           "what-if",      "gate",         "destroy",
-    "recovery-sheet", "wizard",           "daemon",       "sync",         "host",
+    "drill",          "rotate",           "path",         "password", "adopt",
+    "recovery-key",   "policy",           "what-if",      "gate",     "destroy",
+    "recovery-sheet", "wizard",           "daemon",       "sync",     "host",
     "token probe",    "agent-key rotate", "audit export",
 };
 
