@@ -237,7 +237,7 @@ TEST_F(TpmAnchorTest, EveryFailingCommandLeavesNothingBehind) {
     };
     const Status done = run();
     EXPECT_EQ(done.has_value(), failing == 5) << failing;  // the flush's answer is not needed
-    if (auto closed = anchor->Close(); !closed) SUCCEED();
+    static_cast<void>(anchor->Close());  // what is left in the TPM is judged below, not its answer
     // The TPM did what it was told, and the answer was replaced: what it made in that command is
     // not known here.
     for (const std::uint32_t handle : swtpm_.LoadedSessions()) {
