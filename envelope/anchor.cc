@@ -5,6 +5,7 @@
 
 #include "envelope/base/byte_reader.h"
 #include "envelope/base/hash.h"
+#include "envelope/factor.h"
 
 namespace keyescrow::envelope {
 namespace {
@@ -128,10 +129,7 @@ Bytes AnchorIndexPublic(std::uint32_t nv_index, std::string_view origin, bool wr
 }
 
 Bytes AnchorIndexName(std::uint32_t nv_index, std::string_view origin, bool written) {
-  const Bytes32 digest = Sha256(ByteView(AnchorIndexPublic(nv_index, origin, written)).subspan(2));
-  Bytes name = {0x00, 0x0b};
-  name.insert(name.end(), digest.begin(), digest.end());
-  return name;
+  return Tpm2Name(AnchorIndexPublic(nv_index, origin, written));
 }
 
 Result<AnchorFacts> CheckAnchorStatement(const AnchorKey& key, std::string_view origin,
