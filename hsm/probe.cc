@@ -18,7 +18,6 @@ namespace {
 struct OpenedToken {
   std::unique_ptr<TokenClient> client;
   std::optional<envelope::Pkcs11Uri> uri;
-  ModuleReport report;
   TokenInfo token;
 };
 
@@ -36,8 +35,7 @@ Result<OpenedToken> OpenToken(const ProbeSpec& spec, bool read_write,
   ASSIGN_OR_RETURN(opened.uri, ParseOptionalUri(spec.uri));
   ASSIGN_OR_RETURN(opened.client,
                    TokenClient::Start(spec.module_path, spec.module_arguments, options));
-  ASSIGN_OR_RETURN(opened.report, opened.client->Report());
-  ASSIGN_OR_RETURN(opened.token, MatchTokenByUri(opened.report, opened.uri));
+  ASSIGN_OR_RETURN(opened.token, FindToken(*opened.client, opened.uri));
   RETURN_IF_ERROR(opened.client->OpenSession(opened.token, read_write));
   return opened;
 }

@@ -82,8 +82,11 @@ bool TakeKey(ByteReader& reader, KeyRow& key) {
 }  // namespace
 
 TokenClient::TokenClient(std::unique_ptr<WorkerProcess> worker, std::string module_path,
-                         const TokenWorkerOptions& options)
-    : worker_(std::move(worker)), module_path_(std::move(module_path)), options_(options) {}
+                         std::string module_arguments, const TokenWorkerOptions& options)
+    : worker_(std::move(worker)),
+      module_path_(std::move(module_path)),
+      module_arguments_(std::move(module_arguments)),
+      options_(options) {}
 
 Result<std::unique_ptr<TokenClient>> TokenClient::Start(std::string module_path,
                                                         std::string_view module_arguments,
@@ -98,17 +101,29 @@ Result<std::unique_ptr<TokenClient>> TokenClient::Start(std::string module_path,
   if (worker == nullptr) {
     ASSIGN_OR_RETURN(worker, WorkerProcess::Spawn(options));
   }
-  std::unique_ptr<TokenClient> client(
-      new TokenClient(std::move(worker), std::move(module_path), options));
-  MessageWriter load = Request(TokenRequest::kLoad);
-  load.PutField(client->module_path_);
-  load.PutField(module_arguments);
-  client->loaded_at_ = std::chrono::steady_clock::now();
-  // A worker that died at once is reported by Report, which waits for these two replies.
-  if (client->worker_->Send(load.bytes())) {
-    (void)client->worker_->Send(Request(TokenRequest::kListTokens).bytes());
-  }
+  std::unique_ptr<TokenClient> client(new TokenClient(std::move(worker), std::move(module_path),
+                                                      std::string(module_arguments), options));
+  client->AskForTokens();
   return client;
+}
+
+void TokenClient::AskForTokens() {
+  MessageWriter load = Request(TokenRequest::kLoad);
+  load.PutField(module_path_);
+  load.PutField(module_arguments_);
+  loaded_at_ = std::chrono::steady_clock::now();
+  if (worker_->Send(load.bytes())) {
+    (void)worker_->Send(Request(TokenRequest::kListTokens).bytes());
+  }
+}
+
+Status TokenClient::LookAgain() {
+  asked_ahead_.reset();
+  report_.reset();
+  worker_->Leave();
+  ASSIGN_OR_RETURN(worker_, WorkerProcess::Spawn(options_));
+  AskForTokens();
+  return Ok();
 }
 
 // CheckReply reads the head of a reply; on an error status it returns that error.

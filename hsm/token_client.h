@@ -37,6 +37,9 @@ class TokenClient {
   // Report waits for the module to be loaded and its tokens to be listed; later calls return the
   // same. Errors: kModuleMissing, kModuleInvalid, kModuleFailed, kTokenTimeout, by CKR.
   Result<ModuleReport> Report();
+  // LookAgain ends the worker and starts another, whose Report says what there is now: a module may
+  // go on listing what it saw when it was loaded. Any session is gone. Errors: kModuleFailed.
+  Status LookAgain();
   // ReadToken reads one token's info again: flags change. Errors: by CKR, kModuleFailed,
   // kTokenTimeout.
   Result<TokenInfo> ReadToken(std::uint64_t slot_id);
@@ -67,7 +70,10 @@ class TokenClient {
 
  private:
   TokenClient(std::unique_ptr<WorkerProcess> worker, std::string module_path,
-              const TokenWorkerOptions& options);
+              std::string module_arguments, const TokenWorkerOptions& options);
+  // AskForTokens sends the first two requests. A worker that died at once is reported by Report,
+  // which waits for their replies.
+  void AskForTokens();
   Result<Bytes> CallForSlot(TokenRequest request, std::uint64_t slot_id);
   Result<Bytes> Call(TokenRequest request, const Bytes& message, const SecretBytes* secret,
                      std::chrono::milliseconds deadline);
@@ -83,6 +89,7 @@ class TokenClient {
 
   std::unique_ptr<WorkerProcess> worker_;
   std::string module_path_;
+  std::string module_arguments_;
   TokenWorkerOptions options_;
   std::string token_;  // DescribeToken of the open session's token, for messages
   std::optional<Result<ModuleReport>> report_;

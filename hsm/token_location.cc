@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <thread>
 
 #include "hsm/cryptoki.h"
 #include "hsm/spki.h"
@@ -103,8 +104,10 @@ TokenKey PublicKeyOf(const KeyRow& row) {
   return key;
 }
 
-Result<TokenLocation> LocateToken(TokenClient& client, const std::optional<Pkcs11Uri>& uri,
-                                  ByteView spki) {
+namespace {
+
+Result<TokenLocation> LocateTokenNow(TokenClient& client, const std::optional<Pkcs11Uri>& uri,
+                                     ByteView spki) {
   ASSIGN_OR_RETURN(const ModuleReport report, client.Report());
   std::vector<const TokenInfo*> candidates;
   std::vector<const TokenInfo*> others;
@@ -146,7 +149,8 @@ Result<TokenLocation> LocateToken(TokenClient& client, const std::optional<Pkcs1
   return TokenLocation{*candidates[0], std::nullopt};
 }
 
-Result<TokenInfo> MatchTokenByUri(const ModuleReport& report, const std::optional<Pkcs11Uri>& uri) {
+Result<TokenInfo> FindTokenNow(TokenClient& client, const std::optional<Pkcs11Uri>& uri) {
+  ASSIGN_OR_RETURN(const ModuleReport report, client.Report());
   std::vector<const TokenInfo*> candidates;
   for (const TokenInfo& token : report.tokens) {
     if (!uri || UriMatchesToken(*uri, token)) candidates.push_back(&token);
@@ -154,6 +158,29 @@ Result<TokenInfo> MatchTokenByUri(const ModuleReport& report, const std::optiona
   if (candidates.empty()) return NotFound(report, uri);
   if (candidates.size() > 1) return Ambiguous(candidates, "match");
   return *candidates[0];
+}
+
+// LookAgainFor calls `look` until it finds the token or the looks are used up.
+template <typename Look>
+auto LookAgainFor(TokenClient& client, const Look& look) -> decltype(look()) {
+  for (const std::chrono::milliseconds pause : kPausesBetweenLooks) {
+    auto found = look();
+    if (found || found.error().code() != ErrorCode::kTokenNotFound) return found;
+    std::this_thread::sleep_for(pause);
+    RETURN_IF_ERROR(client.LookAgain());
+  }
+  return look();
+}
+
+}  // namespace
+
+Result<TokenLocation> LocateToken(TokenClient& client, const std::optional<Pkcs11Uri>& uri,
+                                  ByteView spki) {
+  return LookAgainFor(client, [&] { return LocateTokenNow(client, uri, spki); });
+}
+
+Result<TokenInfo> FindToken(TokenClient& client, const std::optional<Pkcs11Uri>& uri) {
+  return LookAgainFor(client, [&] { return FindTokenNow(client, uri); });
 }
 
 Status CheckStillThere(TokenClient& client, const TokenInfo& token) {

@@ -1,6 +1,7 @@
 // Finding the token and the key: the public key decides, the URI's attributes are hints.
 #pragma once
 
+#include <chrono>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,13 @@ struct TokenLocation {
   std::optional<TokenKey> key;  // the wanted public key, where it is visible without a PIN
 };
 
+// The pauses before LocateToken and FindToken look again where the token is not there: 0.4 s in
+// all. A reader whose service has just been started shows its card late; SoftHSM 2.6 hides a token
+// for as long as another process writes its flags, which every login does. No PIN is sent before
+// the token is found, so looking again costs no try.
+inline constexpr std::chrono::milliseconds kPausesBetweenLooks[] = {
+    std::chrono::milliseconds(60), std::chrono::milliseconds(120), std::chrono::milliseconds(240)};
+
 // LocateToken finds the token that holds `spki`, and leaves a session open on it. Of the tokens
 // that match `uri`, the one that shows the public key; else any other that shows it; else the only
 // one that matches (some tokens hide public keys until login). No login is attempted.
@@ -28,9 +36,9 @@ struct TokenLocation {
 Result<TokenLocation> LocateToken(TokenClient& client,
                                   const std::optional<envelope::Pkcs11Uri>& uri, ByteView spki);
 
-// MatchTokenByUri finds the only token that matches `uri`. Errors: kTokenNotFound, kTokenAmbiguous.
-Result<TokenInfo> MatchTokenByUri(const ModuleReport& report,
-                                  const std::optional<envelope::Pkcs11Uri>& uri);
+// FindToken finds the only token that matches `uri`. Errors: kTokenNotFound, kTokenAmbiguous, as
+// TokenClient::Report.
+Result<TokenInfo> FindToken(TokenClient& client, const std::optional<envelope::Pkcs11Uri>& uri);
 
 // CheckStillThere tells a token that shows no key because it was pulled from one that has none.
 // Errors: kTokenRemoved, and what the slot answers.

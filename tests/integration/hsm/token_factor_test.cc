@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "hsm/cryptoki.h"
 #include "hsm/probe.h"
+#include "hsm/token_client.h"
+#include "hsm/token_location.h"
 #include "tests/integration/hsm/harness.h"
 
 namespace keyescrow::hsm {
@@ -208,6 +212,34 @@ TEST_F(TokenFactorTest, NamesTheTokenThatIsNotThere) {
   EXPECT_EQ(error.action(), Action::kReconnect);
   EXPECT_NE(error.message().find("\"ops\""), std::string::npos) << error.message();
   EXPECT_EQ(pins_.num_asked, 0);
+}
+
+// What SoftHSM 2.6 does while another process logs in, without the race: the token is not among
+// those that the module saw when it was loaded, and is there a moment later.
+TEST_F(TokenFactorTest, LooksAgainForATokenThatAppears) {
+  const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
+  const std::string tokens = fixture_.folder() + "/tokens";
+  std::filesystem::rename(tokens, tokens + ".away");
+  std::filesystem::create_directory(tokens);
+  for (const bool by_key : {true, false}) {
+    const auto client = TokenClient::Start(SoftHsmFixture::ModulePath(), {}, {});
+    ASSERT_TRUE(client);
+    const auto before = (*client)->Report();
+    ASSERT_TRUE(before) << before.error().message();
+    ASSERT_TRUE(before->tokens.empty());
+    std::filesystem::remove_all(tokens);
+    std::filesystem::rename(tokens + ".away", tokens);
+    if (by_key) {
+      const auto found = LocateToken(**client, std::nullopt, spki);
+      EXPECT_TRUE(found) << found.error().message();
+    } else {
+      const auto found = FindToken(**client, std::nullopt);
+      EXPECT_TRUE(found) << found.error().message();
+    }
+    EXPECT_EQ((*client)->Report()->tokens.size(), 1U);
+    std::filesystem::rename(tokens, tokens + ".away");
+    std::filesystem::create_directory(tokens);
+  }
 }
 
 TEST_F(TokenFactorTest, LetsThePublicKeyDecideBetweenTokensOfOneLabel) {
