@@ -42,6 +42,11 @@ int RunTrustAdd(const GlobalOptions& global, const TrustAddOptions& options, Ses
 int RunTrustList(const GlobalOptions& global, const TrustListOptions& options, Session& session);
 int RunTrustRemove(const GlobalOptions& global, const TrustRemoveOptions& options,
                    Session& session);
+int RunPolicyShow(const GlobalOptions& global, const PolicyShowOptions& options, Session& session);
+int RunPolicyCheck(const GlobalOptions& global, const PolicyCheckOptions& options,
+                   Session& session);
+int RunPolicySign(const GlobalOptions& global, const PolicySignOptions& options, Session& session);
+int RunPolicySet(const GlobalOptions& global, const PolicySetOptions& options, Session& session);
 int RunAuditLog(const GlobalOptions& global, const AuditLogOptions& options, Session& session);
 int RunAuditCheckpoint(const GlobalOptions& global, const AuditCheckpointOptions& options,
                        Session& session);

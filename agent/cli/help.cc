@@ -32,6 +32,10 @@ Prove that it works
   keyescrow status                            each key and path: proven, stale, unproven, broken
   keyescrow verify                            everything that can be checked without a secret
 
+Rules of a security team
+  keyescrow policy check policy.toml          which keys would comply under it
+  keyescrow policy sign, set, show            signed, put in force, looked at
+
 Audit
   keyescrow audit log                         who did what, when and why
   keyescrow audit checkpoint > db1.checkpoint keep it elsewhere; later 'verify --since'

@@ -37,7 +37,10 @@ struct SecretOptions {
   std::optional<std::uint32_t> pin_fd = {};
 };
 
-struct InitOptions {};
+struct InitOptions {
+  std::string policy;                    // FILE
+  std::vector<std::string> policy_keys;  // verifier keys; with `policy`
+};
 
 struct DoctorOptions {
   std::string module;  // --module SO: try this PKCS#11 module as well
@@ -103,6 +106,7 @@ struct RestoreOptions {
   std::string via;                       // path id
   std::optional<std::uint64_t> version;  // from 1
   std::string reason;
+  std::string ticket;
   std::string expect;  // NAME[@VERSION]
   bool replace = false;
   bool discard_previous = false;
@@ -156,6 +160,23 @@ struct TrustRemoveOptions {
   std::string agent;  // thumbprint
 };
 
+struct PolicyShowOptions {};
+struct PolicyCheckOptions {
+  std::string file;
+  std::vector<std::string> policy_keys;  // verifier keys
+};
+// PolicySignOptions: exactly one of `key` and `new_key` (the parser checks it).
+struct PolicySignOptions {
+  std::string file;     // "": say only which key it is
+  std::string key;      // FILE, "agent" or "token:NAME"
+  std::string new_key;  // FILE
+  std::string name;     // of the signer
+};
+struct PolicySetOptions {
+  std::string file;
+  std::vector<std::string> policy_keys;
+};
+
 struct AuditLogOptions {};
 struct AuditCheckpointOptions {};
 struct AuditProveOptions {
@@ -181,7 +202,8 @@ using CommandOptions =
                  KeyListOptions, KeyRemoveOptions, BackupOptions, RestoreOptions, VerifyOptions,
                  ExportOptions, ImportOptions, ImportEventOptions, ListOptions, ShowOptions,
                  StatusOptions, AgentKeyShowOptions, AgentKeyExportOptions, TrustAddOptions,
-                 TrustListOptions, TrustRemoveOptions, AuditLogOptions, AuditCheckpointOptions,
+                 TrustListOptions, TrustRemoveOptions, PolicyShowOptions, PolicyCheckOptions,
+                 PolicySignOptions, PolicySetOptions, AuditLogOptions, AuditCheckpointOptions,
                  AuditProveOptions, AuditReportOptions>;
 
 }  // namespace keyescrow::agent

@@ -83,6 +83,25 @@ struct DestinationRecord {
   std::int64_t time = 0;
 };
 
+// PolicyFile: what a policy names and comes with, such as a blocklist.
+struct PolicyFile {
+  std::string name;
+  Bytes bytes;
+};
+
+// PolicyRecord: a signed policy as it was set. The one with the greatest serial is in force.
+struct PolicyRecord {
+  std::uint64_t serial = 0;
+  std::string name;
+  Bytes32 sha256{};
+  std::string text;
+  std::string note;     // its signatures
+  std::string signers;  // under which it was accepted: threshold and verifier keys, a line each
+  std::string next_signers;  // under which the next one is
+  std::int64_t set_time = 0;
+  std::vector<PolicyFile> files;  // written by Commit; PolicyFiles reads them
+};
+
 struct Setting {
   std::string name;
   std::optional<std::string> value;  // none removes it
@@ -100,6 +119,7 @@ struct Change {
   std::vector<DestinationRecord> destinations;
   std::vector<std::string> removed_destinations;  // paths
   std::vector<Setting> settings;
+  std::vector<PolicyRecord> policies;  // serials above all that are there
 };
 
 // ---- the log
@@ -194,6 +214,9 @@ class EscrowStore {
   virtual Result<TrustRecord> FindTrust(std::string_view thumbprint) = 0;
   virtual Result<std::vector<PathState>> PathStates(std::string_view key_name) = 0;  // "": all
   virtual Result<std::vector<DestinationRecord>> Destinations() = 0;
+  // Policies returns the newest `limit` ones, all for 0, the one in force first; without files.
+  virtual Result<std::vector<PolicyRecord>> Policies(std::size_t limit) = 0;
+  virtual Result<std::vector<PolicyFile>> PolicyFiles(std::uint64_t serial) = 0;
   virtual Result<std::optional<std::string>> GetSetting(std::string_view name) = 0;
 };
 

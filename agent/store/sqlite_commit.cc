@@ -73,6 +73,24 @@ Status PutDestination(Connection& connection, const DestinationRecord& row) {
   return put.Bind(std::string_view(row.previous_path)).Bind(row.time).Run();
 }
 
+Status PutPolicy(Connection& connection, const PolicyRecord& row) {
+  Statement put = connection.Prepare(
+      "INSERT INTO policy (serial, name, sha256, text, note, signers, next_signers, set_time) "
+      "VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+  const auto serial = static_cast<std::int64_t>(row.serial);
+  put.Bind(serial).Bind(std::string_view(row.name)).Bind(ByteView(row.sha256));
+  put.Bind(AsBytes(row.text)).Bind(std::string_view(row.note));
+  put.Bind(std::string_view(row.signers)).Bind(std::string_view(row.next_signers));
+  RETURN_IF_ERROR(put.Bind(row.set_time).Run());
+  for (const PolicyFile& file : row.files) {
+    Statement put_file =
+        connection.Prepare("INSERT INTO policy_file (serial, name, bytes) VALUES (?, ?, ?)");
+    put_file.Bind(serial).Bind(std::string_view(file.name)).Bind(ByteView(file.bytes));
+    RETURN_IF_ERROR(put_file.Run());
+  }
+  return Ok();
+}
+
 Status PutEntry(Connection& connection, const NewEntry& row, std::int64_t seq) {
   Statement put = connection.Prepare(
       "INSERT INTO log_entry (seq, leaf_hash, key_name, bytes) VALUES (?, ?, ?, ?)");
@@ -128,6 +146,7 @@ Status SqliteStore::Impl::WriteRows(const Change& change, const LogHead& head) {
     Statement remove = connection.Prepare("DELETE FROM destination WHERE path = ?");
     RETURN_IF_ERROR(remove.Bind(std::string_view(path_removed)).Run());
   }
+  for (const PolicyRecord& row : change.policies) RETURN_IF_ERROR(PutPolicy(connection, row));
   for (const Setting& setting : change.settings) RETURN_IF_ERROR(PutSetting(setting));
   return Ok();
 }

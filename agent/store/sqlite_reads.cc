@@ -277,6 +277,39 @@ Result<std::vector<DestinationRecord>> SqliteStore::Destinations() {
   }
 }
 
+Result<std::vector<PolicyRecord>> SqliteStore::Policies(std::size_t limit) {
+  Statement row = impl_->connection.Prepare(
+      "SELECT serial, name, sha256, text, note, signers, next_signers, set_time FROM policy "
+      "ORDER BY serial DESC LIMIT ?");
+  row.Bind(limit == 0 ? std::int64_t{-1} : static_cast<std::int64_t>(limit));
+  std::vector<PolicyRecord> policies;
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, row.Step());
+    if (!found) return policies;
+    PolicyRecord& policy = policies.emplace_back();
+    policy.serial = static_cast<std::uint64_t>(row.Integer(0));
+    policy.name = std::string(row.Text(1));
+    policy.sha256 = CopyHash(row.Blob(2));
+    policy.text = std::string(AsText(row.Blob(3)));
+    policy.note = std::string(row.Text(4));
+    policy.signers = std::string(row.Text(5));
+    policy.next_signers = std::string(row.Text(6));
+    policy.set_time = row.Integer(7);
+  }
+}
+
+Result<std::vector<PolicyFile>> SqliteStore::PolicyFiles(std::uint64_t serial) {
+  Statement row = impl_->connection.Prepare(
+      "SELECT name, bytes FROM policy_file WHERE serial = ? ORDER BY name");
+  row.Bind(static_cast<std::int64_t>(serial));
+  std::vector<PolicyFile> files;
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, row.Step());
+    if (!found) return files;
+    files.push_back({std::string(row.Text(0)), ToBytes(row.Blob(1))});
+  }
+}
+
 Result<std::optional<std::string>> SqliteStore::GetSetting(std::string_view name) {
   Statement row = impl_->connection.Prepare("SELECT value FROM meta WHERE name = ?");
   row.Bind(name);

@@ -61,6 +61,8 @@ class SqliteStore final : public EscrowStore {
   Result<TrustRecord> FindTrust(std::string_view thumbprint) override;
   Result<std::vector<PathState>> PathStates(std::string_view key_name) override;
   Result<std::vector<DestinationRecord>> Destinations() override;
+  Result<std::vector<PolicyRecord>> Policies(std::size_t limit) override;
+  Result<std::vector<PolicyFile>> PolicyFiles(std::uint64_t serial) override;
   Result<std::optional<std::string>> GetSetting(std::string_view name) override;
 
  private:

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "agent/usecases/policy_in_force.h"
 #include "envelope/base/hash.h"
 #include "envelope/header.h"
 
@@ -112,6 +113,16 @@ Result<std::optional<store::TokenRecord>> Agent::FindTokenByKey(ByteView spki) {
   }
   return std::optional<store::TokenRecord>();
 }
+
+Result<const PolicyInForce*> Agent::Policy() {
+  if (policy_ == nullptr) {
+    ASSIGN_OR_RETURN(PolicyInForce loaded, LoadPolicy(store(), identity_.host));
+    policy_ = std::make_unique<PolicyInForce>(std::move(loaded));
+  }
+  return static_cast<const PolicyInForce*>(policy_.get());
+}
+
+void Agent::ForgetPolicy() { policy_.reset(); }
 
 std::string ThisHost(const AgentConfig& config) {
   std::string name = config.host;

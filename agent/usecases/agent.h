@@ -16,6 +16,8 @@
 
 namespace keyescrow::agent {
 
+struct PolicyInForce;
+
 // Environment: what every use case works in. All pointers outlive it.
 struct Environment {
   std::string state_dir;
@@ -49,6 +51,11 @@ class Agent {
   // TrustedAgents: this agent itself, and those that `trust add` registered.
   Result<std::vector<envelope::TrustedAgent>> TrustedAgents();
 
+  // Policy returns the policy in force, read once: policy_in_force.h. Errors: LoadPolicy's.
+  Result<const PolicyInForce*> Policy();
+  // ForgetPolicy has the next Policy read it again.
+  void ForgetPolicy();
+
   // FindToken returns the registered token whose public key is `spki`, if any.
   Result<std::optional<store::TokenRecord>> FindTokenByKey(ByteView spki);
 
@@ -61,6 +68,7 @@ class Agent {
   std::string tcti_;
   std::unique_ptr<LazySigner> signer_;
   std::optional<Journal> journal_;
+  std::unique_ptr<PolicyInForce> policy_;
 };
 
 // ThisHost returns agent.toml's host or the machine's name, made a name of the format.

@@ -7,6 +7,7 @@
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/enroll.h"
 #include "agent/usecases/envelope_source.h"
+#include "agent/usecases/policy_checks.h"
 #include "agent/usecases/registry.h"
 #include "envelope/base/pause_point.h"
 
@@ -14,8 +15,6 @@ namespace keyescrow::agent {
 namespace {
 
 using envelope::PathOption;
-
-constexpr std::string_view kBuiltinPolicy = "builtin-1";
 
 Error PathsMissing(const std::string& key_name) {
   return Error(ErrorCode::kUsage, Action::kFixInput, "no recovery path is named for " + key_name,
@@ -27,6 +26,13 @@ Result<std::vector<PathOption>> ChoosePaths(Agent& agent, const BackupRequest& r
   const DeclaredKey* declared = config.FindKey(request.key_name);
   const std::vector<std::string>* texts = &request.paths;
   if (texts->empty() && declared != nullptr) texts = &declared->paths;
+  if (texts->empty()) {
+    ASSIGN_OR_RETURN(auto planned, PlannedPaths(agent, request.key_name));
+    if (!planned.empty()) {
+      RETURN_IF_ERROR(CheckPaths(agent, planned));
+      return planned;
+    }
+  }
   if (texts->empty()) texts = &config.default_paths;
   if (texts->empty()) return PathsMissing(request.key_name);
   ASSIGN_OR_RETURN(auto paths, envelope::ParsePathOptions(*texts));
@@ -92,7 +98,8 @@ Result<std::uint32_t> NextVersion(Agent& agent, const std::string& key_name) {
 // CommitEnvelope stores the envelope with its event, durable on return.
 Result<AppendReceipt> CommitEnvelope(Agent& agent, const envelope::EnvelopeDraft& draft,
                                      const envelope::SealedBytes& sealed,
-                                     const envelope::SealedEnvelope& read_back, std::int64_t now) {
+                                     const envelope::SealedEnvelope& read_back,
+                                     const PolicyInForce& in_force, std::int64_t now) {
   store::EnvelopeRecord record;
   record.key_name = draft.key_name;
   record.key_version = draft.key_version;
@@ -109,7 +116,7 @@ Result<AppendReceipt> CommitEnvelope(Agent& agent, const envelope::EnvelopeDraft
   created.type = audit::EventType::kEscrowCreated;
   created.key = audit::EventKey{draft.key_name, draft.key_version};
   created.envelope = audit::EventEnvelope{draft.envelope_id, draft.revision, sealed.hash};
-  created.policy = audit::EventPolicy{draft.policy, 0, {}};
+  created.policy = in_force.Event();
   std::vector<const envelope::PathRecord*> paths;
   for (const envelope::PathRecord& path : read_back.header().paths) paths.push_back(&path);
   created.paths = DescribePaths(paths);
@@ -244,6 +251,11 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
                  "joined by '/', at most 128 in all; no segment is '.' or '..'");
   }
   ASSIGN_OR_RETURN(const std::vector<PathOption> paths, ChoosePaths(agent, request));
+  ASSIGN_OR_RETURN(
+      const envelope::KdfParameters kdf,
+      RaiseKdf(agent, request.key_name, ChooseKdf(agent, request), request.kdf.has_value()));
+  ASSIGN_OR_RETURN(const auto reported, CheckPlan(agent, request.key_name, paths, kdf));
+  ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
   RETURN_IF_ERROR(CheckRequest(request, paths));
   std::unique_ptr<KeyLocation> output;
   if (!request.output.empty()) {
@@ -258,13 +270,13 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
   context.agent = &agent;
   context.secrets = &secrets;
   context.progress = &progress;
-  context.kdf = ChooseKdf(agent, request);
+  context.kdf = kdf;
   StretchedPasswords passwords;
   context.passwords = &passwords;
   const std::int64_t now = agent.Now();
   envelope::EnvelopeDraft& draft = context.draft;
   ASSIGN_OR_RETURN(draft.envelope_id, envelope::NewEnvelopeId(*agent.environment().random));
-  draft.policy = kBuiltinPolicy;
+  draft.policy = in_force->policy.name;
   draft.key_name = request.key_name;
   ASSIGN_OR_RETURN(draft.key_version, NextVersion(agent, request.key_name));
   draft.host = agent.identity().host;
@@ -289,7 +301,7 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
                    envelope::SealedEnvelope::Read(AsBytes(sealed.file), trust));
   PausePoint("before-commit");
   // A generated key is escrowed before it is delivered, so that it is never in use and not kept.
-  auto committed = CommitEnvelope(agent, draft, sealed, read_back, now);
+  auto committed = CommitEnvelope(agent, draft, sealed, read_back, *in_force, now);
   if (!committed && committed.error().code() == ErrorCode::kAlreadyExists) {
     return Error(ErrorCode::kStoreBusy, Action::kRetry,
                  "another backup wrote version " + std::to_string(draft.key_version) + " of " +
@@ -299,6 +311,7 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
   ASSIGN_OR_RETURN(const AppendReceipt receipt, std::move(committed));
 
   BackupResult result;
+  result.findings = FindingTexts(reported);
   result.key_name = draft.key_name;
   result.key_version = draft.key_version;
   result.envelope_id = draft.envelope_id;

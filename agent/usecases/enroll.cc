@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "agent/usecases/policy_in_force.h"
 #include "envelope/base/pause_point.h"
 #include "envelope/base/rsa.h"
 #include "envelope/kdf.h"
@@ -92,13 +93,7 @@ class Passwords {
                      context_.secrets->NewPassword(option.id, "for " + context_.draft.key_name));
     PausePoint("password-read");
     ASSIGN_OR_RETURN(SecretBytes password, envelope::NormalizePassword(typed));
-    envelope::PasswordRules rules;
-    rules.hardware_beside = option.expression.HasHardware();
-    rules.context_names = {context_.draft.policy, context_.draft.key_name, context_.draft.host,
-                           UserName()};
-    const std::string& profile = context_.agent->environment().config->password_profile;
-    if (const auto named = envelope::ParsePasswordProfile(profile)) rules.profile = *named;
-    RETURN_IF_ERROR(envelope::CheckPassword(password, rules));
+    RETURN_IF_ERROR(Check(password, option));
     for (const Known& known : known_) {
       if (!known.password.EqualsConstantTime(password)) continue;
       path.factors.emplace_back(known.record);
@@ -121,6 +116,32 @@ class Passwords {
   }
 
  private:
+  // Check holds a new password against every profile that the policy and agent.toml name.
+  Status Check(const SecretBytes& password, const PathOption& option) {
+    Agent& agent = *context_.agent;
+    ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
+    auto profiles = policy::PasswordRulesOf(
+        in_force->policy, policy::MatchingRules(in_force->policy, context_.draft.key_name,
+                                                context_.draft.host, agent.Now()));
+    const std::string& configured = agent.environment().config->password_profile;
+    if (const auto named = envelope::ParsePasswordProfile(configured)) {
+      policy::PasswordRule& own = profiles.emplace_back();
+      own.name = configured;
+      own.profile = *named;
+    }
+    for (const policy::PasswordRule& profile : profiles) {
+      envelope::PasswordRules rules;
+      rules.profile = profile.profile;
+      rules.min_length = profile.min_length;
+      rules.hardware_beside = option.expression.HasHardware();
+      rules.context_names = {context_.draft.policy, context_.draft.key_name, context_.draft.host,
+                             UserName()};
+      ASSIGN_OR_RETURN(rules.extra_blocklist, LoadBlocklist(agent.store(), *in_force, profile));
+      RETURN_IF_ERROR(envelope::CheckPassword(password, rules));
+    }
+    return Ok();
+  }
+
   struct Known {
     SecretBytes password;
     SecretBytes secret;
@@ -155,24 +176,10 @@ Status SealToTpm(const EnrollContext& context, const PathOption& option, Enrolle
 }  // namespace
 
 Status CheckPaths(Agent& agent, const std::vector<PathOption>& paths) {
-  bool portable = false;
   for (const PathOption& option : paths) {
     for (const FactorTerm& term : option.expression.factors) {
       RETURN_IF_ERROR(CheckTerm(agent, term));
     }
-    if (!option.expression.HasHardware() && option.expression.Has(FactorKind::kPassword)) {
-      return Error(ErrorCode::kPathForbidden, Action::kFixInput,
-                   "the policy builtin-1 forbids the path " + option.id +
-                       ": a password alone can be guessed from a copy of the envelope",
-                   "combine it with hardware, as in --path 'password & token:NAME'");
-    }
-    portable = portable || !option.expression.NeedsTpm();
-  }
-  if (!portable) {
-    return Error(ErrorCode::kPathForbidden, Action::kFixInput,
-                 "the policy builtin-1 asks for a portable path: every path here dies with this "
-                 "host's tpm",
-                 "add a path that needs no tpm, as in --path 'password & token:NAME'");
   }
   return Ok();
 }

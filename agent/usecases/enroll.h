@@ -21,10 +21,8 @@ struct EnrollContext {
   envelope::KdfParameters kdf;
 };
 
-// CheckPaths holds the built-in policy's rules for the paths of one key: none of a password alone,
-// at least one that needs no TPM. It also refuses what this version cannot make: shares, recovery
-// keys, another host's TPM, a token that is not registered. Errors: kPathForbidden,
-// kUnsupportedHere, kTokenNotRegistered.
+// CheckPaths refuses what this version cannot make: shares, recovery keys, another host's TPM, a
+// token that is not registered. Errors: kUnsupportedHere, kTokenNotRegistered.
 Status CheckPaths(Agent& agent, const std::vector<envelope::PathOption>& paths);
 
 // EnrollPaths asks for the passwords, checks them, and enrolls every factor of every path.

@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "agent/usecases/policy_in_force.h"
 #include "agent/usecases/process_facts.h"
 #include "envelope/base/ed25519.h"
 
@@ -15,6 +16,7 @@ struct TpmKey {
   Bytes srk_public;
   TpmAgentKeyBlob blob;
   P256Point public_key;
+  bool simulator = false;
 };
 
 Result<std::optional<TpmKey>> MakeTpmKey(const Environment& environment, bool required,
@@ -42,10 +44,11 @@ Result<std::optional<TpmKey>> MakeTpmKey(const Environment& environment, bool re
   if (state && state->simulator) {
     findings.push_back("the tpm is a simulator: it protects nothing");
   }
-  return std::optional(TpmKey{std::move(srk_public), std::move(blob), key->PublicKey()});
+  return std::optional(
+      TpmKey{std::move(srk_public), std::move(blob), key->PublicKey(), state && state->simulator});
 }
 
-Status RecordStart(const Environment& environment) {
+Status RecordStart(const Environment& environment, bool tpm_simulator) {
   ASSIGN_OR_RETURN(const auto agent, Agent::Open(environment));
   audit::Event event;
   event.type = audit::EventType::kAgentStarted;
@@ -57,6 +60,7 @@ Status RecordStart(const Environment& environment) {
   if (!environment.tcti.empty()) {
     change.settings.push_back({"tcti", environment.tcti});
   }
+  if (tpm_simulator) change.settings.push_back({std::string(kTpmSimulatorSetting), "yes"});
   environment.devices->LastSignature();
   RETURN_IF_ERROR(agent->journal().Append(std::move(event), change));
   return Ok();
@@ -99,7 +103,7 @@ Result<InitResult> Init(const Environment& environment, bool tpm_required, Progr
                          tpm_key ? tpm_key->srk_public : Bytes(),
                          ed25519};
   RETURN_IF_ERROR(CreateAgentState(environment.state_dir, identity, secrets));
-  RETURN_IF_ERROR(RecordStart(environment));
+  RETURN_IF_ERROR(RecordStart(environment, tpm_key && tpm_key->simulator));
   return InitResult{identity, environment.state_dir, std::move(findings)};
 }
 

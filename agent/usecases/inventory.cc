@@ -6,11 +6,10 @@
 #include <map>
 #include <set>
 
+#include "agent/usecases/policy_in_force.h"
+
 namespace keyescrow::agent {
 namespace {
-
-constexpr std::int64_t kDrillPeriodSeconds = 90 * 86400;
-constexpr std::string_view kBuiltinPolicy = "builtin-1";
 
 std::string Expression(const envelope::PathRecord& path) {
   if (path.recovery_key) return "recovery-key:" + path.recovery_key->name;
@@ -63,6 +62,7 @@ KeyView Describe(const envelope::SealedEnvelope& sealed, std::size_t size_bytes)
   view.envelope_hash = sealed.hash();
   view.note = header.note.value_or("");
   view.size_bytes = size_bytes;
+  view.facts = policy::FactsOf(header);
   for (const envelope::PathRecord& path : header.paths) {
     PathView entry;
     entry.id = path.id;
@@ -74,8 +74,12 @@ KeyView Describe(const envelope::SealedEnvelope& sealed, std::size_t size_bytes)
   return view;
 }
 
-void AddConditions(KeyView& view, const std::vector<store::PathState>& states, std::int64_t now) {
+void AddConditions(KeyView& view, const std::vector<store::PathState>& states,
+                   const policy::Policy& policy, std::int64_t now) {
+  AddProofs(view.facts, view.revision, states);
+  const auto rules = policy::MatchingRules(policy, view.name, view.host, now);
   for (PathView& path : view.paths) {
+    const std::optional<std::int64_t> period = policy::DrillPeriod(rules, path.id);
     path.condition = PathCondition::kUnproven;
     for (const store::PathState& state : states) {
       if (state.key_name != view.name || state.key_version != view.version ||
@@ -88,55 +92,18 @@ void AddConditions(KeyView& view, const std::vector<store::PathState>& states, s
         path.failure = state.failure;
       } else if (state.proven) {
         const bool fresh =
-            now - *state.proven <= kDrillPeriodSeconds && state.proven_revision == view.revision;
+            (!period || now - *state.proven <= *period) && state.proven_revision == view.revision;
         path.condition = fresh ? PathCondition::kProven : PathCondition::kStale;
       }
     }
   }
 }
 
-// Evaluator collects the findings of one key against the built-in policy.
-class Evaluator {
+// Collector collects the findings that no policy's rule asks for.
+class Collector {
  public:
-  Evaluator(std::string host, std::vector<Finding>& findings)
+  Collector(std::string host, std::vector<Finding>& findings)
       : host_(std::move(host)), findings_(findings) {}
-
-  void Evaluate(const KeyView& key) {
-    bool portable = false;
-    bool portable_proven = false;
-    for (const PathView& path : key.paths) {
-      portable = portable || path.portable;
-      const bool proven = path.condition == PathCondition::kProven;
-      portable_proven = portable_proven || (path.portable && proven);
-      if (path.factors.size() == 1 && path.factors.front().kind == "password") {
-        Add("password_only_path", key.name, Severity::kCritical,
-            "the path " + path.id + " is a password alone",
-            "escrow the key again with 'password & token:NAME'");
-      }
-      if (path.condition == PathCondition::kBroken) {
-        Add("path_broken", key.name, Severity::kCritical,
-            "the path " + path.id + " failed last time: " + path.failure,
-            "look at 'audit log', then restore by it, or escrow the key again");
-      } else if (path.condition == PathCondition::kStale) {
-        Add("path_stale", key.name, Severity::kWarning,
-            "the path " + path.id + " was not proven in the last 90 days",
-            "prove it: restore by it with --via " + path.id);
-      } else if (path.condition == PathCondition::kUnproven) {
-        Add("path_unproven", key.name, Severity::kWarning,
-            "the path " + path.id + " was never proven",
-            "prove it: restore by it with --via " + path.id);
-      }
-    }
-    if (!portable) {
-      Add("no_portable_path", key.name, Severity::kCritical,
-          "every path needs this host's tpm: the key dies with it",
-          "escrow the key again with 'password & token:NAME'");
-    } else if (!portable_proven) {
-      Add("portable_path_unproven", key.name, Severity::kCritical,
-          "no path that needs no tpm was proven lately",
-          "restore by one with --via, its token and password at hand");
-    }
-  }
 
   void Add(std::string rule, std::string key, Severity severity, std::string what,
            std::string remedy) {
@@ -148,6 +115,31 @@ class Evaluator {
   std::string host_;
   std::vector<Finding>& findings_;
 };
+
+// AddPolicyFindings holds the keys against the policy in force.
+Status AddPolicyFindings(Agent& agent, const std::vector<KeyView>& keys,
+                         std::vector<Finding>& findings) {
+  ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
+  ASSIGN_OR_RETURN(const policy::Facts facts, GatherFacts(agent));
+  const auto add = [&](std::vector<Finding> more) {
+    findings.insert(findings.end(), std::make_move_iterator(more.begin()),
+                    std::make_move_iterator(more.end()));
+  };
+  add(in_force->findings);
+  add(policy::EvaluatePolicy(in_force->policy, facts));
+  for (const KeyView& key : keys) {
+    policy::KeyFacts key_facts = key.facts;
+    const auto rules = policy::MatchingRules(in_force->policy, key.name, key.host, facts.now);
+    const bool asks = std::any_of(rules.begin(), rules.end(), [](const policy::Rule* rule) {
+      return rule->rotate_after_restore_s.has_value();
+    });
+    if (asks) {
+      ASSIGN_OR_RETURN(key_facts.restored, LastRelease(agent, key.name, key.version));
+    }
+    add(EvaluateKey(in_force->policy, key_facts, facts).findings);
+  }
+  return Ok();
+}
 
 }  // namespace
 
@@ -165,6 +157,7 @@ Result<std::vector<KeyView>> ListKeys(Agent& agent) {
   // An agent that is no longer trusted must not make its envelopes disappear from the list.
   ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
   ASSIGN_OR_RETURN(const auto states, agent.store().PathStates(""));
+  ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
   std::vector<KeyView> keys;
   std::optional<Error> failed;
   store::EscrowStore::EnvelopeQuery query;
@@ -177,11 +170,12 @@ Result<std::vector<KeyView>> ListKeys(Agent& agent) {
       return false;
     }
     KeyView view = Describe(*sealed, record.bytes.size());
-    AddConditions(view, states, agent.Now());
+    AddConditions(view, states, in_force->policy, agent.Now());
     view.num_versions = 1;
     // Versions of one key follow each other; the newest one stays.
     if (!keys.empty() && keys.back().name == view.name) {
       view.num_versions += keys.back().num_versions;
+      view.facts.first_created = keys.back().facts.first_created;
       keys.back() = std::move(view);
     } else {
       keys.push_back(std::move(view));
@@ -202,7 +196,8 @@ Result<KeyView> ShowEnvelope(Agent* agent, const EnvelopeSource& source,
   KeyView view = Describe(sealed, source.bytes.size());
   if (agent != nullptr && source.record) {
     ASSIGN_OR_RETURN(const auto states, agent->store().PathStates(view.name));
-    AddConditions(view, states, agent->Now());
+    ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent->Policy());
+    AddConditions(view, states, in_force->policy, agent->Now());
     const DeclaredKey* declared = agent->environment().config->FindKey(view.name);
     if (declared != nullptr) view.source = declared->source;
   }
@@ -221,7 +216,8 @@ Result<KeyView> ShowEnvelope(Agent* agent, const EnvelopeSource& source,
 Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name) {
   StatusReport report;
   report.host = agent.identity().host;
-  report.policy = kBuiltinPolicy;
+  ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
+  report.policy = in_force->policy.name;
   report.thumbprint = agent.identity().Thumbprint();
   ASSIGN_OR_RETURN(const JournalHealth health, agent.journal().Health());
   report.log_size = health.size;
@@ -229,18 +225,16 @@ Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name) {
   if (!key_name.empty()) {
     std::erase_if(report.keys, [&](const KeyView& key) { return key.name != key_name; });
   }
-  Evaluator evaluator(report.host, report.findings);
+  RETURN_IF_ERROR(AddPolicyFindings(agent, report.keys, report.findings));
+  Collector collector(report.host, report.findings);
   std::set<std::string> escrowed;
-  for (const KeyView& key : report.keys) {
-    escrowed.insert(key.name);
-    evaluator.Evaluate(key);
-  }
+  for (const KeyView& key : report.keys) escrowed.insert(key.name);
   bool any_declared = false;
   for (const DeclaredKey& declared : agent.environment().config->keys) {
     if (!key_name.empty() && declared.name != key_name) continue;
     any_declared = true;
     if (escrowed.contains(declared.name)) continue;
-    evaluator.Add("declared_not_escrowed", declared.name, Severity::kCritical,
+    collector.Add("declared_not_escrowed", declared.name, Severity::kCritical,
                   "the key is declared in agent.toml and not escrowed",
                   "run 'keyescrow backup " + declared.name + "'");
   }
@@ -254,7 +248,7 @@ Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name) {
                  "escrow one with 'keyescrow backup NAME --from FILE --path EXPR'");
   }
   if (health.p256_missing) {
-    evaluator.Add("checkpoint_signature_missing", "", Severity::kWarning,
+    collector.Add("checkpoint_signature_missing", "", Severity::kWarning,
                   "the newest checkpoint lacks the agent key's signature since " +
                       health.missing_since_time + " (" + health.missing_cause + ")",
                   "look at 'keyescrow doctor'; the next entry that the agent key signs ends it");
@@ -263,7 +257,7 @@ Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name) {
   for (const store::DestinationRecord& record : destinations) {
     struct stat status {};
     if (record.previous_path.empty() || lstat(record.previous_path.c_str(), &status) != 0) continue;
-    evaluator.Add("previous_generation", record.key_name, Severity::kWarning,
+    collector.Add("previous_generation", record.key_name, Severity::kWarning,
                   "the key that a restore replaced still lies in " + record.previous_path,
                   "'keyescrow restore " + record.key_name + " --to " + record.path +
                       " --discard-previous' removes it");

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/policy/facts.h"
 #include "agent/policy/finding.h"
 #include "agent/usecases/agent.h"
 #include "agent/usecases/envelope_source.h"
@@ -48,6 +49,7 @@ struct KeyView {
   std::string source;  // declared, or ""
   std::vector<PathView> paths;
   std::size_t size_bytes = 0;  // of the envelope
+  policy::KeyFacts facts;      // what a policy is held against
 };
 
 struct StatusReport {
@@ -66,9 +68,8 @@ Result<std::vector<KeyView>> ListKeys(Agent& agent);
 Result<KeyView> ShowEnvelope(Agent* agent, const EnvelopeSource& source,
                              const envelope::ReadOptions& trust, PathOpenOptions* probe);
 
-// EvaluateStatus evaluates the built-in policy: no path of a password alone, a portable path that
-// is proven, every path proven in the last 90 days, every declared key escrowed, both signatures on
-// the newest checkpoint, no previous generation left behind, no simulators.
+// EvaluateStatus holds every key against the policy in force; beside it, every declared key is
+// escrowed, both signatures are on the newest checkpoint, and no previous generation is left.
 // Errors: kKeyNotFound; kNotFound where nothing is escrowed and nothing declared.
 Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name);
 

@@ -9,6 +9,7 @@
 #include "agent/key_locations/crash_safe_file.h"
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/envelope_source.h"
+#include "agent/usecases/policy_checks.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/hash.h"
 
@@ -47,7 +48,9 @@ Result<TokenAddResult> Register(Agent& agent, const TokenAddRequest& request, To
                  "this key is registered as " + same_key->name + " already",
                  "use that name in paths, or 'token remove " + same_key->name + "' first");
   }
+  ASSIGN_OR_RETURN(const auto reported, CheckNewTokenKey(agent, request.name, key.spki));
   TokenAddResult result;
+  result.findings = FindingTexts(reported);
   store::TokenRecord& record = result.record;
   record.name = request.name;
   record.uri = key.uri;
@@ -176,6 +179,7 @@ Result<std::vector<std::string>> StrandedKeys(Agent& agent, const std::string& t
 
 Status RemoveToken(Agent& agent, const std::string& token_name) {
   ASSIGN_OR_RETURN(const store::TokenRecord token, agent.store().FindToken(token_name));
+  RETURN_IF_ERROR(CheckTokenRemoval(agent, token));
   audit::Event event;
   event.type = audit::EventType::kFactorRemoved;
   event.paths.push_back({"", {{"pkcs11", token_name, Sha256(token.spki), ""}}});
@@ -217,6 +221,7 @@ Status RemoveTrust(Agent& agent, const std::string& thumbprint) {
                  "the agent " + thumbprint + " is not among the trusted ones",
                  "'keyescrow trust list' shows them");
   }
+  RETURN_IF_ERROR(CheckTrustRemoval(agent, thumbprint));
   audit::Event event;
   event.type = audit::EventType::kPolicyChanged;
   event.reason = "trust removed: " + thumbprint;
@@ -297,6 +302,9 @@ Result<ExportResult> ExportKey(Agent& agent, const std::string& key_name, const 
   if (!envelope::IsKeyName(key_name)) return InvalidName(key_name);
   ASSIGN_OR_RETURN(const store::EnvelopeRecord record,
                    agent.store().FindEnvelope(key_name, std::nullopt));
+  ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
+  ASSIGN_OR_RETURN(const auto sealed, envelope::SealedEnvelope::Read(record.bytes, trust));
+  RETURN_IF_ERROR(CheckExport(agent, sealed.header()));
   ExportResult result;
   result.key_name = record.key_name;
   result.key_version = record.key_version;

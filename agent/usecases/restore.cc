@@ -10,6 +10,7 @@
 #include "agent/key_locations/crash_safe_file.h"
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/envelope_source.h"
+#include "agent/usecases/policy_checks.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/pause_point.h"
 
@@ -25,6 +26,8 @@ class EventSink {
   // Record returns once the event is durable.
   Status Record(audit::Event event, const store::Change& change, bool is_last) {
     if (agent_ != nullptr) {
+      ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent_->Policy());
+      event.policy = in_force->Event();
       if (is_last) environment_.devices->LastSignature();
       ASSIGN_OR_RETURN(const AppendReceipt receipt,
                        agent_->journal().Append(std::move(event), change));
@@ -83,6 +86,7 @@ audit::Event MakeEvent(audit::EventType type, audit::Outcome outcome,
   event.policy = audit::EventPolicy{header.policy, 0, {}};
   event.paths = DescribePaths({&path});
   event.reason = request.reason;
+  event.ticket = request.ticket;
   return event;
 }
 
@@ -124,6 +128,7 @@ void RecordRefusal(Agent* agent, const envelope::SealedEnvelope& sealed, bool is
   event.key = audit::EventKey{header.key_name, header.key_version};
   event.envelope = audit::EventEnvelope{header.envelope_id, header.revision, sealed.hash()};
   event.reason = request.reason;
+  event.ticket = request.ticket;
   store::Change change;
   const envelope::PathRecord* path = header.FindPath(request.via);
   if (is_stored && path != nullptr && TellsOfThePath(error) && IsOfThisHost(*agent, *path)) {
@@ -132,6 +137,24 @@ void RecordRefusal(Agent* agent, const envelope::SealedEnvelope& sealed, bool is
   }
   if (auto recorded = agent->journal().Append(std::move(event), change); !recorded) {
     progress.Warn("the failure could not be logged: " + recorded.error().message());
+  }
+}
+
+// DenyRelease logs that the policy refused.
+void DenyRelease(Agent& agent, const envelope::SealedEnvelope& sealed,
+                 const RestoreRequest& request, const Error& error, Progress& progress) {
+  const envelope::Header& header = sealed.header();
+  audit::Event event;
+  event.type = audit::EventType::kRestoreDenied;
+  event.outcome = audit::Outcome::kFailure;
+  event.error = ErrorCodeName(error.code());
+  event.key = audit::EventKey{header.key_name, header.key_version};
+  event.envelope = audit::EventEnvelope{header.envelope_id, header.revision, sealed.hash()};
+  if (const auto in_force = agent.Policy()) event.policy = (*in_force)->Event();
+  event.reason = request.reason;
+  event.ticket = request.ticket;
+  if (auto recorded = agent.journal().Append(std::move(event)); !recorded) {
+    progress.Warn("the refusal could not be logged: " + recorded.error().message());
   }
 }
 
@@ -312,6 +335,15 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
                  "restore from an exported file, and run 'keyescrow verify'");
   }
   RETURN_IF_ERROR(CheckExpected(header, request, source));
+  std::vector<std::string> reported;
+  if (agent != nullptr) {
+    auto allowed = CheckRelease(*agent, header, request.reason, request.ticket);
+    if (!allowed) {
+      DenyRelease(*agent, sealed, request, allowed.error(), progress);
+      return std::move(allowed).error();
+    }
+    reported = FindingTexts(*allowed);
+  }
   if (!sealed.agent_trusted()) {
     if (request.via.empty()) {
       return Error(ErrorCode::kUsage, Action::kFixInput,
@@ -354,6 +386,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
                                             audit::Outcome::kPending, sealed, path, request),
                                   {}, false));
     RestoreResult result;
+    result.findings = reported;
     const auto fail = [&](Error error) -> Error {
       audit::Event event = MakeEvent(audit::EventType::kRestoreFailed, audit::Outcome::kFailure,
                                      sealed, path, request);

@@ -17,6 +17,7 @@ struct RestoreRequest {
   std::string via;   // path id; "": the first path whose hardware is here
   std::optional<std::uint64_t> version;
   std::string reason;
+  std::string ticket;
   std::string expect;  // NAME[@VERSION]
   bool replace = false;
   std::string module;

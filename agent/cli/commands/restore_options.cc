@@ -13,6 +13,7 @@ constexpr OptionSpec kOptions[] = {
     Option<&O::via>("--via", "ID", "the path to use; without it, one whose factors are present"),
     Option<&O::version>("--version", "N", "an older version than the current one"),
     Option<&O::reason>("--reason", "TEXT", "why; goes to the audit log"),
+    Option<&O::ticket>("--ticket", "TEXT", "which ticket; goes to the audit log"),
     Option<&O::expect>("--expect", "NAME[@VERSION]", "refuse any other key than this one"),
     Flag<&O::replace>("--replace",
                       "write over another key; the old one is kept as PATH.keyescrow-previous"),

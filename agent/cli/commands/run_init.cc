@@ -5,6 +5,7 @@
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
 #include "agent/usecases/init.h"
+#include "agent/usecases/set_policy.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -15,12 +16,25 @@ constexpr std::string_view kNextSteps[] = {
     "then: keyescrow backup NAME --from SOURCE --path 'password & token:NAME'",
 };
 
-Result<int> DoInit(Session& session) {
+Result<int> DoInit(const InitOptions& options, Session& session) {
   RETURN_IF_ERROR(session.RequireConfig());
+  if (!options.policy.empty()) {
+    // What would be refused is refused before anything is made.
+    ASSIGN_OR_RETURN(const PolicyCandidate candidate, ReadCandidate(options.policy));
+    RETURN_IF_ERROR(CheckFirstPolicy(candidate, options.policy_keys, session.Now()));
+  }
   const std::string& tcti = session.environment().tcti;
   const bool tpm_required = !tcti.empty() && tcti != "none";
   ASSIGN_OR_RETURN(const InitResult result,
                    Init(session.environment(), tpm_required, session.progress()));
+
+  std::string policy = "builtin-1";
+  if (!options.policy.empty()) {
+    ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
+    ASSIGN_OR_RETURN(const SetPolicyResult set,
+                     SetPolicy(*agent, options.policy, options.policy_keys));
+    policy = set.check.candidate.policy.name;
+  }
 
   const bool in_tpm = result.identity.place == AgentKeyPlace::kTpm;
   Json document = NewDocument("init");
@@ -29,14 +43,13 @@ Result<int> DoInit(Session& session) {
   document["thumbprint"] = result.identity.Thumbprint();
   document["agent_key"] = in_tpm ? "tpm" : "file";
   document["log_origin"] = result.identity.origin;
+  document["policy"] = policy;
   document["created"] = result.identity.created;
   document["findings"] = ListJson(result.findings);
 
   constexpr Column kFields[] = {
-      {"thumbprint", "  thumbprint"},
-      {"host", "  host"},
-      {"agent_key", "  agent key in"},
-      {"log_origin", "  log"},
+      {"thumbprint", "  thumbprint"}, {"host", "  host"},     {"agent_key", "  agent key in"},
+      {"log_origin", "  log"},        {"policy", "  policy"},
   };
   const std::string text = "made the state in " + EscapeForTerminal(result.state_dir) + "\n" +
                            RenderFields(document, kFields);
@@ -52,8 +65,8 @@ Result<int> DoInit(Session& session) {
 
 }  // namespace
 
-int RunInit(const GlobalOptions& /*global*/, const InitOptions& /*options*/, Session& session) {
-  return session.Exit(DoInit(session));
+int RunInit(const GlobalOptions& /*global*/, const InitOptions& options, Session& session) {
+  return session.Exit(DoInit(options, session));
 }
 
 }  // namespace keyescrow::agent

@@ -19,6 +19,7 @@ RestoreRequest MakeRequest(const RestoreOptions& options) {
   request.via = options.via;
   request.version = options.version;
   request.reason = options.reason;
+  request.ticket = options.ticket;
   request.expect = options.expect;
   request.replace = options.replace;
   request.module = options.module;

@@ -25,6 +25,7 @@ from envelopes_cases import *  # noqa: E402,F403
 from offline_cases import *  # noqa: E402,F403
 from options_cases import *  # noqa: E402,F403
 from outages_cases import *  # noqa: E402,F403
+from policy_cases import *  # noqa: E402,F403
 from report_cases import *  # noqa: E402,F403
 from secrets_cases import *  # noqa: E402,F403
 from state_cases import *  # noqa: E402,F403

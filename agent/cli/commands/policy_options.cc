@@ -1,0 +1,123 @@
+// policy: signed rules.
+#include "agent/cli/commands/specs.h"
+
+namespace keyescrow::agent {
+namespace {
+
+constexpr Example kShowExamples[] = {
+    {"keyescrow policy show", "what holds here, since when, and who may change it"},
+    {"keyescrow policy show --json", "the same for a program, with the policy's text"},
+};
+constexpr std::uint8_t kShowExits[] = {0, 4, 8, 9};
+
+constexpr OptionSpec kCheckArguments[] = {
+    Argument<&PolicyCheckOptions::file>("FILE", "a policy; its signatures are in FILE.sig").File(),
+};
+constexpr OptionSpec kCheckOptions[] = {
+    Option<&PolicyCheckOptions::policy_keys>(
+        "--policy-key", "VKEY", "the first signers, where none are pinned here; repeatable"),
+};
+constexpr Example kCheckExamples[] = {
+    {"keyescrow policy check policy.toml", "is it right, and which keys would comply under it"},
+    {"keyescrow policy check policy.toml --json", "the same for a pipeline"},
+};
+constexpr std::uint8_t kCheckExits[] = {0, 1, 2, 4, 7, 9};
+
+constexpr OptionSpec kSignArguments[] = {
+    OptionalArgument<&PolicySignOptions::file>(
+        "FILE", "a policy; without it, only the signer's verifier key is printed")
+        .File(),
+};
+constexpr OptionSpec kSignOptions[] = {
+    Option<&PolicySignOptions::key>(
+        "--key", "FILE|agent|token:NAME",
+        "who signs: a PEM file (Ed25519 or P-256), this host's agent key, a token")
+        .File(),
+    Option<&PolicySignOptions::new_key>("--new-key", "FILE",
+                                        "make an Ed25519 key in a new file, and sign with it")
+        .File(),
+    Option<&PolicySignOptions::name>(
+        "--name", "NAME", "the signer's name; without it, the file's without its ending"),
+};
+constexpr Example kSignExamples[] = {
+    {"keyescrow policy sign --new-key alice.key", "a key for alice; prints her verifier key"},
+    {"keyescrow policy sign policy.toml --key alice.key", "adds her line to policy.toml.sig"},
+    {"keyescrow policy sign policy.toml --key agent", "by this host's agent key"},
+};
+constexpr std::uint8_t kSignExits[] = {0, 2, 5, 7, 8, 11};
+
+constexpr OptionSpec kSetArguments[] = {
+    Argument<&PolicySetOptions::file>("FILE", "a policy; its signatures are in FILE.sig").File(),
+};
+constexpr OptionSpec kSetOptions[] = {
+    Option<&PolicySetOptions::policy_keys>(
+        "--policy-key", "VKEY", "pin the first signers, where none are pinned; repeatable"),
+};
+constexpr Example kSetExamples[] = {
+    {"keyescrow policy set policy.toml --policy-key 'alice+1a2b3c4d+AQ…'",
+     "the first one: alice's signature counts from now on"},
+    {"keyescrow policy set policy.toml", "the next one, signed as the policy in force asks"},
+};
+constexpr std::uint8_t kSetExits[] = {0, 2, 4, 7, 8, 9};
+
+Status CheckSign(const CommandOptions& command) {
+  const auto& options = std::get<PolicySignOptions>(command);
+  if (options.key.empty() == options.new_key.empty()) {
+    return UsageError("one of --key and --new-key says who signs", "keyescrow policy sign --help");
+  }
+  return Ok();
+}
+
+}  // namespace
+
+constexpr CommandSpec kPolicyShowCommand = {
+    .name = "policy show",
+    .purpose = "show the policy in force",
+    .examples = kShowExamples,
+    .exits = kShowExits,
+    .make = &MakeOptions<PolicyShowOptions>,
+};
+
+constexpr CommandSpec kPolicyCheckCommand = {
+    .name = "policy check",
+    .purpose = "check a policy and say which keys would comply under it",
+    .arguments = kCheckArguments,
+    .options = kCheckOptions,
+    .details =
+        "Nothing is changed. Modes and graces are set aside: what counts is whether a key "
+        "would comply once everything is enforced. Exit status 1 where a key would no longer "
+        "comply. Needs no init to check a file alone.",
+    .examples = kCheckExamples,
+    .exits = kCheckExits,
+    .make = &MakeOptions<PolicyCheckOptions>,
+};
+
+constexpr CommandSpec kPolicySignCommand = {
+    .name = "policy sign",
+    .purpose = "sign a policy, or make a key to sign with",
+    .arguments = kSignArguments,
+    .options = kSignOptions,
+    .details =
+        "Needs no init, but for --key agent. A policy that does not parse is not signed. "
+        "Signatures of an older content of the file are dropped.",
+    .examples = kSignExamples,
+    .exits = kSignExits,
+    .make = &MakeOptions<PolicySignOptions>,
+    .check = &CheckSign,
+};
+
+constexpr CommandSpec kPolicySetCommand = {
+    .name = "policy set",
+    .purpose = "put a signed policy in force",
+    .arguments = kSetArguments,
+    .options = kSetOptions,
+    .details =
+        "The policy in force says who must sign the next one, and its serial must be "
+        "greater. Where none was set, --policy-key names the signers: all of them must sign, "
+        "unless [signers] lists the same keys with a threshold.",
+    .examples = kSetExamples,
+    .exits = kSetExits,
+    .make = &MakeOptions<PolicySetOptions>,
+};
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,286 @@
+"""Policies as a security engineer rolls them out, as an admin meets them, and as an attacker tries them."""
+
+import base64
+import hashlib
+import subprocess
+
+from world import UNLOCK, AcceptanceCase
+
+HEAD = '[policy]\nname = "corp"\nserial = {serial}\nmode = "{mode}"\nsimulators = "allowed"\n'
+RULE = '[[rule]]\nname = "databases"\nmatch = "**"\n'
+
+
+class Policies(AcceptanceCase):
+    """Alice and Bob must both sign; Mallory is nobody."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.vkeys = {}
+        for name in ("alice", "mallory"):
+            cls.vkeys[name] = cls.world.must(
+                "policy", "sign", "--new-key", f"{name}.key").out.decode().strip()
+        # Bob's key is of stock tools, and of the other kind.
+        subprocess.run(["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt",
+                        "ec_paramgen_curve:P-256", "-out", cls.world.path("bob.key")], check=True,
+                       capture_output=True)
+        cls.world.path("bob.key").chmod(0o600)
+        cls.vkeys["bob"] = cls.world.must("policy", "sign", "--key",
+                                          "bob.key").out.decode().strip()
+        cls.world.write("first.toml", cls.policy(1, "report", signers="both"))
+        cls.sign("first.toml", "alice", "bob")
+        cls.world.must("policy", "set", "first.toml", "--policy-key", cls.vkeys["alice"],
+                       "--policy-key", cls.vkeys["bob"])
+
+    @classmethod
+    def policy(cls, serial, mode, more="", rule="", signers=None):
+        text = HEAD.format(serial=serial, mode=mode) + more
+        if signers == "both":
+            text += '[signers]\nthreshold = 2\nkeys = ["%s", "%s"]\n' % (
+                cls.vkeys["alice"], cls.vkeys["bob"])
+        return text + RULE + rule
+
+    @classmethod
+    def sign(cls, file, *names):
+        for name in names:
+            cls.world.must("policy", "sign", file, "--key", f"{name}.key")
+
+    def in_force(self):
+        return self.succeeds("policy", "show", "--json").json()
+
+    def next_serial(self):
+        return self.in_force()["serial"] + 1
+
+    def log_size(self):
+        return len(self.succeeds("audit", "log", "--json").json()["entries"])
+
+    def set_refused(self, code, status, file="p.toml", *more):
+        """Refused as a person and as a program; policy and log stay as they were."""
+        before = self.in_force(), self.log_size()
+        error = self.refused(code, status, "policy", "set", file, *more)
+        self.assertEqual((self.in_force(), self.log_size()), before)
+        return error
+
+    def write_signed(self, text, *names, file="p.toml"):
+        self.world.write(file, text)
+        self.world.path(file + ".sig").unlink(missing_ok=True)
+        self.sign(file, *names)
+
+    def test_unsigned(self):
+        self.write_signed(self.policy(self.next_serial(), "report"))
+        self.set_refused("policy_unsigned", 4)
+
+    def test_too_few_signed_and_who_is_nobody(self):
+        self.write_signed(self.policy(self.next_serial(), "report"), "alice")
+        self.assertIn("alice", self.set_refused("policy_signers", 4)["message"])
+        self.write_signed(self.policy(self.next_serial(), "report"), "alice", "mallory")
+        self.set_refused("policy_signers", 4)
+        self.write_signed(self.policy(self.next_serial(), "report"), "mallory")
+        self.set_refused("policy_signers", 4)
+
+    def test_changed_after_it_was_signed(self):
+        self.write_signed(self.policy(self.next_serial(), "report", rule="portable = true\n"),
+                          "alice", "bob")
+        path = self.world.path("p.toml")
+        path.write_text(path.read_text().replace("portable = true", "portable = false"))
+        self.set_refused("policy_signature", 4)
+
+    def test_forged(self):
+        """Mallory puts Alice's name and key id before a signature of her own."""
+        self.write_signed(self.policy(self.next_serial(), "report"), "mallory")
+        signature = self.world.path("p.toml.sig")
+        text, line = signature.read_text().rsplit("\n\n", 1)
+        blob = base64.b64decode(line.split(" ")[2])
+        alice_id = bytes.fromhex(self.vkeys["alice"].split("+")[1])
+        forged = base64.b64encode(alice_id + blob[4:]).decode()
+        signature.write_text(f"{text}\n\n\u2014 alice {forged}\n")
+        self.set_refused("policy_signature", 4)
+
+    def test_a_signature_that_is_no_note(self):
+        self.write_signed(self.policy(self.next_serial(), "report"))
+        self.world.write("p.toml.sig", "signed, honestly\n")
+        self.set_refused("policy_signature", 4)
+
+    def test_an_older_serial(self):
+        self.write_signed(self.policy(self.in_force()["serial"], "report"), "alice", "bob")
+        self.set_refused("policy_older", 7)
+
+    def test_expired(self):
+        self.write_signed(self.policy(self.next_serial(), "report",
+                                      more="expires = 2020-01-01T00:00:00Z\n"), "alice", "bob")
+        self.set_refused("policy_expired", 7)
+
+    def test_contradictory(self):
+        self.world.write("p.toml", self.policy(
+            self.next_serial(), "enforce",
+            rule='require = ["tpm"]\n[[rule]]\nname = "no tpm"\nmatch = "app/*"\nforbid = ["tpm"]\n'))
+        error = self.set_refused("policy_contradiction", 2)
+        self.assertIn('"databases"', error["message"])
+        self.assertIn('"no tpm"', error["message"])
+        self.refused("policy_contradiction", 2, "policy", "sign", "p.toml", "--key", "alice.key")
+
+    def test_misspelt(self):
+        self.world.write("p.toml", self.policy(self.next_serial(), "enforce",
+                                               rule="with_stand = 1\n"))
+        error = self.set_refused("policy_invalid", 2)
+        self.assertRegex(error["message"], r"line \d+ column 1: .*did you mean 'withstand'")
+
+    def test_signers_are_pinned_once(self):
+        self.write_signed(self.policy(self.next_serial(), "report"), "mallory")
+        self.set_refused("policy_no_signers", 2, "p.toml", "--policy-key", self.vkeys["mallory"])
+
+    def test_a_blocklist_that_is_another(self):
+        self.world.write("list.txt", "hunter2\n")
+        digest = hashlib.sha256(b"another").hexdigest()
+        self.world.write("p.toml", self.policy(
+            self.next_serial(), "report",
+            more=f'[passwords.office]\nblocklist = "list.txt"\nblocklist_sha256 = "{digest}"\n'))
+        self.set_refused("policy_file", 2)
+
+    def test_a_newer_agent_is_asked_for(self):
+        """It is rightly signed, so it is told: once in the log, and by status until it can be set."""
+        serial = self.next_serial()
+        text = self.policy(serial, "enforce", more='min_agent_version = "99.0"\nnew_word = true\n')
+        self.world.write("p.toml", text)
+        note = "keyescrow-policy/1\ncorp\n%d\n%s\n" % (
+            serial, base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
+        # An agent of this version signs no policy that it cannot read: the notes are made by hand.
+        lines = ""
+        for name in ("alice", "bob"):
+            key_id = bytes.fromhex(self.vkeys[name].split("+")[1])
+            self.world.write("note", note)
+            arguments = ["openssl", "pkeyutl", "-sign", "-inkey", f"{name}.key", "-rawin", "-in",
+                         "note"]
+            if name == "bob":
+                arguments = ["openssl", "dgst", "-sha256", "-sign", "bob.key", "note"]
+            signature = subprocess.run(arguments, cwd=self.world.folder, check=True,
+                                       capture_output=True).stdout
+            lines += "\u2014 %s %s\n" % (name, base64.b64encode(key_id + signature).decode())
+        before = self.in_force()
+        # Unsigned it is refused for that, and nothing is told.
+        self.world.path("p.toml.sig").unlink(missing_ok=True)
+        self.set_refused("policy_unsigned", 4)
+        self.world.write("p.toml.sig", note + "\n" + lines)
+        size = self.log_size()
+        self.refused("policy_newer_agent", 7, "policy", "set", "p.toml", num_runs=1)
+        self.assertEqual(self.in_force(), before)
+        self.assertEqual(self.log_size(), size + 1)
+        status = self.world.run("status", "--json").json()
+        self.assertIn("policy_needs_newer_agent", [f["rule"] for f in status["findings"]])
+        self.assertFalse(status["complies"])
+        # The next one that this agent can read ends it.
+        self.write_signed(self.policy(serial + 1, "report"), "alice", "bob")
+        self.succeeds("policy", "set", "p.toml")
+        status = self.world.run("status", "--json").json()
+        self.assertNotIn("policy_needs_newer_agent", [f["rule"] for f in status["findings"]])
+
+    def test_the_log_names_the_policy(self):
+        document = self.in_force()
+        entries = self.succeeds("audit", "log", "--json").json()["entries"]
+        changed = [e for e in entries if e["type"] == "policy.changed" and
+                   e["outcome"] == "success"][-1]
+        self.assertEqual(changed["policy"], {"id": "corp", "serial": document["serial"],
+                                             "sha256": document["sha256"]})
+        self.assertEqual(sorted(changed["approvers"]), ["alice", "bob"])
+
+
+class PolicyInTheStore(AcceptanceCase):
+    """What somebody changes in the store is not believed."""
+
+    def test_a_policy_that_was_changed_in_the_store(self):
+        import sqlite3
+        world = self.world
+        vkey = world.must("policy", "sign", "--new-key", "alice.key").out.decode().strip()
+        world.write("p.toml", HEAD.format(serial=1, mode="enforce") + RULE +
+                    'require = ["tpm"]\nreason = "required"\n')
+        world.must("policy", "sign", "p.toml", "--key", "alice.key")
+        world.must("policy", "set", "p.toml", "--policy-key", vkey)
+        error = self.refused("policy_refused", 7, "restore", "app/key", "--to", "out", *UNLOCK,
+                             num_runs=1)
+        self.assertIn('"databases"', error["message"])
+        database = sqlite3.connect(world.path("state") / "store.db")
+        trigger = database.execute(
+            "SELECT sql FROM sqlite_master WHERE name = 'policy_update'").fetchone()[0]
+        text = world.path("p.toml").read_text()
+        laxer = text.replace('reason = "required"\n', "")
+
+        def put(policy_text, digest):
+            database.execute("DROP TRIGGER policy_update")
+            database.execute("UPDATE policy SET text = ?, sha256 = ?",
+                             (policy_text.encode(), digest))
+            database.execute(trigger)
+            database.commit()
+
+        put(laxer, hashlib.sha256(text.encode()).digest())
+        self.refused("store_damaged", 4, "restore", "app/key", "--to", "out", *UNLOCK, num_runs=1)
+        put(laxer, hashlib.sha256(laxer.encode()).digest())
+        self.refused("store_damaged", 4, "restore", "app/key", "--to", "out", *UNLOCK, num_runs=1)
+        put(text, hashlib.sha256(text.encode()).digest())
+        self.succeeds("restore", "app/key", "--to", "out", *UNLOCK, "--reason", "it is ours")
+        world.path("out").unlink()
+
+    def tearDown(self):
+        pass  # an export or a verification under a policy is not what this class is about
+
+
+class PolicyFromTheStart(AcceptanceCase):
+    """init --policy; password profiles; what enforcement refuses and how an admin finds the way."""
+
+    paths = ()
+
+    def test_init_under_a_policy(self):
+        world = self.world
+        world.write("app.key", b"k" * 32)
+        vkey = world.must("policy", "sign", "--new-key", "alice.key").out.decode().strip()
+        world.write("list.txt", "correct horse battery staple 7\n")
+        digest = hashlib.sha256(world.path("list.txt").read_bytes()).hexdigest()
+        world.write("p.toml", HEAD.format(serial=3, mode="enforce") +
+                    f'[passwords.office]\nmin_length = 20\nblocklist = "list.txt"\n'
+                    f'blocklist_sha256 = "{digest}"\n' + RULE +
+                    'require = ["password & token:ops"]\npassword = "office"\nportable = true\n'
+                    'kdf = { argon2id_min_passes = 5 }\n')
+        # What would be refused is refused before anything is made.
+        self.refused("policy_unsigned", 4, "init", "--policy", "p.toml", "--policy-key", vkey)
+        self.assertFalse(world.path("state").exists())
+        world.must("policy", "sign", "p.toml", "--key", "alice.key")
+        self.refused("usage", 2, "init", "--policy", "p.toml")
+        document = self.succeeds("init", "--policy", "p.toml", "--policy-key", vkey,
+                                 "--json").json()
+        self.assertEqual(document["policy"], "corp")
+        self.succeeds("token", "add", "ops", "pkcs11:token=ops", "--module", world.module,
+                      "--pin-file", "pin")
+        source = ("backup", "app/key", "--from", "app.key")
+        # The password stands on the policy's list; another is too short for its profile.
+        self.refused("password_weak", 7, *source, *UNLOCK)
+        world.write("short", "blue giraffes 42\n")
+        self.refused("password_weak", 7, *source, "--password-file", "short", "--pin-file", "pin")
+        world.write("good", "seven blue giraffes at the opera\n")
+        unlock = ("--password-file", "good", "--pin-file", "pin")
+        error = self.refused("policy_refused", 7, *source, *unlock, "--path", "password & tpm",
+                             "--path", "token:ops")
+        self.assertIn('"databases"', error["message"])
+        self.assertIn("token:ops & password", error["hint"])
+        done = self.succeeds(*source, *unlock, "-o", "app.escrow", "--json").json()
+        self.assertEqual([path["id"] for path in done["paths"]], ["token-ops"])
+        shown = self.succeeds("show", "app/key", "--json").json()
+        self.assertEqual(shown["policy"], "corp")
+        entries = self.succeeds("audit", "log", "--json").json()["entries"]
+        created = [e for e in entries if e["type"] == "escrow.created"][-1]
+        self.assertEqual((created["policy"]["id"], created["policy"]["serial"]), ("corp", 3))
+        self.assertIn("t=5", str(created["paths"]))  # the cost that the policy asks for
+        self.refused("policy_refused", 7, "token", "remove", "ops", "--yes")
+        self.succeeds("export", "app/key", "-o", "second.escrow")
+
+
+class PolicySignedByAgents(AcceptanceCase):
+    """The agent key, in the TPM, signs as a person's key does."""
+
+    def test_agent_key_signs(self):
+        world = self.world
+        vkey = self.succeeds("policy", "sign", "--key", "agent").out.decode().strip()
+        world.write("p.toml", HEAD.format(serial=1, mode="report") + RULE)
+        self.succeeds("policy", "sign", "p.toml", "--key", "agent")
+        self.succeeds("policy", "set", "p.toml", "--policy-key", vkey)
+        error = self.refused("unsupported_here", 2, "policy", "sign", "p.toml", "--key",
+                             "token:ops")
+        self.assertIn("file's key", error["hint"])
