@@ -172,11 +172,13 @@ Status Parser::ReadOption(std::string_view word) {
 }
 
 Status Parser::ReadArgument(std::string_view word) {
-  if (word.empty()) {
+  const auto arguments = command_->arguments;
+  const bool verbatim =
+      !arguments.empty() && arguments.back().verbatim && num_arguments_ >= arguments.size();
+  if (word.empty() && !verbatim) {
     return Wrong("an argument is empty")
         .WithHint("is a shell variable unset? see '" + HelpCommand() + "'");
   }
-  const auto arguments = command_->arguments;
   if (num_arguments_ >= arguments.size() && !(!arguments.empty() && arguments.back().repeatable)) {
     return Wrong("unexpected argument " + Quoted(word));
   }

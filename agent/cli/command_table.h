@@ -35,6 +35,7 @@ struct OptionSpec {
   StoreFunction store = nullptr;
   bool repeatable = false;
   bool required = false;
+  bool verbatim = false;   // words of another program: empty ones too
   bool has_words = false;  // `value` lists the words that are accepted
   char letter = 0;         // 'o' for -o
   Completes completes = Completes::kNothing;
@@ -43,6 +44,11 @@ struct OptionSpec {
   constexpr OptionSpec Required() const {
     OptionSpec copy = *this;
     copy.required = true;
+    return copy;
+  }
+  constexpr OptionSpec Verbatim() const {
+    OptionSpec copy = *this;
+    copy.verbatim = true;
     return copy;
   }
   constexpr OptionSpec Letter(char c) const {

@@ -34,6 +34,7 @@ int RunImportEvent(const GlobalOptions& global, const ImportEventOptions& option
 int RunList(const GlobalOptions& global, const ListOptions& options, Session& session);
 int RunShow(const GlobalOptions& global, const ShowOptions& options, Session& session);
 int RunStatus(const GlobalOptions& global, const StatusOptions& options, Session& session);
+int RunGate(const GlobalOptions& global, const GateOptions& options, Session& session);
 int RunAgentKeyShow(const GlobalOptions& global, const AgentKeyShowOptions& options,
                     Session& session);
 int RunAgentKeyExport(const GlobalOptions& global, const AgentKeyExportOptions& options,

@@ -31,6 +31,7 @@ Restore a key
 Prove that it works
   keyescrow status                            each key and path: proven, stale, unproven, broken
   keyescrow verify                            everything that can be checked without a secret
+  keyescrow gate prod/db -- /usr/bin/postgres start the service only while its key complies
 
 Rules of a security team
   keyescrow policy check policy.toml          which keys would comply under it

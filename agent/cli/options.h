@@ -142,8 +142,18 @@ struct ShowOptions {
   std::string module;
 };
 struct StatusOptions {
-  std::string name;  // "": every key
+  std::string name;           // "": every key
+  bool exec_sources = false;  // run declared exec: sources to compare the key in use
   bool nagios = false;
+  bool prometheus = false;
+  std::string output;  // FILE of --prometheus; "": standard output
+};
+
+struct GateOptions {
+  std::string name;
+  std::vector<std::string> command;  // empty: decide alone
+  std::string override_reason;       // "": no override
+  bool exec_sources = false;
 };
 
 struct AgentKeyShowOptions {};
@@ -177,7 +187,11 @@ struct PolicySetOptions {
   std::vector<std::string> policy_keys;
 };
 
-struct AuditLogOptions {};
+// AuditLogOptions: `json_lines` and the global --json exclude each other.
+struct AuditLogOptions {
+  bool json_lines = false;
+  std::optional<std::uint64_t> since;  // the first entry's number
+};
 struct AuditCheckpointOptions {};
 struct AuditProveOptions {
   std::string name;
@@ -201,9 +215,9 @@ using CommandOptions =
                  TokenShowOptions, TokenKeygenOptions, TokenRemoveOptions, KeyAddOptions,
                  KeyListOptions, KeyRemoveOptions, BackupOptions, RestoreOptions, VerifyOptions,
                  ExportOptions, ImportOptions, ImportEventOptions, ListOptions, ShowOptions,
-                 StatusOptions, AgentKeyShowOptions, AgentKeyExportOptions, TrustAddOptions,
-                 TrustListOptions, TrustRemoveOptions, PolicyShowOptions, PolicyCheckOptions,
-                 PolicySignOptions, PolicySetOptions, AuditLogOptions, AuditCheckpointOptions,
-                 AuditProveOptions, AuditReportOptions>;
+                 StatusOptions, GateOptions, AgentKeyShowOptions, AgentKeyExportOptions,
+                 TrustAddOptions, TrustListOptions, TrustRemoveOptions, PolicyShowOptions,
+                 PolicyCheckOptions, PolicySignOptions, PolicySetOptions, AuditLogOptions,
+                 AuditCheckpointOptions, AuditProveOptions, AuditReportOptions>;
 
 }  // namespace keyescrow::agent

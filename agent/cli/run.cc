@@ -2,9 +2,12 @@
 
 #include <new>
 #include <stdexcept>
+#include <string_view>
 
 #include "agent/cli/command_line.h"
 #include "agent/cli/commands.h"
+#include "agent/cli/nagios.h"
+#include "agent/cli/replace_process.h"
 #include "agent/cli/session.h"
 
 namespace keyescrow::agent {
@@ -37,6 +40,7 @@ struct Dispatcher {
   KEYESCROW_COMMAND(List)
   KEYESCROW_COMMAND(Show)
   KEYESCROW_COMMAND(Status)
+  KEYESCROW_COMMAND(Gate)
   KEYESCROW_COMMAND(AgentKeyShow)
   KEYESCROW_COMMAND(AgentKeyExport)
   KEYESCROW_COMMAND(TrustAdd)
@@ -53,8 +57,17 @@ struct Dispatcher {
 #undef KEYESCROW_COMMAND
 };
 
+// IsForNagios: a monitor takes an exit status of 2 for CRITICAL, and reads standard output alone,
+// even where the command line is wrong.
+bool IsForNagios(int argc, char** argv) {
+  for (int index = 1; index < argc && std::string_view(argv[index]) != "--"; ++index) {
+    if (std::string_view(argv[index]) == "--nagios") return true;
+  }
+  return false;
+}
+
 Result<int> Dispatch(const GlobalOptions& global, const CommandOptions& options, Terminal& terminal,
-                     Devices& devices) {
+                     Devices& devices, Session::Replacement& replacement) {
   // What the parser answered needs no configuration, and must not read one.
   if (const auto* text = std::get_if<TextToPrint>(&options)) {
     RETURN_IF_ERROR(terminal.WriteResult(text->text));
@@ -64,26 +77,40 @@ Result<int> Dispatch(const GlobalOptions& global, const CommandOptions& options,
     PrepareRestore(*restore, devices);
   }
   Session session(global, terminal, devices);
-  return std::visit(Dispatcher{global, session}, options);
+  const int status = std::visit(Dispatcher{global, session}, options);
+  replacement = session.TakeReplacement();
+  return status;
 }
 
 }  // namespace
 
 int RunCli(int argc, char** argv, Devices& devices) {
-  HardenProcess();
+  const ProcessBefore before;
+  before.Harden();
   const Status ready = PrepareProcess();
   GlobalOptions global;
   auto parsed = ParseCommandLine(argc, argv, global);
   Terminal terminal(global);
-  const auto fail = [&terminal](const Error& error) {
+  const bool nagios = IsForNagios(argc, argv);
+  const auto fail = [&terminal, nagios](const Error& error) {
     terminal.PrintError(error);
+    if (nagios) {
+      const NagiosLine line = FormatNagiosError(error);
+      (void)terminal.WriteResult(line.text);
+      return line.status;
+    }
     return ExitStatus(error);
   };
   if (!ready) return fail(ready.error());
   if (!parsed) return fail(parsed.error());
+  // What gate starts gets its own limit back; every other command gives it up for good.
+  if (!std::holds_alternative<GateOptions>(parsed->options)) HardenProcess();
   try {
-    const Result<int> status = Dispatch(global, parsed->options, terminal, devices);
-    return status ? *status : fail(status.error());
+    Session::Replacement replacement;
+    const Result<int> status = Dispatch(global, parsed->options, terminal, devices, replacement);
+    if (!status) return fail(status.error());
+    if (replacement.program.empty()) return *status;
+    return fail(before.Become(replacement.program, replacement.arguments));
   } catch (const std::bad_alloc&) {
     return fail(Error(ErrorCode::kOutOfMemory, Action::kCheckSystemState, "not enough memory",
                       "free some memory, or raise the limit of this process"));

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "agent/usecases/envelope_source.h"
+#include "agent/usecases/journald.h"
 
 namespace keyescrow::agent {
 
@@ -32,6 +33,9 @@ Session::Session(const GlobalOptions& global, Terminal& terminal, Devices& devic
       paths_.state_is_default && !config_.state.empty() ? config_.state : paths_.state_folder;
   environment_.tcti = global.tpm.empty() ? config_.tpm : global.tpm;
   environment_.config = &config_;
+  const char* const journald = get_environment("KEYESCROW_JOURNALD_SOCKET");
+  environment_.journald_socket = journald == nullptr ? std::string(kJournaldSocket) : journald;
+  if (environment_.journald_socket == "none") environment_.journald_socket.clear();
   environment_.devices = &devices;
   environment_.clock = &SystemClock();
   environment_.random = &SystemRandom();

@@ -5,10 +5,13 @@
 // or has broken ones: what is broken is then a warning.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "agent/cli/cli_progress.h"
 #include "agent/cli/cli_secrets.h"
@@ -43,6 +46,12 @@ class Session {
   // kConfiguration.
   Status RequireConfig() const;
 
+  // UseStoreBusyTimeout shortens the wait for another process that holds the store; before
+  // OpenAgent.
+  void UseStoreBusyTimeout(std::chrono::milliseconds timeout) {
+    environment_.store.busy_timeout = timeout;
+  }
+
   // OpenAgent opens the state, once. Errors: kConfiguration; Agent::Open's.
   Result<Agent*> OpenAgent();
 
@@ -67,6 +76,17 @@ class Session {
   Result<int> Finish(const Json& document, std::string_view text, int status = kExitDone,
                      bool stdout_taken = false);
 
+  // ReplaceProcess has `program` take this process's place once the session, with its secrets and
+  // files, is gone. TakeReplacement is for whoever owns the session.
+  struct Replacement {
+    std::string program;  // "": none
+    std::vector<std::string> arguments;
+  };
+  void ReplaceProcess(std::string program, std::vector<std::string> arguments) {
+    replacement_ = {std::move(program), std::move(arguments)};
+  }
+  Replacement TakeReplacement() { return std::move(replacement_); }
+
   // Exit turns the outcome of a command into its exit status; an error is printed.
   int Exit(const Result<int>& outcome);
 
@@ -81,6 +101,7 @@ class Session {
   Environment environment_;
   std::unique_ptr<Agent> agent_;
   std::optional<CliSecrets> secrets_;
+  Replacement replacement_;
 };
 
 // MeansFile tells whether NAME|FILE means a file: by its form, or because it exists.

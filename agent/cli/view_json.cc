@@ -68,6 +68,7 @@ Json KeyViewJson(const KeyView& key) {
   json["envelope_bytes"] = key.size_bytes;
   json["note"] = TextOrNull(key.note);
   json["source"] = TextOrNull(key.source);
+  json["in_use"] = key.in_use ? Json(KeyInUseName(*key.in_use)) : Json(nullptr);
   json["paths"] = Json::array();
   for (const PathView& path : key.paths) json["paths"].push_back(PathViewJson(path));
   return json;

@@ -76,6 +76,10 @@ Result<std::string> KeepPrevious(const FileReplacement& target, const SecretByte
   return previous.path();
 }
 
+KeyFileAccess AccessOf(const struct stat& status) {
+  return {status.st_uid, status.st_gid, status.st_mode & 07777};
+}
+
 class FileLocation final : public KeyLocation {
  public:
   explicit FileLocation(std::string path) : path_(std::move(path)) {}
@@ -153,6 +157,33 @@ class FileLocation final : public KeyLocation {
 
 std::unique_ptr<KeyLocation> MakeFileLocation(std::string path) {
   return std::make_unique<FileLocation>(std::move(path));
+}
+
+std::optional<KeyFileAccess> StatKeyFile(const std::string& path) {
+  struct stat status {};
+  if (path.empty() || stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) {
+    return std::nullopt;
+  }
+  return AccessOf(status);
+}
+
+Result<KeyFile> ReadKeyFile(const std::string& path) {
+  // Without O_NONBLOCK, opening a pipe would wait for its writer.
+  const Descriptor source(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+  if (source.get() < 0) {
+    const bool absent = errno == ENOENT || errno == ENOTDIR;
+    return ErrnoError(absent ? ErrorCode::kNotFound : ErrorCode::kSourceUnreadable,
+                      Action::kFixInput, "cannot read " + path,
+                      "check that the file is there and that this user may read it", errno);
+  }
+  struct stat status {};
+  if (fstat(source.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
+    return Error(ErrorCode::kSourceUnreadable, Action::kFixInput, path + " is no regular file",
+                 "keep the key in a regular file");
+  }
+  ASSIGN_OR_RETURN(SecretBytes key, ReadKey(source.get(), path));
+  if (key.empty()) return KeySizeError(path, true);
+  return KeyFile{std::move(key), AccessOf(status)};
 }
 
 }  // namespace keyescrow::agent

@@ -1,7 +1,9 @@
 // file:PATH, see key_location.h.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "agent/key_locations/key_location.h"
@@ -20,5 +22,22 @@ inline constexpr char kPreviousSuffix[] = ".keyescrow-previous";
 //   kDestinationOtherKey.
 // At every instant PATH is one whole key.
 std::unique_ptr<KeyLocation> MakeFileLocation(std::string path);
+
+// KeyFileAccess: whom a key's file belongs to, and who may read it.
+struct KeyFileAccess {
+  std::uint32_t uid = 0;
+  std::uint32_t gid = 0;
+  std::uint32_t permissions = 0;  // 07777
+};
+// StatKeyFile follows links; none where the path is no regular file.
+std::optional<KeyFileAccess> StatKeyFile(const std::string& path);
+
+struct KeyFile {
+  SecretBytes key;
+  KeyFileAccess access;
+};
+// ReadKeyFile reads a regular file, links followed, and waits for nothing: a pipe or a device is
+// refused unread. Errors: kNotFound where nothing is there; kSourceUnreadable; kSourceSize.
+Result<KeyFile> ReadKeyFile(const std::string& path);
 
 }  // namespace keyescrow::agent

@@ -102,6 +102,34 @@ struct PolicyRecord {
   std::vector<PolicyFile> files;  // written by Commit; PolicyFiles reads them
 };
 
+// FingerprintRecord: a keyed fingerprint of one version's bytes, and where the key was read from
+// then.
+struct FingerprintRecord {
+  // SourceAccess: of the file behind the source.
+  struct SourceAccess {
+    std::uint32_t uid = 0;
+    std::uint32_t gid = 0;
+    std::uint32_t mode = 0;  // permission bits
+    bool operator==(const SourceAccess&) const = default;
+  };
+  std::string key_name;
+  std::uint32_t key_version = 0;
+  Bytes16 mac_key_id{};  // which key of the state folder made `mac`
+  Bytes32 mac{};
+  std::string machine;                 // MachineId, or ""
+  std::string source;                  // absolute path of the file, or ""
+  std::optional<SourceAccess> access;  // none where the source was no regular file
+  std::int64_t time = 0;
+};
+
+// GateOverrideRecord: the newest override of the gate for a key.
+struct GateOverrideRecord {
+  std::string key_name;
+  std::uint32_t key_version = 0;
+  std::int64_t time = 0;
+  std::string reason;
+};
+
 struct Setting {
   std::string name;
   std::optional<std::string> value;  // none removes it
@@ -117,7 +145,9 @@ struct Change {
   std::int64_t removal_time = 0;
   std::vector<PathOutcome> path_outcomes;
   std::vector<DestinationRecord> destinations;
-  std::vector<std::string> removed_destinations;  // paths
+  std::vector<std::string> removed_destinations;   // paths
+  std::vector<FingerprintRecord> fingerprints;     // replace those of their name and version
+  std::vector<GateOverrideRecord> gate_overrides;  // replace those of their name
   std::vector<Setting> settings;
   std::vector<PolicyRecord> policies;  // serials above all that are there
 };
@@ -126,9 +156,10 @@ struct Change {
 
 struct LogHead {
   std::uint64_t size = 0;
-  std::string checkpoint;            // the signed note; "" in an empty log
-  bool p256_signed = true;           // whether it carries the agent key's line
-  std::optional<int> migrated_from;  // a migration of the schema that the log does not tell yet
+  std::string checkpoint;             // the signed note; "" in an empty log
+  bool p256_signed = true;            // whether it carries the agent key's line
+  std::optional<std::string> counts;  // of events; none where an older version wrote the checkpoint
+  std::optional<int> migrated_from;   // a migration of the schema that the log does not tell yet
 };
 
 struct NewEntry {
@@ -149,6 +180,7 @@ struct LogAppend {
   std::vector<TileRow> tiles;     // replaced whole
   std::string checkpoint;
   bool p256_signed = false;
+  std::string counts;
   std::vector<Setting> settings;
   bool clears_migration = false;
 };
@@ -217,6 +249,9 @@ class EscrowStore {
   // Policies returns the newest `limit` ones, all for 0, the one in force first; without files.
   virtual Result<std::vector<PolicyRecord>> Policies(std::size_t limit) = 0;
   virtual Result<std::vector<PolicyFile>> PolicyFiles(std::uint64_t serial) = 0;
+  // Fingerprints of every version, ordered by name and version. "": of all keys.
+  virtual Result<std::vector<FingerprintRecord>> Fingerprints(std::string_view key_name) = 0;
+  virtual Result<std::vector<GateOverrideRecord>> GateOverrides() = 0;
   virtual Result<std::optional<std::string>> GetSetting(std::string_view name) = 0;
 };
 

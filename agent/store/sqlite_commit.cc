@@ -91,6 +91,30 @@ Status PutPolicy(Connection& connection, const PolicyRecord& row) {
   return Ok();
 }
 
+Status PutFingerprint(Connection& connection, const FingerprintRecord& row) {
+  Statement put = connection.Prepare(
+      "INSERT OR REPLACE INTO fingerprint (key_name, key_version, mac_key_id, mac, machine, "
+      "source, "
+      "uid, gid, mode, time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+  put.Bind(std::string_view(row.key_name)).Bind(row.key_version);
+  put.Bind(ByteView(row.mac_key_id)).Bind(ByteView(row.mac));
+  put.Bind(std::string_view(row.machine)).Bind(std::string_view(row.source));
+  if (row.access) {
+    put.Bind(row.access->uid).Bind(row.access->gid).Bind(row.access->mode);
+  } else {
+    put.BindNull().BindNull().BindNull();
+  }
+  return put.Bind(row.time).Run();
+}
+
+Status PutGateOverride(Connection& connection, const GateOverrideRecord& row) {
+  Statement put = connection.Prepare(
+      "INSERT OR REPLACE INTO gate_override (key_name, key_version, time, reason) "
+      "VALUES (?, ?, ?, ?)");
+  put.Bind(std::string_view(row.key_name)).Bind(row.key_version).Bind(row.time);
+  return put.Bind(std::string_view(row.reason)).Run();
+}
+
 Status PutEntry(Connection& connection, const NewEntry& row, std::int64_t seq) {
   Statement put = connection.Prepare(
       "INSERT INTO log_entry (seq, leaf_hash, key_name, bytes) VALUES (?, ?, ?, ?)");
@@ -147,6 +171,12 @@ Status SqliteStore::Impl::WriteRows(const Change& change, const LogHead& head) {
     RETURN_IF_ERROR(remove.Bind(std::string_view(path_removed)).Run());
   }
   for (const PolicyRecord& row : change.policies) RETURN_IF_ERROR(PutPolicy(connection, row));
+  for (const FingerprintRecord& row : change.fingerprints) {
+    RETURN_IF_ERROR(PutFingerprint(connection, row));
+  }
+  for (const GateOverrideRecord& row : change.gate_overrides) {
+    RETURN_IF_ERROR(PutGateOverride(connection, row));
+  }
   for (const Setting& setting : change.settings) RETURN_IF_ERROR(PutSetting(setting));
   return Ok();
 }
@@ -161,9 +191,10 @@ Status SqliteStore::Impl::Write(const Change& change, const LogHead& head,
         "ON CONFLICT (id) DO UPDATE SET bytes = excluded.bytes");
     RETURN_IF_ERROR(put.Bind(TileId(row.level, row.index)).Bind(ByteView(row.bytes)).Run());
   }
-  Statement put =
-      connection.Prepare("INSERT INTO checkpoint (size, p256_signed, note) VALUES (?, ?, ?)");
+  Statement put = connection.Prepare(
+      "INSERT INTO checkpoint (size, p256_signed, note, counts) VALUES (?, ?, ?, ?)");
   put.Bind(seq).Bind(append.p256_signed ? 1 : 0).Bind(std::string_view(append.checkpoint));
+  put.Bind(std::string_view(append.counts));
   RETURN_IF_ERROR(put.Run());
   RETURN_IF_ERROR(WriteRows(change, head));
   for (const Setting& setting : append.settings) RETURN_IF_ERROR(PutSetting(setting));
@@ -192,6 +223,7 @@ Result<LogHead> SqliteStore::Commit(const Change& change, const BuildAppend& bui
   next.size = head.size + append.entries.size();
   next.checkpoint = append.checkpoint;
   next.p256_signed = append.p256_signed;
+  next.counts = append.counts;
   if (!append.clears_migration) next.migrated_from = head.migrated_from;
   return next;
 }

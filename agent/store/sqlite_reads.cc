@@ -58,12 +58,13 @@ Result<LogHead> SqliteStore::Impl::ReadHead() {
   LogHead head;
   {
     Statement row = connection.Prepare(
-        "SELECT size, note, p256_signed FROM checkpoint ORDER BY size DESC LIMIT 1");
+        "SELECT size, note, p256_signed, counts FROM checkpoint ORDER BY size DESC LIMIT 1");
     ASSIGN_OR_RETURN(const bool found, row.Step());
     if (found) {
       head.size = static_cast<std::uint64_t>(row.Integer(0));
       head.checkpoint = std::string(row.Text(1));
       head.p256_signed = row.Integer(2) != 0;
+      if (!row.IsNull(3)) head.counts = std::string(row.Text(3));
     }
   }
   Statement row = connection.Prepare("SELECT value FROM meta WHERE name = 'migrated_from'");
@@ -307,6 +308,48 @@ Result<std::vector<PolicyFile>> SqliteStore::PolicyFiles(std::uint64_t serial) {
     ASSIGN_OR_RETURN(const bool found, row.Step());
     if (!found) return files;
     files.push_back({std::string(row.Text(0)), ToBytes(row.Blob(1))});
+  }
+}
+
+Result<std::vector<FingerprintRecord>> SqliteStore::Fingerprints(std::string_view key_name) {
+  Statement row = impl_->connection.Prepare(
+      key_name.empty()
+          ? "SELECT key_name, key_version, mac_key_id, mac, machine, source, uid, gid, mode, time "
+            "FROM fingerprint ORDER BY key_name, key_version"
+          : "SELECT key_name, key_version, mac_key_id, mac, machine, source, uid, gid, mode, time "
+            "FROM fingerprint WHERE key_name = ? ORDER BY key_version");
+  if (!key_name.empty()) row.Bind(key_name);
+  std::vector<FingerprintRecord> fingerprints;
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, row.Step());
+    if (!found) return fingerprints;
+    FingerprintRecord& record = fingerprints.emplace_back();
+    record.key_name = std::string(row.Text(0));
+    record.key_version = static_cast<std::uint32_t>(row.Integer(1));
+    const ByteView id = row.Blob(2);
+    std::copy_n(id.begin(), std::min(id.size(), record.mac_key_id.size()),
+                record.mac_key_id.begin());
+    record.mac = CopyHash(row.Blob(3));
+    record.machine = std::string(row.Text(4));
+    record.source = std::string(row.Text(5));
+    if (!row.IsNull(6) && !row.IsNull(7) && !row.IsNull(8)) {
+      record.access = FingerprintRecord::SourceAccess{static_cast<std::uint32_t>(row.Integer(6)),
+                                                      static_cast<std::uint32_t>(row.Integer(7)),
+                                                      static_cast<std::uint32_t>(row.Integer(8))};
+    }
+    record.time = row.Integer(9);
+  }
+}
+
+Result<std::vector<GateOverrideRecord>> SqliteStore::GateOverrides() {
+  Statement row = impl_->connection.Prepare(
+      "SELECT key_name, key_version, time, reason FROM gate_override ORDER BY key_name");
+  std::vector<GateOverrideRecord> overrides;
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, row.Step());
+    if (!found) return overrides;
+    overrides.push_back({std::string(row.Text(0)), static_cast<std::uint32_t>(row.Integer(1)),
+                         row.Integer(2), std::string(row.Text(3))});
   }
 }
 

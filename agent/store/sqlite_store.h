@@ -63,6 +63,8 @@ class SqliteStore final : public EscrowStore {
   Result<std::vector<DestinationRecord>> Destinations() override;
   Result<std::vector<PolicyRecord>> Policies(std::size_t limit) override;
   Result<std::vector<PolicyFile>> PolicyFiles(std::uint64_t serial) override;
+  Result<std::vector<FingerprintRecord>> Fingerprints(std::string_view key_name) override;
+  Result<std::vector<GateOverrideRecord>> GateOverrides() override;
   Result<std::optional<std::string>> GetSetting(std::string_view name) override;
 
  private:

@@ -75,13 +75,9 @@ Result<std::unique_ptr<Agent>> Agent::Open(const Environment& environment) {
   auto agent = std::unique_ptr<Agent>(new Agent(environment, std::move(identity)));
   agent->signer_ = std::make_unique<LazySigner>(*agent);
   ASSIGN_OR_RETURN(SecretBytes seed, LoadEd25519Seed(environment.state_dir));
-  JournalOptions options{environment.state_dir,
-                         agent->identity_,
-                         std::move(seed),
-                         agent->signer_.get(),
-                         environment.clock,
-                         environment.random,
-                         {}};
+  JournalOptions options{environment.state_dir, agent->identity_,           std::move(seed),
+                         agent->signer_.get(),  environment.clock,          environment.random,
+                         environment.store,     environment.journald_socket};
   ASSIGN_OR_RETURN(Journal journal, Journal::Open(std::move(options)));
   agent->journal_.emplace(std::move(journal));
   std::string tcti = environment.tcti;

@@ -26,6 +26,8 @@ struct Environment {
   Devices* devices = nullptr;
   Clock* clock = nullptr;
   RandomSource* random = nullptr;
+  store::SqliteOptions store = {};
+  std::string journald_socket = {};  // "": entries are not told to the systemd journal
 };
 
 // kMachineSetting names the setting that holds the MachineId of the machine that made the state.

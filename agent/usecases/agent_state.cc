@@ -20,6 +20,7 @@ constexpr const char* kIdentityFile = "agent.json";
 constexpr const char* kSeedFile = "ed25519.seed";
 constexpr const char* kScalarFile = "agent-p256.key";
 constexpr const char* kTpmAuthFile = "agent-tpm.auth";
+constexpr const char* kFingerprintKeyFile = "fingerprint.key";
 constexpr std::size_t kSecretBytes = 32;
 constexpr std::size_t kMaxIdentityBytes = 16 * 1024;
 constexpr int kIdentitySchema = 1;
@@ -237,6 +238,10 @@ Status CreateAgentState(const std::string& state_dir, const AgentIdentity& ident
   if (!secrets.tpm_auth.empty()) {
     RETURN_IF_ERROR(WritePrivateFile(state_dir, kTpmAuthFile, secrets.tpm_auth.Expose()));
   }
+  if (!secrets.fingerprint_key.empty()) {
+    RETURN_IF_ERROR(
+        WritePrivateFile(state_dir, kFingerprintKeyFile, secrets.fingerprint_key.Expose()));
+  }
   return WriteAgentIdentity(state_dir, identity);
 }
 
@@ -279,6 +284,31 @@ Result<SecretBytes> LoadAgentScalar(const std::string& state_dir) {
 }
 Result<SecretBytes> LoadAgentTpmAuth(const std::string& state_dir) {
   return LoadSecret(state_dir, kTpmAuthFile);
+}
+
+Result<SecretBytes> LoadFingerprintKey(const std::string& state_dir) {
+  const std::string path = fmt::format("{}/{}", state_dir, kFingerprintKeyFile);
+  struct stat info {};
+  if (lstat(path.c_str(), &info) != 0 && errno == ENOENT) {
+    return Error(ErrorCode::kNotFound, Action::kFixInput, path + " is not there",
+                 "back up each key again: that makes a new one");
+  }
+  return LoadSecret(state_dir, kFingerprintKeyFile);
+}
+
+Result<SecretBytes> EnsureFingerprintKey(const std::string& state_dir, RandomSource& random) {
+  auto key = LoadFingerprintKey(state_dir);
+  if (key || key.error().code() != ErrorCode::kNotFound) return key;
+  const File folder(open(state_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder.ok()) return WriteError(state_dir, errno);
+  while (flock(folder.get(), LOCK_EX) != 0) {
+    if (errno != EINTR) return WriteError(state_dir, errno);
+  }
+  key = LoadFingerprintKey(state_dir);  // another process may have been first
+  if (key || key.error().code() != ErrorCode::kNotFound) return key;
+  ASSIGN_OR_RETURN(SecretBytes made, RandomSecret(random, kSecretBytes));
+  RETURN_IF_ERROR(WritePrivateFile(state_dir, kFingerprintKeyFile, made.Expose()));
+  return made;
 }
 
 Result<FileSigner> FileSigner::Load(const std::string& state_dir, const AgentIdentity& identity) {

@@ -4,7 +4,8 @@
 //   ed25519.seed     32 bytes, signs checkpoints
 //   agent-p256.key   32-byte scalar; only where the agent key is not in the TPM
 //   agent-tpm.auth   32 bytes; only where it is
-//   store.db         agent/store
+//   fingerprint.key  32 bytes, makes the fingerprints that drift is found by; made anew if it is
+//   lost store.db         agent/store
 //
 // The folder has mode 0700, every file 0600, owned by us or by root. Without agent.json there is no
 // state: an init that was killed left nothing usable, and the next one starts over.
@@ -16,6 +17,7 @@
 
 #include "envelope/base/bytes.h"
 #include "envelope/base/p256.h"
+#include "envelope/base/random.h"
 #include "envelope/base/result.h"
 #include "envelope/base/secret_bytes.h"
 #include "envelope/signer.h"
@@ -44,9 +46,10 @@ struct AgentIdentity {
 };
 
 struct AgentSecrets {
-  SecretBytes ed25519_seed;  // 32 bytes
-  SecretBytes p256_scalar;   // 32 bytes, or empty: kTpm
-  SecretBytes tpm_auth;      // 32 bytes, or empty: kFile
+  SecretBytes ed25519_seed;          // 32 bytes
+  SecretBytes p256_scalar;           // 32 bytes, or empty: kTpm
+  SecretBytes tpm_auth;              // 32 bytes, or empty: kFile
+  SecretBytes fingerprint_key = {};  // 32 bytes, or empty: made at first need
 };
 
 // CreateAgentState makes the folder, the secrets, an empty store and, last, agent.json; each file
@@ -66,6 +69,11 @@ Result<AgentIdentity> LoadAgentIdentity(const std::string& state_dir);
 Result<SecretBytes> LoadEd25519Seed(const std::string& state_dir);
 Result<SecretBytes> LoadAgentScalar(const std::string& state_dir);
 Result<SecretBytes> LoadAgentTpmAuth(const std::string& state_dir);
+// LoadFingerprintKey: kNotFound where it is not there; otherwise as the other secrets.
+Result<SecretBytes> LoadFingerprintKey(const std::string& state_dir);
+// EnsureFingerprintKey makes fingerprint.key where a state of an older version has none. Of two
+// processes at once, both get the same key. Errors: also kStoreFull, kStoreReadOnly.
+Result<SecretBytes> EnsureFingerprintKey(const std::string& state_dir, RandomSource& random);
 
 // WriteAgentIdentity replaces agent.json (a rotated agent key), with the same care.
 Status WriteAgentIdentity(const std::string& state_dir, const AgentIdentity& identity);

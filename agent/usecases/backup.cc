@@ -7,6 +7,7 @@
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/enroll.h"
 #include "agent/usecases/envelope_source.h"
+#include "agent/usecases/fingerprint.h"
 #include "agent/usecases/policy_checks.h"
 #include "agent/usecases/registry.h"
 #include "envelope/base/pause_point.h"
@@ -95,21 +96,23 @@ Result<std::uint32_t> NextVersion(Agent& agent, const std::string& key_name) {
   return std::move(newest).error();
 }
 
-// CommitEnvelope stores the envelope with its event, durable on return.
+// CommitEnvelope stores the envelope with its event and the key's fingerprint, durable on return.
 Result<AppendReceipt> CommitEnvelope(Agent& agent, const envelope::EnvelopeDraft& draft,
                                      const envelope::SealedBytes& sealed,
                                      const envelope::SealedEnvelope& read_back,
-                                     const PolicyInForce& in_force, std::int64_t now) {
+                                     const PolicyInForce& in_force,
+                                     const store::FingerprintRecord& fingerprint) {
   store::EnvelopeRecord record;
   record.key_name = draft.key_name;
   record.key_version = draft.key_version;
   record.revision = draft.revision;
   record.envelope_id = draft.envelope_id;
   record.sha256 = sealed.hash;
-  record.created = now;
+  record.created = fingerprint.time;
   record.bytes = ToBytes(AsBytes(sealed.file));
   store::Change change;
   change.envelopes.push_back(std::move(record));
+  change.fingerprints.push_back(fingerprint);
 
   std::vector<audit::Event> events(1);
   audit::Event& created = events[0];
@@ -214,6 +217,34 @@ Result<std::vector<PathProof>> ProvePaths(Agent& agent, const BackupRequest& req
   return proofs;
 }
 
+// Deliver hands a generated key over, as the last step: what is in use can be recovered. A path
+// that opens elsewhere must have been proven, or any path where none of that kind was asked for.
+Status Deliver(const BackupRequest& request, const KeyMaterial& material, BackupResult& result) {
+  PausePoint("proven");
+  result.delivered = false;
+  const bool portable_wanted = std::ranges::any_of(result.paths, &PathProof::portable);
+  const bool proven = std::ranges::any_of(result.paths, [&](const PathProof& proof) {
+    return proof.proven && (proof.portable || !portable_wanted);
+  });
+  const std::string restore =
+      "'keyescrow restore " + result.key_name + " --to " + request.sink + "'";
+  if (!proven) {
+    result.findings.push_back(
+        std::string("the key was made and escrowed, and not handed over: no path ") +
+        (portable_wanted ? "that opens without this host's tpm " : "") +
+        "was proven; prove one and hand it over with " + restore);
+    return Ok();
+  }
+  auto delivered = material.sink->Write(material.key, {});
+  if (!delivered) {
+    return std::move(delivered).error().WithHint(
+        "the key is escrowed as version " + std::to_string(result.key_version) +
+        ": when the cause is gone, hand it over with " + restore);
+  }
+  result.delivered = true;
+  return Ok();
+}
+
 bool OnOneFileSystem(const std::string& left, const std::string& right) {
   struct stat left_status {};
   struct stat right_status {};
@@ -299,9 +330,14 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
   ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", false));
   ASSIGN_OR_RETURN(const auto read_back,
                    envelope::SealedEnvelope::Read(AsBytes(sealed.file), trust));
+  ASSIGN_OR_RETURN(
+      const Fingerprinter fingerprinter,
+      Fingerprinter::Ensure(agent.environment().state_dir, *agent.environment().random));
+  store::FingerprintRecord fingerprint = MakeFingerprint(
+      agent, fingerprinter, draft.key_name, draft.key_version, material.key, material.source_path);
+  fingerprint.time = now;
   PausePoint("before-commit");
-  // A generated key is escrowed before it is delivered, so that it is never in use and not kept.
-  auto committed = CommitEnvelope(agent, draft, sealed, read_back, *in_force, now);
+  auto committed = CommitEnvelope(agent, draft, sealed, read_back, *in_force, fingerprint);
   if (!committed && committed.error().code() == ErrorCode::kAlreadyExists) {
     return Error(ErrorCode::kStoreBusy, Action::kRetry,
                  "another backup wrote version " + std::to_string(draft.key_version) + " of " +
@@ -309,6 +345,7 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
                  "run the command again");
   }
   ASSIGN_OR_RETURN(const AppendReceipt receipt, std::move(committed));
+  PausePoint("committed");
 
   BackupResult result;
   result.findings = FindingTexts(reported);
@@ -326,12 +363,6 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
   for (const PathProof& proof : result.paths) {
     result.portable_proven = result.portable_proven || (proof.portable && proof.proven);
   }
-  if (material.sink != nullptr) {
-    ASSIGN_OR_RETURN(const WriteOutcome delivered, material.sink->Write(material.key, {}));
-    if (!delivered.written && !delivered.already_same) {
-      result.findings.push_back("the generated key was not delivered to " + request.sink);
-    }
-  }
   if (output != nullptr) {
     ASSIGN_OR_RETURN(result.receipt, WritePortable(agent, written, request.output));
     result.output = output->Describe();
@@ -341,6 +372,7 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
           "another disk");
     }
   }
+  if (material.sink != nullptr) RETURN_IF_ERROR(Deliver(request, material, result));
   if (!result.p256_signed) {
     result.findings.push_back(
         "the log's checkpoint lacks the agent key's signature: the tpm did not sign");

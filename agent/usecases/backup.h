@@ -16,7 +16,7 @@ namespace keyescrow::agent {
 struct BackupRequest {
   std::string key_name;
   std::string source;              // SOURCE; "" where `generate_bytes` is set
-  std::size_t generate_bytes = 0;  // 1–65536: make the key, and deliver it to `sink`
+  std::size_t generate_bytes = 0;  // 1–65536: make the key, and deliver it to `sink` once proven
   std::string sink;
   std::vector<std::string> paths;  // [ID=]EXPR; empty: the declaration's, then the defaults
   std::optional<envelope::KdfParameters> kdf;
@@ -47,12 +47,14 @@ struct BackupResult {
   std::string receipt;  // file beside it, or ""
   std::vector<std::string> findings;
   bool portable_proven = false;
+  std::optional<bool> delivered;  // of a generated key: whether it went to its sink
 };
 
 // Backup follows ARCHITECTURE's order: read, check, enroll, seal, commit, reopen, log the proofs.
-// Nothing is said to be escrowed before the commit returned.
-// Errors: kInvalidName, kInvalidPath, kPathForbidden, kPasswordWeak, kTokenNotRegistered, kSource*,
-// kTpm*, kStore*, kDestination*.
+// Nothing is said to be escrowed before the commit returned. A generated key is handed over last,
+// and only where a path that needs no TPM was proven (any path, where no such path was asked for):
+// else it stays escrowed, which is a finding. Errors: kInvalidName, kInvalidPath, kPathForbidden,
+// kPasswordWeak, kTokenNotRegistered, kSource*, kTpm*, kStore*, kDestination*.
 Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets& secrets,
                             Progress& progress);
 

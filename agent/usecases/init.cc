@@ -82,6 +82,7 @@ Result<InitResult> Init(const Environment& environment, bool tpm_required, Progr
   AgentSecrets secrets;
   ASSIGN_OR_RETURN(secrets.ed25519_seed, RandomSecret(random, kSeedSizeBytes));
   ASSIGN_OR_RETURN(secrets.tpm_auth, RandomSecret(random, kSeedSizeBytes));
+  ASSIGN_OR_RETURN(secrets.fingerprint_key, RandomSecret(random, kSeedSizeBytes));
   ASSIGN_OR_RETURN(auto tpm_key,
                    MakeTpmKey(environment, tpm_required, secrets.tpm_auth, findings, progress));
   std::optional<P256KeyPair> file_key;

@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "agent/usecases/gate.h"
 #include "agent/usecases/policy_in_force.h"
 
 namespace keyescrow::agent {
@@ -141,6 +142,23 @@ Status AddPolicyFindings(Agent& agent, const std::vector<KeyView>& keys,
   return Ok();
 }
 
+// AddDrift compares the key in use of every declared key with the escrowed one.
+Status AddDrift(Agent& agent, const std::string& key_name, const DriftOptions& options,
+                StatusReport& report) {
+  ASSIGN_OR_RETURN(const DriftChecker checker, DriftChecker::Make(agent, key_name, options));
+  for (KeyView& key : report.keys) {
+    if (key.source.empty()) continue;
+    ASSIGN_OR_RETURN(DriftResult drift, checker.Check(key.name, key.version, key.source));
+    key.in_use = drift.in_use;
+    for (DriftFinding& finding : drift.findings) {
+      report.findings.push_back({std::string(finding.rule), key.name, report.host,
+                                 finding.critical ? Severity::kCritical : Severity::kWarning,
+                                 std::move(finding.what), std::move(finding.remedy)});
+    }
+  }
+  return Ok();
+}
+
 }  // namespace
 
 std::string_view PathConditionName(PathCondition condition) {
@@ -153,14 +171,15 @@ std::string_view PathConditionName(PathCondition condition) {
   return "unproven";
 }
 
-Result<std::vector<KeyView>> ListKeys(Agent& agent) {
+Result<std::vector<KeyView>> ListKeys(Agent& agent, const std::string& key_name) {
   // An agent that is no longer trusted must not make its envelopes disappear from the list.
   ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
-  ASSIGN_OR_RETURN(const auto states, agent.store().PathStates(""));
+  ASSIGN_OR_RETURN(const auto states, agent.store().PathStates(key_name));
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
   std::vector<KeyView> keys;
   std::optional<Error> failed;
   store::EscrowStore::EnvelopeQuery query;
+  query.key_name = key_name;
   query.with_bytes = true;
   RETURN_IF_ERROR(agent.store().Envelopes(query, [&](const store::EnvelopeRecord& record) {
     auto sealed = envelope::SealedEnvelope::Read(record.bytes, trust);
@@ -213,7 +232,17 @@ Result<KeyView> ShowEnvelope(Agent* agent, const EnvelopeSource& source,
   return view;
 }
 
-Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name) {
+Result<std::optional<std::int64_t>> NewestEntryTime(Agent& agent) {
+  ASSIGN_OR_RETURN(const store::LogHead head, agent.store().Head());
+  ASSIGN_OR_RETURN(const store::LogEntry entry,
+                   agent.store().Entry(head.size == 0 ? 0 : head.size - 1));
+  const auto event = audit::ParseEvent(AsText(entry.bytes));
+  if (!event) return std::optional<std::int64_t>();
+  return std::optional(event->time);
+}
+
+Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name,
+                                    const DriftOptions& drift) {
   StatusReport report;
   report.host = agent.identity().host;
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
@@ -221,10 +250,7 @@ Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name) {
   report.thumbprint = agent.identity().Thumbprint();
   ASSIGN_OR_RETURN(const JournalHealth health, agent.journal().Health());
   report.log_size = health.size;
-  ASSIGN_OR_RETURN(report.keys, ListKeys(agent));
-  if (!key_name.empty()) {
-    std::erase_if(report.keys, [&](const KeyView& key) { return key.name != key_name; });
-  }
+  ASSIGN_OR_RETURN(report.keys, ListKeys(agent, key_name));
   RETURN_IF_ERROR(AddPolicyFindings(agent, report.keys, report.findings));
   Collector collector(report.host, report.findings);
   std::set<std::string> escrowed;
@@ -247,6 +273,8 @@ Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name) {
     return Error(ErrorCode::kNotFound, Action::kFixInput, "no key is escrowed or declared here",
                  "escrow one with 'keyescrow backup NAME --from FILE --path EXPR'");
   }
+  RETURN_IF_ERROR(AddDrift(agent, key_name, drift, report));
+  RETURN_IF_ERROR(AddOverrideFindings(agent, key_name, report.findings));
   if (health.p256_missing) {
     collector.Add("checkpoint_signature_missing", "", Severity::kWarning,
                   "the newest checkpoint lacks the agent key's signature since " +
@@ -256,6 +284,7 @@ Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name) {
   ASSIGN_OR_RETURN(const auto destinations, agent.store().Destinations());
   for (const store::DestinationRecord& record : destinations) {
     struct stat status {};
+    if (!key_name.empty() && record.key_name != key_name) continue;
     if (record.previous_path.empty() || lstat(record.previous_path.c_str(), &status) != 0) continue;
     collector.Add("previous_generation", record.key_name, Severity::kWarning,
                   "the key that a restore replaced still lies in " + record.previous_path,

@@ -8,6 +8,7 @@
 #include "agent/policy/facts.h"
 #include "agent/policy/finding.h"
 #include "agent/usecases/agent.h"
+#include "agent/usecases/drift.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/open_path.h"
 
@@ -46,7 +47,8 @@ struct KeyView {
   std::string envelope_id;
   Bytes32 envelope_hash{};
   std::string note;
-  std::string source;  // declared, or ""
+  std::string source;              // declared, or ""
+  std::optional<KeyInUse> in_use;  // what stands at the declared source, where `status` looked
   std::vector<PathView> paths;
   std::size_t size_bytes = 0;  // of the envelope
   policy::KeyFacts facts;      // what a policy is held against
@@ -61,17 +63,23 @@ struct StatusReport {
   std::vector<Finding> findings;
 };
 
-// ListKeys returns the newest version of every key, or every version. Errors: kStore*.
-Result<std::vector<KeyView>> ListKeys(Agent& agent);
+// ListKeys returns the newest version of every key, or of `key_name` alone. Errors: kStore*.
+Result<std::vector<KeyView>> ListKeys(Agent& agent, const std::string& key_name = "");
 
 // ShowEnvelope describes one envelope; with `probe`, says which of its paths can be opened here.
 Result<KeyView> ShowEnvelope(Agent* agent, const EnvelopeSource& source,
                              const envelope::ReadOptions& trust, PathOpenOptions* probe);
 
 // EvaluateStatus holds every key against the policy in force; beside it, every declared key is
-// escrowed, both signatures are on the newest checkpoint, and no previous generation is left.
-// Errors: kKeyNotFound; kNotFound where nothing is escrowed and nothing declared.
-Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name);
+// escrowed, both signatures are on the newest checkpoint, no previous generation is left, and the
+// key at each declared source is the escrowed one (drift.h): one read a declared key. Errors:
+// kKeyNotFound; kNotFound where nothing is escrowed and nothing declared.
+Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name,
+                                    const DriftOptions& drift = {});
+
+// NewestEntryTime returns when the newest entry was made, and its checkpoint with it; none where it
+// is of a newer version. Errors: kNotFound in an empty log.
+Result<std::optional<std::int64_t>> NewestEntryTime(Agent& agent);
 
 // VerifyItem: what was checked of one envelope, or of the log.
 struct VerifyItem {

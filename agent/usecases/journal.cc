@@ -8,6 +8,7 @@
 #include "agent/audit/checkpoint.h"
 #include "agent/audit/merkle.h"
 #include "agent/audit/note.h"
+#include "agent/usecases/journald.h"
 #include "agent/usecases/process_facts.h"
 #include "envelope/base/base64url.h"
 
@@ -54,7 +55,11 @@ struct Journal::Impl {
   std::string signer_failure;  // why the signer is not asked again; "" while it is
   std::optional<audit::Actor> actor;
   std::string boot_id;
+  JournaldSender journald{""};
+  std::vector<JournaldEntry> told;  // of the commit under way
 
+  // CountsAt returns the counts at a head, from its checkpoint or, once, from the whole log.
+  Result<EventCounts> CountsAt(const store::LogHead& head);
   Status Fill(audit::Event& event);
   Result<store::LogAppend> Sign(const store::LogHead& head, audit::TreeAppender tree,
                                 std::vector<store::NewEntry> entries);
@@ -91,6 +96,16 @@ Status Journal::Impl::Fill(audit::Event& event) {
   return Ok();
 }
 
+Result<EventCounts> Journal::Impl::CountsAt(const store::LogHead& head) {
+  if (head.counts || head.size == 0) return EventCounts::Parse(head.counts.value_or(""));
+  EventCounts counts;
+  RETURN_IF_ERROR(store->Entries(0, "", [&](const store::LogEntry& entry) {
+    counts.Add(AsText(entry.bytes));
+    return true;
+  }));
+  return counts;
+}
+
 std::string Journal::Impl::SignByAgentKey(std::string_view text) {
   if (!signer_failure.empty()) return "";
   if (options.signer == nullptr) {
@@ -117,7 +132,15 @@ Result<store::LogAppend> Journal::Impl::Sign(const store::LogHead& head, audit::
                  "the log was opened for reading alone", "report this");
   }
   store::LogAppend append;
-  for (const store::NewEntry& entry : entries) tree.Append(entry.leaf_hash);
+  ASSIGN_OR_RETURN(EventCounts counts, CountsAt(head));
+  told.clear();
+  for (const store::NewEntry& entry : entries) {
+    tree.Append(entry.leaf_hash);
+    counts.Add(AsText(entry.bytes));
+    if (!journald.wanted()) continue;
+    told.push_back({head.size + told.size(), entry.leaf_hash, std::string(AsText(entry.bytes))});
+  }
+  append.counts = counts.Text();
   append.entries = std::move(entries);
   for (audit::Tile& tile : tree.ChangedTiles()) {
     append.tiles.push_back({tile.level, tile.index, std::move(tile.bytes)});
@@ -177,6 +200,7 @@ Result<Journal> Journal::Open(JournalOptions options) {
   ASSIGN_OR_RETURN(auto store, store::SqliteStore::Open(options.state_dir, options.store));
   const auto ed25519 = audit::NoteKey::Ed25519(options.identity.origin, options.identity.ed25519);
   const auto p256 = audit::NoteKey::P256(options.identity.origin, options.identity.p256);
+  const std::string journald_socket = options.journald_socket;
   std::unique_ptr<Impl> impl(new Impl{.options = std::move(options),
                                       .store = std::move(store),
                                       .ed25519_key = ed25519,
@@ -184,7 +208,9 @@ Result<Journal> Journal::Open(JournalOptions options) {
                                       .keys = {ed25519, p256},
                                       .signer_failure = "",
                                       .actor = std::nullopt,
-                                      .boot_id = ""});
+                                      .boot_id = "",
+                                      .journald = JournaldSender(journald_socket),
+                                      .told = {}});
   return Journal(std::move(impl));
 }
 
@@ -209,6 +235,7 @@ Result<AppendReceipt> Journal::Append(std::vector<audit::Event> events,
     return impl_->Build(head, tile, events);
   };
   ASSIGN_OR_RETURN(store::LogHead head, impl_->store->Commit(change, build));
+  impl_->journald.Send(impl_->told);
   receipt.size = head.size;
   receipt.checkpoint = std::move(head.checkpoint);
   receipt.p256_signed = head.p256_signed;
@@ -255,12 +282,14 @@ Result<ImportResult> Journal::ImportEvents(std::string_view file) {
         fresh.push_back(std::move(entry));
       }
     }
+    impl_->told.clear();
     if (fresh.empty()) return store::LogAppend();
     result.num_added = fresh.size();
     ASSIGN_OR_RETURN(audit::TreeAppender tree, TreeOf(head, tile));
     return impl_->Sign(head, std::move(tree), std::move(fresh));
   };
   RETURN_IF_ERROR(impl_->store->Commit({}, build));
+  impl_->journald.Send(impl_->told);
   return result;
 }
 
@@ -287,6 +316,11 @@ Result<JournalHealth> Journal::Health() {
   health.missing_since_time = since->substr(first + 1, second - first - 1);
   health.missing_cause = since->substr(second + 1);
   return health;
+}
+
+Result<EventCounts> Journal::Counts() {
+  ASSIGN_OR_RETURN(const store::LogHead head, impl_->store->Head());
+  return impl_->CountsAt(head);
 }
 
 Result<std::string> Journal::Prove(std::uint64_t seq) {

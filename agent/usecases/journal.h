@@ -3,7 +3,8 @@
 //
 // A release asks first: Append(restore.requested) must have returned before anything is released,
 // and the outcome is appended after. The agent key may be dead: its line is then left out, which
-// is a finding (Health) and stops nothing.
+// is a finding (Health) and stops nothing. What was committed is told to the systemd journal, where
+// there is one; nothing waits for that.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +21,7 @@
 #include "agent/store/escrow_store.h"
 #include "agent/store/sqlite_store.h"
 #include "agent/usecases/agent_state.h"
+#include "agent/usecases/event_counts.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/random.h"
 #include "envelope/base/result.h"
@@ -36,6 +38,7 @@ struct JournalOptions {
   Clock* clock = nullptr;              // not owned; null: SystemClock()
   RandomSource* random = nullptr;      // not owned; null: SystemRandom()
   store::SqliteOptions store;
+  std::string journald_socket = {};  // where entries are told to the systemd journal; "": nowhere
 };
 
 struct AppendReceipt {
@@ -106,6 +109,10 @@ class Journal {
     return Prove(envelope.log_seq);
   }
   Status Events(const EventFilter& filter, const std::function<bool(const LoggedEvent&)>& visit);
+
+  // Counts returns the counts of the newest checkpoint; where an older version wrote it, the log is
+  // read, until the next commit.
+  Result<EventCounts> Counts();
 
   // VerifyAll reads the whole log. `envelope_hash` computes the envelope hash of an envelope's
   // bytes: with it every kept envelope is compared with its row and with the entry that escrowed

@@ -10,6 +10,7 @@
 #include "agent/key_locations/crash_safe_file.h"
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/envelope_source.h"
+#include "agent/usecases/fingerprint.h"
 #include "agent/usecases/policy_checks.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/pause_point.h"
@@ -424,6 +425,10 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
     if (agent != nullptr && source.record) {
       change.path_outcomes.push_back(
           {header.key_name, header.key_version, header.revision, path.id, agent->Now(), true, ""});
+    }
+    if (agent != nullptr && source.record) {
+      AddRestoredFingerprint(*agent, header.key_name, header.key_version, opened->content(),
+                             sink->FilePath(), change);
     }
     if (agent != nullptr && !written->previous_path.empty()) {
       change.destinations.push_back({sink->FilePath(), header.key_name, header.key_version,

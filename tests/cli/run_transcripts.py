@@ -104,6 +104,7 @@ class World:
             "TERM": "dumb",
             "KEYESCROW_STATE": f"{home}/state",
             "KEYESCROW_CONFIG": f"{home}/agent.toml",
+            "KEYESCROW_JOURNALD_SOCKET": "none",
             "SOFTHSM2_CONF": f"{home}/softhsm2.conf",
         }
         for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "GCOV_PREFIX"):

@@ -154,7 +154,7 @@ def secrets_of(world, envelope_file, path_ids):
         decoder.close()
     seen.update({"key": world.key, "password": acceptance.PASSWORD.encode(),
                  "PIN": acceptance.PIN.encode()})
-    for name in ("ed25519.seed", "agent-tpm.auth"):
+    for name in ("ed25519.seed", "agent-tpm.auth", "fingerprint.key"):
         seen[name] = world.path("state").joinpath(name).read_bytes()
     return seen
 

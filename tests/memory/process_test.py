@@ -237,7 +237,8 @@ class Writes(unittest.TestCase):
     def search_files(self, secrets):
         """mmap needs no call to write: nothing that is left may hold a secret but its own files."""
         own = {"app.key": "key", "out.key": "key", "pw": "password", "pin": "PIN",
-               "ed25519.seed": "ed25519.seed", "agent-tpm.auth": "agent-tpm.auth"}
+               "ed25519.seed": "ed25519.seed", "agent-tpm.auth": "agent-tpm.auth",
+               "fingerprint.key": "fingerprint.key"}
         looked = 0
         for path in self.world.folder.rglob("*"):
             relative = path.relative_to(self.world.folder)

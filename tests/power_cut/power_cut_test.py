@@ -29,6 +29,7 @@ import world as acceptance  # noqa: E402
 
 SHIM: pathlib.Path = None
 SEEDS = (1, 2, 3)
+FINGERPRINT_KEY_SIZE = 32  # bytes
 MEMORY_DISK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
 
 
@@ -186,6 +187,9 @@ class Init:
             done = run.run(root, "init", "--json")
             if done.status != 0 and b"already_" not in done.err:
                 raise Broken(str(done))
+        # What later says that a key in use is not the escrowed one is there, and whole.
+        if len((root / "state" / "fingerprint.key").read_bytes()) != FINGERPRINT_KEY_SIZE:
+            raise Broken("half a fingerprint key")
         # It works: something can be written, and the log is whole.
         run.must(root, "key", "add", "k", "--source", "k", "--path", "password & token:ops")
         run.must(root, "trust", "add", "A" * 43)

@@ -3,12 +3,19 @@
 namespace keyescrow::agent {
 namespace {
 
+constexpr OptionSpec kLogOptions[] = {
+    Flag<&AuditLogOptions::json_lines>(
+        "--json-lines", "one JSON object a line: seq, leaf_hash, and the entry as it is hashed"),
+    Option<&AuditLogOptions::since>("--since", "SEQ", "begin with this entry's number"),
+};
 constexpr Example kLogExamples[] = {
     {"keyescrow audit log", "every entry, oldest first"},
+    {"keyescrow audit log --json-lines --since 1200",
+     "for a collector that has entry 1200: its leaf hash must still be the same"},
     {"keyescrow audit log --json | jq '.entries[] | select(.type == \"restore.completed\")'",
      "who restored what, and why"},
 };
-constexpr std::uint8_t kLogExits[] = {0, 4, 8, 9};
+constexpr std::uint8_t kLogExits[] = {0, 2, 4, 8, 9};
 
 constexpr Example kCheckpointExamples[] = {
     {"keyescrow audit checkpoint > db1.checkpoint", "keep it elsewhere"},
@@ -30,6 +37,7 @@ constexpr std::uint8_t kProveExits[] = {0, 4, 8, 9};
 constexpr CommandSpec kAuditLogCommand = {
     .name = "audit log",
     .purpose = "show the entries of the audit log",
+    .options = kLogOptions,
     .examples = kLogExamples,
     .exits = kLogExits,
     .make = &MakeOptions<AuditLogOptions>,

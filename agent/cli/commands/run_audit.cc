@@ -77,10 +77,21 @@ std::string EntryLine(const Json& entry) {
   return line;
 }
 
+// JsonLine carries the entry's own bytes, so that its leaf hash can be computed from them; what is
+// no event of a version that is known is a string.
+std::string JsonLine(const LoggedEvent& logged) {
+  const bool is_json = logged.event || Json::accept(logged.line);
+  return fmt::format("{{\"seq\":{},\"leaf_hash\":\"{}\",\"{}\":{}}}\n", logged.seq,
+                     EncodeBase64Url(logged.leaf_hash), is_json ? "entry" : "line",
+                     is_json
+                         ? logged.line
+                         : Json(logged.line).dump(-1, ' ', false, Json::error_handler_t::replace));
+}
+
 // LogWriter writes the log piece by piece: it may be longer than memory is.
 class LogWriter {
  public:
-  explicit LogWriter(Terminal& terminal) : terminal_(terminal) {
+  LogWriter(Terminal& terminal, bool json_lines) : terminal_(terminal), json_lines_(json_lines) {
     if (terminal_.json()) {
       buffer_ = DumpDocument(NewDocument("audit log"));
       buffer_.resize(buffer_.rfind('}'));  // stays open for the entries
@@ -88,12 +99,14 @@ class LogWriter {
       buffer_ += ",\n  \"entries\": [";
     }
   }
-  Status Add(const Json& entry) {
-    if (terminal_.json()) {
+  Status Add(const LoggedEvent& logged) {
+    if (json_lines_) {
+      buffer_ += JsonLine(logged);
+    } else if (terminal_.json()) {
       buffer_ += num_ == 0 ? "\n    " : ",\n    ";
-      buffer_ += entry.dump(-1, ' ', false, Json::error_handler_t::replace);
+      buffer_ += EntryJson(logged).dump(-1, ' ', false, Json::error_handler_t::replace);
     } else {
-      buffer_ += EscapeForTerminal(EntryLine(entry)) + "\n";
+      buffer_ += EscapeForTerminal(EntryLine(EntryJson(logged))) + "\n";
     }
     ++num_;
     return buffer_.size() < kChunkBytes ? Ok() : Flush();
@@ -111,16 +124,23 @@ class LogWriter {
   }
 
   Terminal& terminal_;
+  bool json_lines_;
   std::string buffer_;
   std::size_t num_ = 0;
 };
 
-Result<int> DoLog(Session& session) {
+Result<int> DoLog(const AuditLogOptions& options, Session& session) {
+  if (options.json_lines && session.terminal().json()) {
+    return Error(ErrorCode::kUsage, Action::kFixInput, "--json-lines and --json exclude each other",
+                 "leave one of them out");
+  }
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
-  LogWriter writer(session.terminal());
+  LogWriter writer(session.terminal(), options.json_lines);
   Status written;
-  RETURN_IF_ERROR(agent->journal().Events({}, [&](const LoggedEvent& logged) {
-    written = writer.Add(EntryJson(logged));
+  EventFilter filter;
+  filter.first = options.since.value_or(0);
+  RETURN_IF_ERROR(agent->journal().Events(filter, [&](const LoggedEvent& logged) {
+    written = writer.Add(logged);
     return written.has_value();
   }));
   RETURN_IF_ERROR(written);
@@ -151,9 +171,8 @@ Result<int> DoProve(const AuditProveOptions& options, Session& session) {
 
 }  // namespace
 
-int RunAuditLog(const GlobalOptions& /*global*/, const AuditLogOptions& /*options*/,
-                Session& session) {
-  return session.Exit(DoLog(session));
+int RunAuditLog(const GlobalOptions& /*global*/, const AuditLogOptions& options, Session& session) {
+  return session.Exit(DoLog(options, session));
 }
 
 int RunAuditCheckpoint(const GlobalOptions& /*global*/, const AuditCheckpointOptions& /*options*/,

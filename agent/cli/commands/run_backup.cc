@@ -62,6 +62,7 @@ Json ResultJson(const BackupResult& result) {
   json["envelope_sha256"] = EncodeBase64Url(result.envelope_hash);
   json["log_seq"] = result.log_seq;
   json["agent_signed_log"] = result.p256_signed;
+  json["delivered"] = result.delivered ? Json(*result.delivered) : Json(nullptr);
   json["output"] = TextOrNull(result.output);
   json["receipt"] = TextOrNull(result.receipt);
   std::vector<std::string> findings = result.findings;
@@ -76,8 +77,9 @@ std::string RenderResult(const Json& result) {
       {"portable", "portable"}, {"why_not", "why not"},
   };
   constexpr Column kFields[] = {
-      {"agent", "  agent"}, {"envelope_sha256", "  envelope hash"}, {"log_seq", "  log entry"},
-      {"output", "  file"}, {"receipt", "  its receipt"},
+      {"agent", "  agent"},       {"envelope_sha256", "  envelope hash"},
+      {"log_seq", "  log entry"}, {"delivered", "  handed over"},
+      {"output", "  file"},       {"receipt", "  its receipt"},
   };
   Json rows = result["paths"];
   for (Json& row : rows) row["id"] = "  " + row["id"].get<std::string>();

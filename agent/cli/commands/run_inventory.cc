@@ -5,8 +5,10 @@
 
 #include "agent/cli/commands.h"
 #include "agent/cli/nagios.h"
+#include "agent/cli/prometheus.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
+#include "agent/key_locations/crash_safe_file.h"
 #include "agent/usecases/inventory.h"
 
 namespace keyescrow::agent {
@@ -130,7 +132,7 @@ std::string RenderStatus(const Terminal& terminal, const Json& document) {
 
 Result<StatusReport> Evaluate(const StatusOptions& options, Session& session) {
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
-  return EvaluateStatus(*agent, options.name);
+  return EvaluateStatus(*agent, options.name, DriftOptions{options.exec_sources});
 }
 
 Result<int> DoStatus(const StatusOptions& options, Session& session) {
@@ -173,6 +175,23 @@ Result<int> DoNagios(const StatusOptions& options, Session& session) {
   return line.status;
 }
 
+Result<int> DoPrometheus(const StatusOptions& options, Session& session) {
+  ASSIGN_OR_RETURN(const StatusReport report, Evaluate(options, session));
+  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
+  MonitorFacts facts;
+  facts.now = session.Now();
+  ASSIGN_OR_RETURN(facts.counts, agent->journal().Counts());
+  ASSIGN_OR_RETURN(facts.checkpoint_time, NewestEntryTime(*agent));
+  const std::string text = FormatPrometheus(report, facts);
+  session.progress().Pause();
+  if (options.output.empty()) {
+    RETURN_IF_ERROR(session.terminal().WriteResult(text));
+  } else {
+    RETURN_IF_ERROR(WriteFileDurably(options.output, AsBytes(text), {}));
+  }
+  return kExitDone;
+}
+
 }  // namespace
 
 int RunList(const GlobalOptions& /*global*/, const ListOptions& /*options*/, Session& session) {
@@ -184,10 +203,15 @@ int RunShow(const GlobalOptions& /*global*/, const ShowOptions& options, Session
 }
 
 int RunStatus(const GlobalOptions& global, const StatusOptions& options, Session& session) {
-  if (options.nagios && global.json) {
-    return session.Exit(Error(ErrorCode::kUsage, Action::kFixInput,
-                              "--nagios and --json exclude each other", "leave one of them out"));
+  if ((options.nagios || options.prometheus) && global.json) {
+    const Error error(ErrorCode::kUsage, Action::kFixInput,
+                      std::string(options.nagios ? "--nagios" : "--prometheus") +
+                          " and --json exclude each other",
+                      "leave one of them out");
+    const int status = session.Exit(error);
+    return options.nagios ? kNagiosUnknown : status;
   }
+  if (options.prometheus) return session.Exit(DoPrometheus(options, session));
   return session.Exit(options.nagios ? DoNagios(options, session) : DoStatus(options, session));
 }
 

@@ -24,6 +24,7 @@ extern const CommandSpec kImportEventCommand;
 extern const CommandSpec kListCommand;
 extern const CommandSpec kShowCommand;
 extern const CommandSpec kStatusCommand;
+extern const CommandSpec kGateCommand;
 extern const CommandSpec kAgentKeyShowCommand;
 extern const CommandSpec kAgentKeyExportCommand;
 extern const CommandSpec kTrustAddCommand;

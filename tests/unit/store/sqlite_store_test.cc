@@ -171,6 +171,10 @@ TEST(SqliteStore, AnOlderSchemaIsUpgradedAndTheLogSaysSo) {
   EXPECT_TRUE(journal->VerifyAll()->Intact());
   EXPECT_EQ(fixture.Tamper("DROP INDEX log_entry_by_key"), SQLITE_OK);       // 0002 made it
   EXPECT_EQ(fixture.Tamper("UPDATE token SET pin_source = ''"), SQLITE_OK);  // 0003 made it
+  EXPECT_EQ(fixture.Tamper("DROP TABLE fingerprint; DROP TABLE gate_override"), SQLITE_OK);  // 0005
+  EXPECT_EQ(fixture.Tamper("INSERT INTO checkpoint (size, p256_signed, note, counts) "
+                           "VALUES (1000, 1, '', '')"),
+            SQLITE_OK);  // 0006
 }
 
 TEST(SqliteStore, ANewerSchemaIsRefused) {

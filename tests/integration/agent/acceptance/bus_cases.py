@@ -76,6 +76,7 @@ class Bus(AcceptanceCase):
             "auth value of the sealed object": self.auth_value().rstrip(b"\0"),
             "auth value of the agent key": (state / "agent-tpm.auth").read_bytes().rstrip(b"\0"),
             "Ed25519 seed": (state / "ed25519.seed").read_bytes(),
+            "key of the fingerprints": (state / "fingerprint.key").read_bytes(),
         }
         for name, secret in secrets.items():
             for form in forms(secret):

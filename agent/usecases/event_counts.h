@@ -1,0 +1,34 @@
+// Counts of events for monitors, kept beside each checkpoint in the commit that makes it: reading
+// them costs one row, whatever the log's length. They are no part of what is signed; the log is.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "agent/audit/event.h"
+
+namespace keyescrow::agent {
+
+class EventCounts {
+ public:
+  // Parse reads what Text wrote; what it does not know is left out.
+  static EventCounts Parse(std::string_view text);
+  // Text: "drill.passed=12 restore.completed=3 verify.last=1", sorted; "" where nothing was
+  // counted.
+  std::string Text() const;
+
+  // Add counts an entry of the log by its line; drills, restores and verifications count.
+  void Add(std::string_view line);
+
+  std::uint64_t Of(audit::EventType type) const;
+  // LastVerify: whether the newest verify.* event passed; none where there is none.
+  std::optional<bool> LastVerify() const;
+
+ private:
+  std::map<std::string, std::uint64_t, std::less<>> counts_;
+};
+
+}  // namespace keyescrow::agent
