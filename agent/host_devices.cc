@@ -120,6 +120,23 @@ void HostDevices::LastSignature() {
   if (agent_key_ != nullptr) agent_key_->NextIsLast();
 }
 
+Result<TpmAnchorBlob> HostDevices::CreateAnchor(const SecretBytes& auth,
+                                                const std::string& origin) {
+  ASSIGN_OR_RETURN(const auto device, OpenDevice());
+  ASSIGN_OR_RETURN(tpm::CreatedAnchor created, tpm::TpmAnchor::Create(*device, auth, origin));
+  return TpmAnchorBlob{std::move(created.blob.key), std::move(created.blob.attestation_private),
+                       created.base};
+}
+
+Result<std::unique_ptr<envelope::Anchor>> HostDevices::OpenAnchor(const TpmAnchorBlob& blob,
+                                                                  SecretBytes auth,
+                                                                  const std::string& origin) {
+  ASSIGN_OR_RETURN(const auto device, OpenDevice());
+  ASSIGN_OR_RETURN(auto anchor, tpm::TpmAnchor::Open(device, {blob.key, blob.attestation_private},
+                                                     std::move(auth), origin));
+  return std::unique_ptr<envelope::Anchor>(std::move(anchor));
+}
+
 Result<TokenUri> HostDevices::ParseTokenUri(const std::string& uri) {
   ASSIGN_OR_RETURN(hsm::CommandLineUri parsed, hsm::ParseCommandLineUri(uri));
   return TokenUri{std::move(parsed.path), parsed.module_path.value_or(""),

@@ -9,6 +9,7 @@
 #include "agent/usecases/devices.h"
 #include "hsm/token_factor.h"
 #include "tpm/agent_key.h"
+#include "tpm/anchor.h"
 #include "tpm/device.h"
 #include "tpm/tpm_factor.h"
 
@@ -26,6 +27,9 @@ class HostDevices final : public Devices {
   Result<std::unique_ptr<envelope::Signer>> OpenAgentKey(const TpmAgentKeyBlob& blob,
                                                          SecretBytes auth) override;
   void LastSignature() override;
+  Result<TpmAnchorBlob> CreateAnchor(const SecretBytes& auth, const std::string& origin) override;
+  Result<std::unique_ptr<envelope::Anchor>> OpenAnchor(const TpmAnchorBlob& blob, SecretBytes auth,
+                                                       const std::string& origin) override;
 
   Result<TokenUri> ParseTokenUri(const std::string& uri) override;
   void PrepareToken() override;

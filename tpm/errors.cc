@@ -14,9 +14,9 @@ constexpr std::string_view kSlotsHint =
 constexpr std::string_view kResetHint = "run the command again";
 constexpr std::string_view kBusyHint = "try again in a moment";
 constexpr std::string_view kAnchorHint =
-    "if the TPM was cleared or replaced on purpose, run 'keyescrow audit anchor --new'; if not, "
-    "find "
-    "out who did it";
+    "find out who did it; if only the index was removed, 'keyescrow audit anchor --new' makes "
+    "another; "
+    "if the TPM was cleared or replaced, 'keyescrow init --state DIR' makes a new agent";
 constexpr std::string_view kOperatorHint =
     "use a path without tpm, and keep this code for the operator";
 

@@ -31,7 +31,7 @@ constexpr const CommandSpec* kCommands[] = {
     &kAgentKeyShowCommand, &kAgentKeyExportCommand, &kTrustAddCommand,        &kTrustListCommand,
     &kTrustRemoveCommand,  &kPolicyShowCommand,     &kPolicyCheckCommand,     &kPolicySignCommand,
     &kPolicySetCommand,    &kAuditLogCommand,       &kAuditCheckpointCommand, &kAuditProveCommand,
-    &kAuditReportCommand,  &kCompletionCommand,     &kVersionCommand,
+    &kAuditAnchorCommand,  &kAuditReportCommand,    &kCompletionCommand,      &kVersionCommand,
 };
 
 constexpr std::string_view kLaterCommands[] = {

@@ -51,6 +51,8 @@ int RunPolicySet(const GlobalOptions& global, const PolicySetOptions& options, S
 int RunAuditLog(const GlobalOptions& global, const AuditLogOptions& options, Session& session);
 int RunAuditCheckpoint(const GlobalOptions& global, const AuditCheckpointOptions& options,
                        Session& session);
+int RunAuditAnchor(const GlobalOptions& global, const AuditAnchorOptions& options,
+                   Session& session);
 int RunAuditProve(const GlobalOptions& global, const AuditProveOptions& options, Session& session);
 int RunAuditReport(const GlobalOptions& global, const AuditReportOptions& options,
                    Session& session);

@@ -40,6 +40,7 @@ Rules of a security team
 Audit
   keyescrow audit log                         who did what, when and why
   keyescrow audit checkpoint > db1.checkpoint keep it elsewhere; later 'verify --since'
+  keyescrow audit anchor                      in the TPM: an older store put back then shows
   keyescrow audit prove prod/db               a proof for one key's entry
   keyescrow agent-key export, trust add       whose signatures count
 

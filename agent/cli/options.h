@@ -204,6 +204,11 @@ struct AuditReportOptions {
   std::string output;  // -o SINK; "": standard output
 };
 
+struct AuditAnchorOptions {
+  bool renew = false;
+  std::string accept;  // why a counter that is not where the log has it is accepted
+};
+
 // TextToPrint: the command was answered by the parser (help, version, completion): print it to
 // standard output and exit with 0.
 struct TextToPrint {
@@ -218,6 +223,6 @@ using CommandOptions =
                  StatusOptions, GateOptions, AgentKeyShowOptions, AgentKeyExportOptions,
                  TrustAddOptions, TrustListOptions, TrustRemoveOptions, PolicyShowOptions,
                  PolicyCheckOptions, PolicySignOptions, PolicySetOptions, AuditLogOptions,
-                 AuditCheckpointOptions, AuditProveOptions, AuditReportOptions>;
+                 AuditCheckpointOptions, AuditProveOptions, AuditReportOptions, AuditAnchorOptions>;
 
 }  // namespace keyescrow::agent

@@ -54,6 +54,7 @@ struct Dispatcher {
   KEYESCROW_COMMAND(AuditCheckpoint)
   KEYESCROW_COMMAND(AuditProve)
   KEYESCROW_COMMAND(AuditReport)
+  KEYESCROW_COMMAND(AuditAnchor)
 #undef KEYESCROW_COMMAND
 };
 
@@ -78,8 +79,13 @@ Result<int> Dispatch(const GlobalOptions& global, const CommandOptions& options,
   }
   Session session(global, terminal, devices);
   const int status = std::visit(Dispatcher{global, session}, options);
+  // A restore through the TPM keeps to its twelve commands, and a service that starts does not wait
+  // for a TPM: the next command anchors what they logged.
+  const bool may_anchor = !std::holds_alternative<RestoreOptions>(options) &&
+                          !std::holds_alternative<GateOptions>(options);
+  const int outcome = may_anchor ? session.AnchorIfDue(status) : status;
   replacement = session.TakeReplacement();
-  return status;
+  return outcome;
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "agent/usecases/anchoring.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/journald.h"
 
@@ -129,6 +130,24 @@ Result<int> Session::Finish(const Json& document, std::string_view text, int sta
   RETURN_IF_ERROR(terminal_.json() ? terminal_.WriteResult(DumpDocument(document))
                                    : terminal_.WriteResult(text));
   return status;
+}
+
+int Session::AnchorIfDue(int status) {
+  if (agent_ == nullptr || !agent_->journal().appended()) return status;
+  const auto anchored = [&]() -> Status {
+    ASSIGN_OR_RETURN(const bool due, AnchorIsDue(*agent_));
+    if (!due) return Ok();
+    progress_.Step("anchoring the log in the tpm");
+    RETURN_IF_ERROR(AnchorLog(*agent_, {}));
+    return Ok();
+  }();
+  progress_.Pause();
+  // Another process anchors: that serves as well.
+  if (anchored || anchored.error().code() == ErrorCode::kStoreBusy) return status;
+  terminal_.Warn("the log could not be anchored in the tpm: " + anchored.error().message());
+  terminal_.Note(anchored.error().hint());
+  const bool is_off = anchored.error().code() == ErrorCode::kAnchorMismatch;
+  return is_off && status == kExitDone ? kExitFindings : status;
 }
 
 int Session::Exit(const Result<int>& outcome) {

@@ -87,6 +87,11 @@ class Session {
   }
   Replacement TakeReplacement() { return std::move(replacement_); }
 
+  // AnchorIfDue anchors the log in the TPM where this command committed something and an anchor is
+  // due; whatever stands in its way is a warning. It returns `status`, or 1 where that is 0 and the
+  // counter is not where the log has it.
+  int AnchorIfDue(int status);
+
   // Exit turns the outcome of a command into its exit status; an error is printed.
   int Exit(const Result<int>& outcome);
 

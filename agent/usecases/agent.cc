@@ -90,6 +90,14 @@ Result<std::unique_ptr<Agent>> Agent::Open(const Environment& environment) {
   return agent;
 }
 
+Status Agent::SetAnchor(AnchorIdentity anchor) {
+  AgentIdentity changed = identity_;
+  changed.anchor = std::move(anchor);
+  RETURN_IF_ERROR(WriteAgentIdentity(environment_.state_dir, changed));
+  identity_ = std::move(changed);
+  return Ok();
+}
+
 Result<std::vector<envelope::TrustedAgent>> Agent::TrustedAgents() {
   std::vector<envelope::TrustedAgent> agents;
   agents.push_back({identity_.Thumbprint(), {}, {}});

@@ -46,6 +46,8 @@ class Agent {
   const AgentIdentity& identity() const { return identity_; }
   Journal& journal() { return *journal_; }
   store::EscrowStore& store() { return journal_->store(); }
+  // SetAnchor records the log's counter in agent.json.
+  Status SetAnchor(AnchorIdentity anchor);
   // signer is the agent key; a key in the TPM is opened at its first signature.
   envelope::Signer& signer();
   std::int64_t Now() const { return environment_.clock->NowUnixSeconds(); }

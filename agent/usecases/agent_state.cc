@@ -21,6 +21,7 @@ constexpr const char* kSeedFile = "ed25519.seed";
 constexpr const char* kScalarFile = "agent-p256.key";
 constexpr const char* kTpmAuthFile = "agent-tpm.auth";
 constexpr const char* kFingerprintKeyFile = "fingerprint.key";
+constexpr const char* kAnchorAuthFile = "anchor-tpm.auth";
 constexpr std::size_t kSecretBytes = 32;
 constexpr std::size_t kMaxIdentityBytes = 16 * 1024;
 constexpr int kIdentitySchema = 1;
@@ -116,6 +117,12 @@ std::string IdentityText(const AgentIdentity& identity) {
   json["tpm_private"] = EncodeBase64Url(identity.tpm_private);
   json["srk_public"] = EncodeBase64Url(identity.srk_public);
   json["ed25519"] = EncodeBase64Url(identity.ed25519);
+  if (identity.anchor) {
+    json["anchor"] = {{"index", identity.anchor->key.nv_index},
+                      {"base", identity.anchor->base},
+                      {"tpm_public", EncodeBase64Url(identity.anchor->key.attestation_public)},
+                      {"tpm_private", EncodeBase64Url(identity.anchor->tpm_private)}};
+  }
   return json.dump(2, ' ', true, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
@@ -148,6 +155,25 @@ std::string Member(const nlohmann::json& object, const char* name) {
   return found != object.end() && found->is_string() ? found->get<std::string>() : "";
 }
 
+// ReadAnchor fills `anchor` where there is one; false where it is malformed.
+bool ReadAnchor(const nlohmann::json& json, std::optional<AnchorIdentity>& anchor) {
+  const auto found = json.find("anchor");
+  if (found == json.end()) return true;
+  if (!found->is_object()) return false;
+  const auto index = found->find("index");
+  const auto base = found->find("base");
+  auto key = DecodeBase64Url(Member(*found, "tpm_public"));
+  auto blob = DecodeBase64Url(Member(*found, "tpm_private"));
+  if (index == found->end() || !index->is_number_unsigned() ||
+      index->get<std::uint64_t>() > UINT32_MAX || base == found->end() ||
+      !base->is_number_unsigned() || !key || !blob || !envelope::ParseAttestationKey(*key)) {
+    return false;
+  }
+  anchor = AnchorIdentity{
+      {std::move(*key), index->get<std::uint32_t>()}, std::move(*blob), base->get<std::uint64_t>()};
+  return true;
+}
+
 std::optional<AgentIdentity> ReadIdentity(const nlohmann::json& json) {
   const auto p256 = json.find("p256");
   if (p256 == json.end() || !p256->is_object()) return std::nullopt;
@@ -174,6 +200,7 @@ std::optional<AgentIdentity> ReadIdentity(const nlohmann::json& json) {
                          {}};
   std::copy(ed25519->begin(), ed25519->end(), identity.ed25519.begin());
   if (identity.host.empty() || identity.origin.empty()) return std::nullopt;
+  if (!ReadAnchor(json, identity.anchor)) return std::nullopt;
   return identity;
 }
 
@@ -216,13 +243,7 @@ Status CreateAgentState(const std::string& state_dir, const AgentIdentity& ident
                         const AgentSecrets& secrets) {
   RETURN_IF_ERROR(MakeFolder(state_dir));
   RETURN_IF_ERROR(store::CheckStateFolder(state_dir));
-  const File folder(open(state_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder.ok()) return WriteError(state_dir, errno);
-  if (flock(folder.get(), LOCK_EX | LOCK_NB) != 0) {
-    return ErrnoError(ErrorCode::kStoreBusy, Action::kRetry,
-                      fmt::format("another init works in {}", state_dir), "wait for it to end",
-                      errno);
-  }
+  ASSIGN_OR_RETURN(const StateLock lock, StateLock::Take(state_dir));
   struct stat info {};
   if (lstat(fmt::format("{}/{}", state_dir, kIdentityFile).c_str(), &info) == 0) {
     return Error(ErrorCode::kAlreadyInitialized, Action::kFixInput,
@@ -309,6 +330,36 @@ Result<SecretBytes> EnsureFingerprintKey(const std::string& state_dir, RandomSou
   ASSIGN_OR_RETURN(SecretBytes made, RandomSecret(random, kSecretBytes));
   RETURN_IF_ERROR(WritePrivateFile(state_dir, kFingerprintKeyFile, made.Expose()));
   return made;
+}
+
+Result<SecretBytes> LoadAnchorAuth(const std::string& state_dir) {
+  return LoadSecret(state_dir, kAnchorAuthFile);
+}
+
+Result<SecretBytes> MakeAnchorAuth(const std::string& state_dir, RandomSource& random) {
+  struct stat info {};
+  if (lstat(fmt::format("{}/{}", state_dir, kAnchorAuthFile).c_str(), &info) == 0) {
+    return LoadAnchorAuth(state_dir);
+  }
+  ASSIGN_OR_RETURN(SecretBytes auth, RandomSecret(random, kSecretBytes));
+  RETURN_IF_ERROR(WritePrivateFile(state_dir, kAnchorAuthFile, auth.Expose()));
+  return auth;
+}
+
+Result<StateLock> StateLock::Take(const std::string& state_dir) {
+  const int folder = open(state_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0) return WriteError(state_dir, errno);
+  StateLock lock(folder);
+  if (flock(folder, LOCK_EX | LOCK_NB) != 0) {
+    return ErrnoError(ErrorCode::kStoreBusy, Action::kRetry,
+                      fmt::format("another init or anchor works in {}", state_dir),
+                      "wait for it to end", errno);
+  }
+  return lock;
+}
+
+StateLock::~StateLock() {
+  if (folder_ >= 0) close(folder_);
 }
 
 Result<FileSigner> FileSigner::Load(const std::string& state_dir, const AgentIdentity& identity) {

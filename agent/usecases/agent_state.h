@@ -4,8 +4,9 @@
 //   ed25519.seed     32 bytes, signs checkpoints
 //   agent-p256.key   32-byte scalar; only where the agent key is not in the TPM
 //   agent-tpm.auth   32 bytes; only where it is
-//   fingerprint.key  32 bytes, makes the fingerprints that drift is found by; made anew if it is
-//   lost store.db         agent/store
+//   fingerprint.key  32 bytes, makes the fingerprints that drift is found by; made anew if lost
+//   anchor-tpm.auth  32 bytes; where the log has a counter in the TPM
+//   store.db         agent/store
 //
 // The folder has mode 0700, every file 0600, owned by us or by root. Without agent.json there is no
 // state: an init that was killed left nothing usable, and the next one starts over.
@@ -14,7 +15,9 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 
+#include "envelope/anchor.h"
 #include "envelope/base/bytes.h"
 #include "envelope/base/p256.h"
 #include "envelope/base/random.h"
@@ -30,6 +33,13 @@ enum class AgentKeyPlace : std::uint8_t { kFile, kTpm };
 // no key was loaded yet, and LoadAgentIdentity refuses it.
 const P256Point& UnsetPoint();
 
+// AnchorIdentity: the log's counter in the TPM and the key that certifies it.
+struct AnchorIdentity {
+  envelope::AnchorKey key;
+  Bytes tpm_private;       // TPM2B_PRIVATE of the attestation key
+  std::uint64_t base = 0;  // the counter as it was made
+};
+
 // AgentIdentity: all that is public of this agent (agent.json).
 struct AgentIdentity {
   std::string host;
@@ -41,6 +51,7 @@ struct AgentIdentity {
   Bytes tpm_private;
   Bytes srk_public;  // TPM2B_PUBLIC of the pinned storage root key; empty without a TPM
   Bytes32 ed25519{};
+  std::optional<AnchorIdentity> anchor{};  // none without a TPM, and in states of before 0.1.0
 
   std::string Thumbprint() const { return JwkThumbprint(p256); }
 };
@@ -77,6 +88,26 @@ Result<SecretBytes> EnsureFingerprintKey(const std::string& state_dir, RandomSou
 
 // WriteAgentIdentity replaces agent.json (a rotated agent key), with the same care.
 Status WriteAgentIdentity(const std::string& state_dir, const AgentIdentity& identity);
+
+// LoadAnchorAuth as the other secrets. MakeAnchorAuth returns it, and makes it where it is not
+// there. Under a StateLock alone. Errors: also kStoreFull, kStoreReadOnly, kStoreUnavailable.
+Result<SecretBytes> LoadAnchorAuth(const std::string& state_dir);
+Result<SecretBytes> MakeAnchorAuth(const std::string& state_dir, RandomSource& random);
+
+// StateLock: one process at a time makes a state, or moves the log's counter or judges it. It ends
+// with the object, or with the process.
+class StateLock {
+ public:
+  // Take waits for nobody. Errors: kStoreBusy, kStoreUnavailable.
+  static Result<StateLock> Take(const std::string& state_dir);
+  StateLock(StateLock&& other) noexcept : folder_(std::exchange(other.folder_, -1)) {}
+  StateLock& operator=(StateLock&&) = delete;
+  ~StateLock();
+
+ private:
+  explicit StateLock(int folder) : folder_(folder) {}
+  int folder_;
+};
 
 // FileSigner is the agent key of a host without a TPM.
 class FileSigner final : public envelope::Signer {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "envelope/anchor.h"
 #include "envelope/base/result.h"
 #include "envelope/factor.h"
 #include "envelope/signer.h"
@@ -71,6 +72,13 @@ struct TpmAgentKeyBlob {
   Bytes object_private;
 };
 
+// TpmAnchorBlob: the log's counter and attestation key as the state keeps them.
+struct TpmAnchorBlob {
+  envelope::AnchorKey key;
+  Bytes attestation_private;
+  std::uint64_t base = 0;  // the counter as it was made
+};
+
 // TokenUri: a PKCS#11 URI as a person types it, taken apart.
 struct TokenUri {
   std::string path;        // "pkcs11:…" without its query; may be stored
@@ -97,6 +105,14 @@ class Devices {
   // LastSignature tells the key that OpenAgentKey gave that its next signature is the last one, so
   // that it leaves the TPM without further commands.
   virtual void LastSignature() = 0;
+
+  // CreateAnchor makes the log's counter in the TPM; OpenAnchor sends no command. `origin` is the
+  // log's. Errors: kTpmOwnerAuth, kAnchorNoIndex; kAnchorMissing; kTpm*.
+  virtual Result<TpmAnchorBlob> CreateAnchor(const SecretBytes& auth,
+                                             const std::string& origin) = 0;
+  virtual Result<std::unique_ptr<envelope::Anchor>> OpenAnchor(const TpmAnchorBlob& blob,
+                                                               SecretBytes auth,
+                                                               const std::string& origin) = 0;
 
   // ParseTokenUri reads RFC 7512 strictly. Errors: kInvalidUri (pin-value, slot-id and what is not
   // known here are refused by name).

@@ -13,6 +13,7 @@
 #include "agent/audit/event.h"
 #include "agent/key_locations/key_location.h"
 #include "agent/key_locations/secret_file.h"
+#include "agent/usecases/anchoring.h"
 #include "agent/usecases/process_facts.h"
 #include "agent/usecases/registry.h"
 #include "envelope/base/secret_bytes.h"
@@ -229,6 +230,19 @@ void CheckTpm(const Environment& environment, const Bytes& known_srk, Examinatio
   }
 }
 
+// CheckAnchor asks the TPM for the log's counter.
+void CheckAnchor(Agent& agent, Examination& examination) {
+  if (!agent.identity().anchor) return;
+  const AnchorCheck check = CheckCounter(agent);
+  if (check.error) {
+    examination.Bad("log", *check.error);
+  } else if (!check.checked) {
+    examination.Warn("log", check.what, check.remedy);
+  } else {
+    examination.Good("log", check.what);
+  }
+}
+
 void DescribeToken(const TokenFacts& token, Examination& examination) {
   const std::string name = "\"" + token.label + "\" (serial " + token.serial + ")";
   if (token.locked) {
@@ -318,6 +332,7 @@ void CheckState(const Environment& environment, const std::string& module,
   // Without the pin, which would stand for the TPM's own answer.
   environment.devices->UseTpm((*agent)->tcti(), {});
   CheckTpm(environment, (*agent)->identity().srk_public, examination);
+  CheckAnchor(**agent, examination);
   CheckSecrets(environment, agent->get(), examination);
   auto tokens = (*agent)->store().Tokens();
   if (!tokens) {

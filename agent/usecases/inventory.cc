@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "agent/usecases/anchoring.h"
 #include "agent/usecases/gate.h"
 #include "agent/usecases/policy_in_force.h"
 
@@ -281,6 +282,8 @@ Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name,
                       health.missing_since_time + " (" + health.missing_cause + ")",
                   "look at 'keyescrow doctor'; the next entry that the agent key signs ends it");
   }
+  ASSIGN_OR_RETURN(std::vector<Finding> anchoring, AnchorFindings(agent));
+  for (Finding& finding : anchoring) report.findings.push_back(std::move(finding));
   ASSIGN_OR_RETURN(const auto destinations, agent.store().Destinations());
   for (const store::DestinationRecord& record : destinations) {
     struct stat status {};

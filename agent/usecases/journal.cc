@@ -36,6 +36,17 @@ Result<audit::TreeAppender> TreeOf(const store::LogHead& head, const store::Read
   return tree;
 }
 
+// SeqSetting names the setting that keeps the number of the newest entry of the event's kind.
+std::optional<std::string_view> SeqSetting(const audit::Event& event) {
+  switch (event.type) {
+    case audit::EventType::kAnchorTpm:
+      return event.outcome == audit::Outcome::kPending ? kAnchorIntentSetting : kAnchorSetting;
+    case audit::EventType::kAnchorMismatch: return kAnchorMismatchSetting;
+    case audit::EventType::kRestoreRequested: return kReleaseSetting;
+    default: return std::nullopt;
+  }
+}
+
 store::NewEntry MakeEntry(std::string_view line, const audit::Event& event) {
   store::NewEntry entry;
   entry.bytes = ToBytes(AsBytes(line));
@@ -57,6 +68,7 @@ struct Journal::Impl {
   std::string boot_id;
   JournaldSender journald{""};
   std::vector<JournaldEntry> told;  // of the commit under way
+  bool appended = false;
 
   // CountsAt returns the counts at a head, from its checkpoint or, once, from the whole log.
   Result<EventCounts> CountsAt(const store::LogHead& head);
@@ -174,8 +186,12 @@ Result<store::LogAppend> Journal::Impl::Build(const store::LogHead& head,
     RETURN_IF_ERROR(Fill(migrated));
   }
   std::vector<store::NewEntry> entries;
+  std::vector<store::Setting> settings;
   std::uint64_t seq = head.size;
   for (audit::Event& event : events) {
+    if (const auto setting = SeqSetting(event)) {
+      settings.push_back({std::string(*setting), std::to_string(seq)});
+    }
     event.source_seq = seq++;
     event.prev_checkpoint.reset();
     if (head.size > 0) {
@@ -185,6 +201,7 @@ Result<store::LogAppend> Journal::Impl::Build(const store::LogHead& head,
     entries.push_back(MakeEntry(line, event));
   }
   ASSIGN_OR_RETURN(store::LogAppend append, Sign(head, std::move(tree), std::move(entries)));
+  for (store::Setting& setting : settings) append.settings.push_back(std::move(setting));
   append.clears_migration = head.migrated_from.has_value();
   return append;
 }
@@ -210,7 +227,8 @@ Result<Journal> Journal::Open(JournalOptions options) {
                                       .actor = std::nullopt,
                                       .boot_id = "",
                                       .journald = JournaldSender(journald_socket),
-                                      .told = {}});
+                                      .told = {},
+                                      .appended = false});
   return Journal(std::move(impl));
 }
 
@@ -236,11 +254,38 @@ Result<AppendReceipt> Journal::Append(std::vector<audit::Event> events,
   };
   ASSIGN_OR_RETURN(store::LogHead head, impl_->store->Commit(change, build));
   impl_->journald.Send(impl_->told);
+  impl_->appended = true;
   receipt.size = head.size;
   receipt.checkpoint = std::move(head.checkpoint);
   receipt.p256_signed = head.p256_signed;
   return receipt;
 }
+
+Result<std::optional<AppendReceipt>> Journal::AppendAfter(const Bytes32& checkpoint_hash,
+                                                          audit::Event event) {
+  std::vector<audit::Event> events;
+  events.push_back(std::move(event));
+  RETURN_IF_ERROR(impl_->Fill(events.front()));
+  std::optional<AppendReceipt> receipt;
+  const auto build = [&](const store::LogHead& head,
+                         const store::ReadTile& tile) -> Result<store::LogAppend> {
+    if (audit::CheckpointHash(audit::NoteText(head.checkpoint)) != checkpoint_hash) {
+      return store::LogAppend();  // commits nothing
+    }
+    receipt.emplace().seq = head.size;
+    return impl_->Build(head, tile, events);
+  };
+  ASSIGN_OR_RETURN(store::LogHead head, impl_->store->Commit({}, build));
+  if (!receipt) return receipt;
+  impl_->journald.Send(impl_->told);
+  impl_->appended = true;
+  receipt->size = head.size;
+  receipt->checkpoint = std::move(head.checkpoint);
+  receipt->p256_signed = head.p256_signed;
+  return receipt;
+}
+
+bool Journal::appended() const { return impl_->appended; }
 
 Result<ImportResult> Journal::ImportEvents(std::string_view file) {
   const auto refused = [](std::string message) {

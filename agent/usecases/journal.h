@@ -57,6 +57,12 @@ struct JournalHealth {
   std::string missing_cause;       // an error code's name, or "no_signer"
 };
 
+// Settings that name the newest entry of a kind by its number, so that nobody has to look for it.
+inline constexpr std::string_view kAnchorSetting = "anchor_seq";
+inline constexpr std::string_view kAnchorIntentSetting = "anchor_intent_seq";
+inline constexpr std::string_view kAnchorMismatchSetting = "anchor_mismatch_seq";
+inline constexpr std::string_view kReleaseSetting = "release_seq";  // a restore.requested
+
 struct ImportResult {
   std::size_t num_added = 0;
   std::size_t num_known = 0;  // events that were imported before
@@ -93,6 +99,14 @@ class Journal {
   // tiles contradict the newest checkpoint; kAgentKeyUnavailable without a seed.
   Result<AppendReceipt> Append(audit::Event event, const store::Change& change = {});
   Result<AppendReceipt> Append(std::vector<audit::Event> events, const store::Change& change = {});
+
+  // AppendAfter is Append where the newest checkpoint still is the one of `checkpoint_hash`; it
+  // returns nothing, and changes nothing, where another commit came between.
+  Result<std::optional<AppendReceipt>> AppendAfter(const Bytes32& checkpoint_hash,
+                                                   audit::Event event);
+
+  // appended tells whether this journal committed anything.
+  bool appended() const;
 
   // ImportEvents merges a file that a restore without state wrote (FORMAT.md, "Stateless events").
   // Importing again adds nothing. Errors: kLogDamaged where a line is not such an event; none of

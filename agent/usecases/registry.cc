@@ -244,6 +244,10 @@ std::string AgentKeyDocument(Agent& agent) {
   for (const audit::NoteKey& key : agent.journal().Keys()) {
     document["log_keys"].push_back(key.Vkey());
   }
+  if (identity.anchor) {
+    document["anchor"] = {{"index", identity.anchor->key.nv_index},
+                          {"tpm_public", EncodeBase64Url(identity.anchor->key.attestation_public)}};
+  }
   return document.dump(2) + "\n";
 }
 
@@ -276,6 +280,16 @@ Result<TrustDocument> ParseAgentKeyDocument(std::string_view text) {
       if (!key) return BadDocument();
       document.log_keys.push_back(std::move(*key));
     }
+  }
+  if (const auto anchor = json.find("anchor"); anchor != json.end()) {
+    if (!anchor->is_object()) return BadDocument();
+    const auto key = DecodeBase64Url(text_of(*anchor, "tpm_public"));
+    const auto index = anchor->find("index");
+    if (!key || !envelope::ParseAttestationKey(*key) || index == anchor->end() ||
+        !index->is_number_unsigned() || index->get<std::uint64_t>() > UINT32_MAX) {
+      return BadDocument();
+    }
+    document.anchor = envelope::AnchorKey{*key, index->get<std::uint32_t>()};
   }
   return document;
 }

@@ -56,6 +56,7 @@ struct TrustDocument {
   std::string origin;
   Bytes spki;
   std::vector<audit::NoteKey> log_keys;
+  std::optional<envelope::AnchorKey> anchor;  // of the log's counter, where it has one
 };
 // Errors: kUsage where the text is no such document.
 Result<TrustDocument> ParseAgentKeyDocument(std::string_view text);

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "agent/audit/proof.h"
+#include "agent/usecases/anchoring.h"
 #include "agent/usecases/inventory.h"
 #include "agent/usecases/registry.h"
 #include "envelope/base/base64url.h"
@@ -89,6 +90,28 @@ Result<std::string> ReadSince(const std::string& file) {
   return std::string(AsText(source.bytes));
 }
 
+// CheckAnchoring asks the TPM, where it is at hand, whether the store is the newest one.
+VerifyItem CheckAnchoring(Agent& agent) {
+  VerifyItem item;
+  item.what = "anchor";
+  AnchorCheck check = CheckCounter(agent);
+  // A counter that is gone tells nothing of the store: it may be the TPM that was cleared.
+  if (check.error && check.error->code() == ErrorCode::kAnchorMissing) {
+    item.findings.push_back({std::string(ErrorCodeName(check.error->code())), 0, check.what,
+                             check.remedy, /*damage=*/false});
+    item.num_findings = 1;
+    item.not_checked.emplace_back("whether an older store was put back");
+    return item;
+  }
+  item.error = std::move(check.error);
+  if (check.checked) {
+    item.checked.push_back(std::move(check.what));
+  } else if (!item.error) {
+    item.not_checked.push_back(std::move(check.what));
+  }
+  return item;
+}
+
 Result<VerifyItem> CheckLog(Agent& agent, const std::string& since) {
   VerifyItem item;
   item.what = "log";
@@ -164,6 +187,7 @@ Result<std::vector<VerifyItem>> Verify(Agent* agent, const VerifyRequest& reques
   if (request.names_or_files.empty() || !since.empty()) {
     ASSIGN_OR_RETURN(VerifyItem log, CheckLog(*agent, since));
     items.push_back(std::move(log));
+    if (agent->identity().anchor) items.push_back(CheckAnchoring(*agent));
   }
   return items;
 }

@@ -32,6 +32,19 @@ constexpr Example kProveExamples[] = {
 };
 constexpr std::uint8_t kProveExits[] = {0, 4, 8, 9};
 
+constexpr OptionSpec kAnchorOptions[] = {
+    Flag<&AuditAnchorOptions::renew>("--new",
+                                     "a new counter, where the old one was removed from the TPM"),
+    Option<&AuditAnchorOptions::accept>(
+        "--accept", "REASON", "go on although the counter is not where the log has it; logged"),
+};
+constexpr Example kAnchorExamples[] = {
+    {"keyescrow audit anchor", "now; by a timer every hour it also covers every restore"},
+    {"keyescrow audit anchor --accept 'store put back from the backup of May 3'",
+     "after a mismatch that is explained"},
+};
+constexpr std::uint8_t kAnchorExits[] = {0, 2, 4, 5, 8, 9, 10};
+
 }  // namespace
 
 constexpr CommandSpec kAuditLogCommand = {
@@ -61,6 +74,22 @@ constexpr CommandSpec kAuditProveCommand = {
     .examples = kProveExamples,
     .exits = kProveExits,
     .make = &MakeOptions<AuditProveOptions>,
+};
+
+constexpr CommandSpec kAuditAnchorCommand = {
+    .name = "audit anchor",
+    .purpose = "anchor the log at a counter in the TPM",
+    .options = kAnchorOptions,
+    .details =
+        "The TPM counts one up and certifies the counter with the log's newest checkpoint; an "
+        "older "
+        "store that is put back then shows. Commands that change something do it by themselves, at "
+        "most once an hour; restores leave it to the next command. Where init made no counter, "
+        "this "
+        "makes it.",
+    .examples = kAnchorExamples,
+    .exits = kAnchorExits,
+    .make = &MakeOptions<AuditAnchorOptions>,
 };
 
 }  // namespace keyescrow::agent

@@ -6,6 +6,7 @@
 #include "agent/cli/commands.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
+#include "agent/usecases/anchoring.h"
 #include "envelope/base/base64url.h"
 
 namespace keyescrow::agent {
@@ -169,7 +170,28 @@ Result<int> DoProve(const AuditProveOptions& options, Session& session) {
   return session.Finish(document, proof);
 }
 
+Result<int> DoAnchor(const AuditAnchorOptions& options, Session& session) {
+  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
+  session.progress().Step("anchoring the log in the tpm");
+  ASSIGN_OR_RETURN(const AnchorResult result, AnchorLog(*agent, {options.renew, options.accept}));
+  Json document = NewDocument("audit anchor");
+  document["counter"] = result.counter;
+  document["log_seq"] = result.log_seq;
+  document["made"] = result.made;
+  document["settled"] = result.settled;
+  std::string text;
+  if (result.made) text += "made the log's counter in the tpm\n";
+  if (result.settled) text += "accepted the counter as it was found\n";
+  text += fmt::format("anchored at {}, entry {}\n", result.counter, result.log_seq);
+  return session.Finish(document, text);
+}
+
 }  // namespace
+
+int RunAuditAnchor(const GlobalOptions& /*global*/, const AuditAnchorOptions& options,
+                   Session& session) {
+  return session.Exit(DoAnchor(options, session));
+}
 
 int RunAuditLog(const GlobalOptions& /*global*/, const AuditLogOptions& options, Session& session) {
   return session.Exit(DoLog(options, session));

@@ -38,6 +38,7 @@ extern const CommandSpec kAuditLogCommand;
 extern const CommandSpec kAuditCheckpointCommand;
 extern const CommandSpec kAuditProveCommand;
 extern const CommandSpec kAuditReportCommand;
+extern const CommandSpec kAuditAnchorCommand;
 extern const CommandSpec kCompletionCommand;
 extern const CommandSpec kVersionCommand;
 

@@ -15,6 +15,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "acceptance"))
 
 import world  # noqa: E402
+from anchors_cases import *  # noqa: E402,F403
 from bus_cases import *  # noqa: E402,F403
 from commands_cases import *  # noqa: E402,F403
 from crash_cases import *  # noqa: E402,F403

@@ -181,6 +181,8 @@ TEST(CommandLine, ParsesTheOtherCommands) {
   EXPECT_EQ(ParseAs<TrustRemoveOptions>({"trust", "remove", "t"}).agent, "t");
   ParseAs<AuditLogOptions>({"audit", "log"});
   ParseAs<AuditCheckpointOptions>({"audit", "checkpoint"});
+  EXPECT_TRUE(ParseAs<AuditAnchorOptions>({"audit", "anchor", "--new"}).renew);
+  EXPECT_EQ(ParseAs<AuditAnchorOptions>({"audit", "anchor", "--accept", "why"}).accept, "why");
   EXPECT_EQ(ParseAs<AuditProveOptions>({"audit", "prove", "k"}).name, "k");
 }
 

@@ -193,6 +193,13 @@ class VectorDevices final : public Devices {
     std::abort();
   }
   void LastSignature() override {}
+  Result<TpmAnchorBlob> CreateAnchor(const SecretBytes&, const std::string&) override {
+    std::abort();
+  }
+  Result<std::unique_ptr<envelope::Anchor>> OpenAnchor(const TpmAnchorBlob&, SecretBytes,
+                                                       const std::string&) override {
+    std::abort();
+  }
   Result<TokenUri> ParseTokenUri(const std::string&) override { std::abort(); }
   Result<ModuleFacts> InspectModule(const std::string&) override { std::abort(); }
   Result<TokenKeyFacts> FindTokenKey(const std::string&, const std::string&,

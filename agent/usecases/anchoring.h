@@ -1,0 +1,56 @@
+// Anchoring: the log's counter in the TPM. It shows that an older store was put back, which the log
+// cannot show by itself. agent/audit/FORMAT.md, "Anchors"; agent/docs/decisions/0009.
+//
+// An anchor is: the intent in the log, NV_Increment, NV_Certify over the newest checkpoint, the
+// certificate in the log. Killed anywhere, the next one finds the intent and goes on from it.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/audit/anchor.h"
+#include "agent/usecases/agent.h"
+#include "agent/usecases/inventory.h"
+
+namespace keyescrow::agent {
+
+struct AnchorResult {
+  std::uint64_t counter = 0;
+  std::uint64_t log_seq = 0;  // of the entry with the certificate
+  bool made = false;          // the counter is new
+  bool settled = false;       // a mismatch was accepted
+};
+
+struct AnchorRequest {
+  // A new counter and key where the old ones are gone (the TPM's owner removed the index).
+  bool renew = false;
+  // Why a counter that is not where the log has it is accepted; "": it is not.
+  std::string accept{};
+};
+
+// AnchorLog makes the counter where there is none yet, judges it, and anchors the log. A counter
+// that is not where the log has it is logged (anchor.mismatch, once) and stops every later anchor
+// until somebody accepts it with a reason. About 12 TPM commands.
+// Errors: kAnchorMismatch; kAnchorMissing; kAnchorNoIndex; kTpmOwnerAuth; kTpm*; kStoreBusy where
+// another process anchors; kAlreadyExists (`renew`, and the counter works); kStore*.
+Result<AnchorResult> AnchorLog(Agent& agent, const AnchorRequest& request);
+
+// AnchorIsDue: something was committed by this process or a release happened since the last anchor,
+// which is an hour old or more, or older than a release. No device is touched.
+Result<bool> AnchorIsDue(Agent& agent);
+
+// AnchorCheck: what the counter says, without changing anything. At most 3 TPM commands.
+struct AnchorCheck {
+  bool checked = false;
+  std::string what;            // "the tpm's counter is at 17, where the log has it", or why not
+  std::string remedy;          // where it was not checked
+  std::optional<Error> error;  // the counter is not where it should be, or is gone
+};
+AnchorCheck CheckCounter(Agent& agent);
+
+// AnchorFindings: what the log alone tells: a mismatch that nobody has accepted, a release that has
+// not been anchored for a day. No device is touched.
+Result<std::vector<Finding>> AnchorFindings(Agent& agent);
+
+}  // namespace keyescrow::agent

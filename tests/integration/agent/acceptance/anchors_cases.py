@@ -1,0 +1,185 @@
+"""The log's counter in the TPM: an older store, an older TPM, and what must not be taken for one."""
+
+import json
+import random
+import shutil
+import time
+
+from tpm_bus import TpmBus
+from world import BOTH_PATHS, UNLOCK, AcceptanceCase
+
+INDEX = "0x1804b45"
+NV_INCREMENT, NV_CERTIFY = hex(0x134), hex(0x184)
+
+
+class Anchors(AcceptanceCase):
+    paths = BOTH_PATHS
+
+    def entries(self, *types):
+        entries = self.succeeds("audit", "log", "--json").json()["entries"]
+        return [entry for entry in entries if entry["type"] in types]
+
+    def anchor(self, *arguments):
+        return self.succeeds("audit", "anchor", "--json", *arguments).json()
+
+    def keep(self, name="copy"):
+        shutil.rmtree(self.world.path(name), ignore_errors=True)
+        shutil.copytree(self.world.path("state"), self.world.path(name))
+
+    def put_back(self, name="copy"):
+        shutil.rmtree(self.world.path("state"))
+        shutil.copytree(self.world.path(name), self.world.path("state"))
+
+    def stop_tpm(self):
+        self.world.tpm_tool("tpm2_shutdown", "-c")
+        self.world.kill_tpm()
+
+    def is_off(self, words):
+        """verify and audit anchor tell it, status keeps telling it, the log has it once."""
+        done = self.world.run("verify")
+        self.assertEqual(done.status, 4, str(done))
+        self.assertIn(words, done.out.decode() + done.err.decode())
+        for _ in range(2):
+            done = self.world.run("audit", "anchor", "--json")
+            self.check_json(done, "anchor_mismatch", 4)
+            self.assertIn(words, done.err.decode())
+        done = self.world.run("status", "--json")
+        self.assertEqual(done.status, 1, str(done))
+        self.assertIn("anchor_mismatch", done.out.decode())
+        self.assertEqual(len(self.entries("anchor.mismatch")), 1)
+        self.anchor("--accept", "the test did it")
+        settled = self.entries("anchor.mismatch")[-1]
+        self.assertEqual((settled["outcome"], settled["reason"]),
+                         ("success", "accepted: the test did it"))
+        self.anchor()
+        self.verifies()
+
+    def test_an_anchor_is_an_intent_and_a_certificate(self):
+        first = self.anchor()
+        second = self.anchor()
+        self.assertEqual(second["counter"], first["counter"] + 1)
+        intent, success = self.entries("anchor.tpm")[-2:]
+        self.assertEqual((intent["outcome"], success["outcome"]), ("pending", "success"))
+        self.assertEqual(intent["anchor"]["counter"], second["counter"])
+        self.assertNotIn("attest", intent["anchor"])
+        self.assertEqual(success["anchor"]["counter"], second["counter"])
+        exported = self.succeeds("agent-key", "export").out
+        self.assertEqual(json.loads(exported)["anchor"],
+                         {"index": int(INDEX, 16), "tpm_public": success["anchor"]["key"]})
+        self.assertIn("where the log has it", self.succeeds("verify").out.decode())
+        self.assertIn("where the log has it", self.succeeds("doctor").out.decode())
+
+    def test_an_older_store_is_found(self):
+        self.anchor()
+        self.keep()
+        self.restored("out.key", "--via", "token-ops")
+        self.anchor()
+        self.put_back()
+        self.is_off("an older store was put back")
+
+    def test_an_older_tpm_is_found(self):
+        self.anchor()
+        self.stop_tpm()
+        shutil.copytree(self.world.path("tpm.state"), self.world.path("other.state"))
+        self.world.start_tpm("tpm")
+        self.anchor()
+        self.stop_tpm()
+        shutil.rmtree(self.world.path("tpm.state"))
+        shutil.copytree(self.world.path("other.state"), self.world.path("tpm.state"))
+        self.world.start_tpm("tpm")
+        self.is_off("the tpm's memory was put back")
+
+    def test_a_power_cut_is_no_mismatch(self):
+        before = self.anchor()["counter"]
+        self.world.kill_tpm()  # without TPM2_Shutdown
+        self.world.start_tpm("tpm")
+        self.assertEqual(self.anchor()["counter"], before + 1)
+
+    def test_a_killed_anchor_is_no_mismatch(self):
+        self.anchor()
+        begin = time.monotonic()
+        self.anchor()
+        longest = (time.monotonic() - begin) * 1.3
+        generator = random.Random(4711)
+        num_killed = 0
+        for run in range(25):
+            child = self.world.start("audit", "anchor")
+            time.sleep(longest * (run + generator.random()) / 25)
+            child.kill()
+            child.communicate()
+            num_killed += child.returncode == -9
+            if run % 5 == 4:
+                self.succeeds("verify")
+        self.world.tpm_tool("tpm2_flushcontext", "-t")
+        self.world.tpm_tool("tpm2_flushcontext", "-l")
+        self.anchor()
+        counters = [entry["anchor"]["counter"] for entry in self.entries("anchor.tpm")
+                    if entry["outcome"] == "success"]
+        self.assertEqual(counters, list(range(counters[0], counters[0] + len(counters))))
+        self.assertEqual(self.entries("anchor.mismatch"), [])
+        print("\n%d of 25 anchors killed; %d certificates" % (num_killed, len(counters)))
+
+    def test_a_restore_leaves_it_to_the_next_command(self):
+        bus = TpmBus(self.world.folder, str(self.world.path("tpm.sock")))
+        self.addCleanup(bus.close)
+        self.world.write("agent.toml", f'[agent]\nhost = "acceptance"\ntpm = "{bus.tcti}"\n')
+        self.anchor()
+        bus.forget()
+        self.restored("out.key", "--via", "tpm")
+        self.assertLessEqual(len(bus.commands()), 12, bus.commands())
+        self.assertNotIn(NV_INCREMENT, bus.commands())
+        bus.forget()
+        self.succeeds("export", "app/key", "-o", "one.escrow")
+        commands = bus.commands()
+        self.assertEqual((commands.count(NV_INCREMENT), commands.count(NV_CERTIFY)), (1, 1))
+        print("\nTPM commands of an export that anchors: %d: %s" % (
+            len(commands), " ".join(commands)))
+        bus.forget()
+        self.succeeds("export", "app/key", "-o", "two.escrow")
+        self.assertNotIn(NV_INCREMENT, bus.commands(), "within the hour")
+        auth = (self.world.path("state") / "anchor-tpm.auth").read_bytes()
+        self.assertNotIn(auth[:12], bus.everything())
+
+    def test_a_removed_index_is_told(self):
+        self.anchor()
+        self.world.tpm_tool("tpm2_nvundefine", "-C", "o", INDEX)
+        self.check_json(self.world.run("audit", "anchor", "--json"), "anchor_missing", 10)
+        done = self.world.run("verify")
+        self.assertEqual(done.status, 1, str(done))
+        self.assertIn("no counter where the log's was made", done.out.decode())
+        self.assertTrue(self.anchor("--new")["made"])
+        self.check_json(self.world.run("audit", "anchor", "--new", "--json"), "already_exists", 2)
+
+    def test_a_handle_of_another_is_left_alone(self):
+        world = self.world
+        if self.entries("anchor.tpm"):
+            world.tpm_tool("tpm2_nvundefine", "-C", "o", INDEX)
+        world.tpm_tool("tpm2_nvdefine", "-C", "o", "-s", "8", INDEX)
+        arguments = ["--new"] if self.entries("anchor.tpm") else []
+        self.assertTrue(self.anchor(*arguments)["made"])
+        self.assertIn("0x1804B46", world.tpm_tool("tpm2_getcap", "handles-nv-index"))
+        exported = json.loads(self.succeeds("agent-key", "export").out)
+        self.assertEqual(exported["anchor"]["index"], int(INDEX, 16) + 1)
+
+    def test_a_dead_tpm_blocks_nothing(self):
+        self.anchor()
+        self.restored("out.key", "--via", "token-ops")
+        self.world.kill_tpm()
+        done = self.succeeds("export", "app/key", "-o", "one.escrow")
+        self.assertIn("could not be anchored", done.err.decode())
+        self.assertLess(done.seconds, 15)
+        self.check_json(self.world.run("audit", "anchor", "--json"), "tpm_unavailable", 5)
+        self.world.start_tpm("tpm")
+        self.anchor()
+
+
+class AnchorsOfAnOwner(AcceptanceCase):
+    paths = None
+
+    def test_an_owners_password_is_told(self):
+        self.world.must("init")
+        if self.world.run("audit", "anchor").status == 0:
+            self.world.tpm_tool("tpm2_nvundefine", "-C", "o", INDEX)
+        self.world.tpm_tool("tpm2_changeauth", "-c", "owner", "owned")
+        self.check_json(self.world.run("audit", "anchor", "--new", "--json"), "tpm_owner_auth", 5)
+        self.succeeds("audit", "log")
