@@ -59,6 +59,17 @@ Result<Checkpoint> ParseCheckpoint(std::string_view text) {
   return checkpoint;
 }
 
+Result<Checkpoint> OpenCheckpoint(std::string_view note_bytes, const std::vector<NoteKey>& keys) {
+  ASSIGN_OR_RETURN(const Note note, ParseNote(note_bytes));
+  ASSIGN_OR_RETURN(const std::vector<bool> verified, VerifyNote(note, keys));
+  if (std::find(verified.begin(), verified.end(), true) == verified.end()) {
+    return Error(ErrorCode::kLogDamaged, Action::kFixInput,
+                 "none of the log's keys signed the older checkpoint",
+                 "give a checkpoint of this log, as audit checkpoint printed it");
+  }
+  return ParseCheckpoint(note.text);
+}
+
 Bytes32 CheckpointHash(std::string_view text) { return Sha256(AsBytes(text)); }
 
 std::string_view NoteText(std::string_view note) {

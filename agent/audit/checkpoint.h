@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "agent/audit/note.h"
 #include "envelope/base/bytes.h"
 #include "envelope/base/result.h"
 
@@ -25,6 +27,9 @@ std::string FormatCheckpoint(const Checkpoint& checkpoint);
 // ParseCheckpoint takes a note's text; extension lines after the third are allowed and ignored.
 // Errors: kLogDamaged.
 Result<Checkpoint> ParseCheckpoint(std::string_view text);
+
+// OpenCheckpoint reads a note that at least one of `keys` signed. Errors: kLogDamaged.
+Result<Checkpoint> OpenCheckpoint(std::string_view note, const std::vector<NoteKey>& keys);
 
 // CheckpointHash is what the next events name as prev_checkpoint: SHA-256 of the text, no
 // signatures.

@@ -7,6 +7,7 @@
 #include <array>
 #include <utility>
 
+#include "agent/audit/event_limits.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/utf8.h"
@@ -20,15 +21,6 @@ constexpr std::array kTypeNames = {
 #undef KEYESCROW_EVENT
 };
 constexpr std::array<std::string_view, 3> kOutcomeNames = {"pending", "success", "failure"};
-
-// Bytes of UTF-8 that are kept of each text.
-constexpr std::size_t kMaxTicketBytes = 128;
-constexpr std::size_t kMaxNameBytes = 128;
-constexpr std::size_t kMaxSourceBytes = 192;
-constexpr std::size_t kMaxShortBytes = 64;
-constexpr std::size_t kMaxExeBytes = 256;
-constexpr std::size_t kMaxApprovers = 8;
-constexpr std::size_t kMaxPaths = 16;
 
 // What is left out, step by step, until the line fits.
 enum class Detail : std::uint8_t {

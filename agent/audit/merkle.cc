@@ -135,6 +135,12 @@ Bytes32 CompactRange::Root() const {
   return root;
 }
 
+Bytes32 CompactRange::RootWith(const Bytes32& right) const {
+  Bytes32 root = right;
+  for (std::size_t i = edge_.size(); i-- > 0;) root = NodeHash(edge_[i], root);
+  return root;
+}
+
 Result<TreeAppender> TreeAppender::Load(std::uint64_t size, const TileReader& read) {
   TreeAppender tree;
   tree.range_.size_ = size;

@@ -29,6 +29,9 @@ class CompactRange {
   std::uint64_t size() const { return size_; }
   void Append(const Bytes32& leaf_hash);
   Bytes32 Root() const;
+  // RootWith returns the root of this tree followed by one whose root is `right`; that one has at
+  // most as many leaves as the smallest perfect subtree here.
+  Bytes32 RootWith(const Bytes32& right) const;
 
  private:
   friend class TreeAppender;
@@ -55,6 +58,7 @@ class TreeAppender {
 
   std::uint64_t size() const { return range_.size(); }
   Bytes32 Root() const { return range_.Root(); }
+  const CompactRange& Range() const { return range_; }
   void Append(const Bytes32& leaf_hash);
   // ChangedTiles returns every tile that the appended leaves touched, whole.
   std::vector<Tile> ChangedTiles() const;

@@ -119,10 +119,12 @@ struct RestoreOptions {
 };
 
 struct VerifyOptions {
-  std::vector<std::string> names_or_files;  // empty: everything in the store
+  std::vector<std::string> names_or_files;  // or state folders; empty: everything in the store
   std::string trust;                        // FILE
   std::string agent;                        // thumbprint
   std::string since;                        // FILE with a checkpoint
+  std::optional<std::uint32_t> threads;     // 1–64
+  bool quick = false;
 };
 
 struct ExportOptions {

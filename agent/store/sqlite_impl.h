@@ -25,6 +25,15 @@ struct SqliteStore::Impl {
   int wal_pages = 0;  // after our last commit
 };
 
+// Rows in the order of the columns that their queries name.
+#define KEYESCROW_ENVELOPE_COLUMNS \
+  "key_name, key_version, revision, envelope_id, sha256, created, log_seq"
+EnvelopeRecord ReadEnvelope(const Statement& row, bool with_bytes);  // then bytes
+TokenRecord ReadToken(const Statement& row);
+TrustRecord ReadTrust(const Statement& row);
+PathState ReadPathState(const Statement& row);
+Result<std::vector<TrustRecord>> ReadTrustRows(Connection& connection);
+
 inline std::int64_t TileId(unsigned level, std::uint64_t index) {
   return static_cast<std::int64_t>(std::uint64_t{level} << 56 | index);
 }

@@ -5,11 +5,6 @@
 #include "agent/store/sqlite_impl.h"
 
 namespace keyescrow::agent::store {
-namespace {
-
-// Columns of an envelope, in the order that ReadEnvelope takes them.
-#define KEYESCROW_ENVELOPE_COLUMNS \
-  "key_name, key_version, revision, envelope_id, sha256, created, log_seq"
 
 EnvelopeRecord ReadEnvelope(const Statement& row, bool with_bytes) {
   EnvelopeRecord envelope;
@@ -24,6 +19,8 @@ EnvelopeRecord ReadEnvelope(const Statement& row, bool with_bytes) {
   return envelope;
 }
 
+namespace {
+
 std::vector<std::string> SplitLines(std::string_view text) {
   std::vector<std::string> lines;
   while (!text.empty()) {
@@ -33,6 +30,8 @@ std::vector<std::string> SplitLines(std::string_view text) {
   }
   return lines;
 }
+
+}  // namespace
 
 TokenRecord ReadToken(const Statement& row) {
   return {std::string(row.Text(0)), std::string(row.Text(1)), std::string(row.Text(2)),
@@ -52,7 +51,29 @@ TrustRecord ReadTrust(const Statement& row) {
   return trust;
 }
 
-}  // namespace
+PathState ReadPathState(const Statement& row) {
+  PathState state;
+  state.key_name = std::string(row.Text(0));
+  state.key_version = static_cast<std::uint32_t>(row.Integer(1));
+  state.path_id = std::string(row.Text(2));
+  if (!row.IsNull(3)) state.proven = row.Integer(3);
+  state.proven_revision = static_cast<std::uint32_t>(row.Integer(4));
+  if (!row.IsNull(5)) state.failed = row.Integer(5);
+  state.failure = std::string(row.Text(6));
+  return state;
+}
+
+Result<std::vector<TrustRecord>> ReadTrustRows(Connection& connection) {
+  Statement row = connection.Prepare(
+      "SELECT thumbprint, spki, name, hosts, keys, added, removed FROM trust "
+      "ORDER BY name, thumbprint");
+  std::vector<TrustRecord> trust;
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, row.Step());
+    if (!found) return trust;
+    trust.push_back(ReadTrust(row));
+  }
+}
 
 Result<LogHead> SqliteStore::Impl::ReadHead() {
   LogHead head;
@@ -218,17 +239,7 @@ Result<TokenRecord> SqliteStore::FindToken(std::string_view name) {
                "list the tokens with keyescrow token list, or register it with token add");
 }
 
-Result<std::vector<TrustRecord>> SqliteStore::Trust() {
-  Statement row = impl_->connection.Prepare(
-      "SELECT thumbprint, spki, name, hosts, keys, added, removed FROM trust "
-      "ORDER BY name, thumbprint");
-  std::vector<TrustRecord> trust;
-  for (;;) {
-    ASSIGN_OR_RETURN(const bool found, row.Step());
-    if (!found) return trust;
-    trust.push_back(ReadTrust(row));
-  }
-}
+Result<std::vector<TrustRecord>> SqliteStore::Trust() { return ReadTrustRows(impl_->connection); }
 
 Result<TrustRecord> SqliteStore::FindTrust(std::string_view thumbprint) {
   Statement row = impl_->connection.Prepare(
@@ -254,14 +265,7 @@ Result<std::vector<PathState>> SqliteStore::PathStates(std::string_view key_name
   for (;;) {
     ASSIGN_OR_RETURN(const bool found, row.Step());
     if (!found) return states;
-    PathState& state = states.emplace_back();
-    state.key_name = std::string(row.Text(0));
-    state.key_version = static_cast<std::uint32_t>(row.Integer(1));
-    state.path_id = std::string(row.Text(2));
-    if (!row.IsNull(3)) state.proven = row.Integer(3);
-    state.proven_revision = static_cast<std::uint32_t>(row.Integer(4));
-    if (!row.IsNull(5)) state.failed = row.Integer(5);
-    state.failure = std::string(row.Text(6));
+    states.push_back(ReadPathState(row));
   }
 }
 

@@ -279,6 +279,11 @@ Result<AgentIdentity> LoadAgentIdentity(const std::string& state_dir) {
                  fmt::format("there is no state in {}", state_dir), "run keyescrow init");
   }
   RETURN_IF_ERROR(status);
+  return ReadAgentIdentity(state_dir);
+}
+
+Result<AgentIdentity> ReadAgentIdentity(const std::string& state_dir) {
+  const std::string path = fmt::format("{}/{}", state_dir, kIdentityFile);
   ASSIGN_OR_RETURN(const Bytes text, ReadAll(path, kMaxIdentityBytes));
   const auto json = nlohmann::json::parse(text.begin(), text.end(), nullptr, false);
   if (!json.is_object()) return IdentityDamaged(path, "it is not a JSON object");

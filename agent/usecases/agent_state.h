@@ -74,6 +74,9 @@ Status CreateAgentState(const std::string& state_dir, const AgentIdentity& ident
 // LoadAgentIdentity reads agent.json and checks the folder's and the file's permissions.
 // Errors: kNotInitialized; kStatePermissions; kStoreNewerSchema; kStoreDamaged.
 Result<AgentIdentity> LoadAgentIdentity(const std::string& state_dir);
+// ReadAgentIdentity reads agent.json of a folder that may be anybody's: evidence.
+// Errors: kStoreUnavailable; kStoreNewerSchema; kStoreDamaged.
+Result<AgentIdentity> ReadAgentIdentity(const std::string& state_dir);
 
 // The secrets, each 32 bytes. Errors: kAgentKeyUnavailable where the file is not there or not of
 // that size; kStatePermissions.

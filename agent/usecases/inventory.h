@@ -1,4 +1,4 @@
-// list, show, status, verify: everything that can be said without a secret.
+// list, show, status: everything that can be said without a secret.
 #pragma once
 
 #include <optional>
@@ -80,24 +80,5 @@ Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name,
 // NewestEntryTime returns when the newest entry was made, and its checkpoint with it; none where it
 // is of a newer version. Errors: kNotFound in an empty log.
 Result<std::optional<std::int64_t>> NewestEntryTime(Agent& agent);
-
-// VerifyItem: what was checked of one envelope, or of the log.
-struct VerifyItem {
-  std::string what;            // "prod/db version 1", "FILE", "log"
-  std::optional<Error> error;  // none: all that could be checked is good
-  std::vector<std::string> checked;
-  std::vector<std::string> not_checked;
-  std::vector<std::string> findings;
-};
-
-struct VerifyRequest {
-  std::vector<std::string> names_or_files;  // empty: the log and every envelope in the store
-  std::string trust_file;
-  std::string trusted_agent;
-  std::string since_file;
-};
-
-// Verify checks signatures, shapes, receipts and the log, with public keys alone.
-Result<std::vector<VerifyItem>> Verify(Agent* agent, const VerifyRequest& request);
 
 }  // namespace keyescrow::agent

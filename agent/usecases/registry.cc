@@ -9,6 +9,7 @@
 #include "agent/key_locations/crash_safe_file.h"
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/envelope_source.h"
+#include "agent/usecases/event_order.h"
 #include "agent/usecases/policy_checks.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/hash.h"
@@ -207,7 +208,7 @@ Result<store::TrustRecord> AddTrust(Agent& agent, const TrustAddRequest& request
   }
   audit::Event event;
   event.type = audit::EventType::kPolicyChanged;
-  event.reason = "trust added: " + record.thumbprint;
+  event.reason = TrustReason(record);
   store::Change change;
   change.trust.push_back(record);
   RETURN_IF_ERROR(agent.journal().Append(std::move(event), change));
@@ -224,7 +225,7 @@ Status RemoveTrust(Agent& agent, const std::string& thumbprint) {
   RETURN_IF_ERROR(CheckTrustRemoval(agent, thumbprint));
   audit::Event event;
   event.type = audit::EventType::kPolicyChanged;
-  event.reason = "trust removed: " + thumbprint;
+  event.reason = TrustRemovedReason(thumbprint);
   store::Change change;
   change.removed_trust.push_back(thumbprint);
   change.removal_time = agent.Now();

@@ -1,10 +1,15 @@
-// verify: what can be checked without a secret, and what was not checked.
+#include "agent/usecases/verify.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
 #include <algorithm>
 
+#include "agent/audit/checkpoint.h"
 #include "agent/audit/proof.h"
 #include "agent/usecases/anchoring.h"
-#include "agent/usecases/inventory.h"
 #include "agent/usecases/registry.h"
+#include "agent/usecases/verify_state.h"
 #include "envelope/base/base64url.h"
 
 namespace keyescrow::agent {
@@ -15,15 +20,16 @@ Error ProofError(std::string message) {
                "take the envelope and its receipt from one export");
 }
 
-// Verifier checks envelopes and receipts against the keys that are trusted.
-class Verifier {
+// EnvelopeVerifier checks envelopes and receipts against the keys that are trusted.
+class EnvelopeVerifier {
  public:
-  Verifier(envelope::ReadOptions trust, std::vector<audit::NoteKey> log_keys)
+  EnvelopeVerifier(envelope::ReadOptions trust, std::vector<audit::NoteKey> log_keys)
       : trust_(std::move(trust)), log_keys_(std::move(log_keys)) {}
 
   VerifyItem Check(const EnvelopeSource& source, const std::string& what) {
     VerifyItem item;
     item.what = what;
+    item.num_envelopes = 1;
     auto sealed = envelope::SealedEnvelope::Read(source.bytes, trust_);
     if (!sealed) {
       item.error = sealed.error();
@@ -32,7 +38,7 @@ class Verifier {
     item.what = sealed->header().key_name + " version " +
                 std::to_string(sealed->header().key_version) +
                 (source.file.empty() ? "" : " in " + source.file);
-    item.checked = {"format and limits", "signature",
+    item.checked = {"format and limits, with each TPM object's public area recomputed", "signature",
                     "agent " + sealed->header().agent + " is trusted for it"};
     item.not_checked = {"that a path opens: that takes its factors"};
     if (source.record && source.record->sha256 != sealed->hash()) {
@@ -43,6 +49,7 @@ class Verifier {
     }
     if (source.file.empty()) {
       item.checked.emplace_back("hash in the store");
+      item.not_checked.emplace_back("the log: 'keyescrow verify' without a name checks it");
     } else {
       CheckReceipt(source.file, *sealed, item);
     }
@@ -84,8 +91,7 @@ class Verifier {
   std::vector<audit::NoteKey> log_keys_;
 };
 
-Result<std::string> ReadSince(const std::string& file) {
-  if (file.empty()) return std::string();
+Result<std::string> ReadText(const std::string& file) {
   ASSIGN_OR_RETURN(const EnvelopeSource source, FindEnvelope(nullptr, "file:" + file, {}));
   return std::string(AsText(source.bytes));
 }
@@ -112,82 +118,61 @@ VerifyItem CheckAnchoring(Agent& agent) {
   return item;
 }
 
-Result<VerifyItem> CheckLog(Agent& agent, const std::string& since) {
+VerifyItem Failed(const std::string& what, Error error) {
   VerifyItem item;
-  item.what = "log";
-  const auto hash_of = [](ByteView bytes) -> Result<Bytes32> {
-    envelope::ReadOptions any;
-    any.accept_unknown_agent = true;
-    ASSIGN_OR_RETURN(const auto sealed, envelope::SealedEnvelope::Read(bytes, any));
-    return sealed.hash();
-  };
-  ASSIGN_OR_RETURN(const audit::LogReport report, agent.journal().VerifyAll(hash_of, since));
-  item.checked = {std::to_string(report.num_entries) + " entries hashed",
-                  std::to_string(report.num_checkpoints) + " checkpoints and their signatures",
-                  "every kept envelope against the entry that escrowed it"};
-  if (since.empty()) {
-    item.not_checked.emplace_back(
-        "a tail that was cut off with its checkpoints: compare with your own older checkpoint "
-        "(--since FILE)");
-  } else {
-    item.checked.emplace_back("your older checkpoint is a prefix of the log");
-  }
-  for (const audit::LogFinding& finding : report.findings) {
-    item.findings.push_back(std::string(audit::LogFaultName(finding.fault)) + " at " +
-                            std::to_string(finding.position) + ": " + finding.text);
-  }
-  if (!report.Intact()) {
-    item.error =
-        Error(ErrorCode::kLogDamaged, Action::kCallOperator,
-              "the audit log does not verify: " + std::to_string(report.num_damages) + " faults",
-              "keep a copy of the state folder, and compare with the checkpoints that "
-              "were kept elsewhere");
-  }
+  item.what = what;
+  item.error = std::move(error);
   return item;
 }
 
 }  // namespace
 
-Result<std::vector<VerifyItem>> Verify(Agent* agent, const VerifyRequest& request) {
+bool IsStateFolder(const std::string& path) {
+  struct stat status {};
+  return stat((path + "/" + std::string(store::kStoreFileName)).c_str(), &status) == 0 &&
+         S_ISREG(status.st_mode);
+}
+
+Result<std::vector<VerifyItem>> Verify(const std::string& state_dir, Agent* agent,
+                                       const VerifyRequest& request, Progress& progress) {
+  StateVerifyRequest state;
+  state.trusted_agent = request.trusted_agent;
+  state.num_threads = request.num_threads;
+  state.quick = request.quick;
   ASSIGN_OR_RETURN(envelope::ReadOptions trust, TrustFor(agent, request.trusted_agent, false));
   std::vector<audit::NoteKey> log_keys;
   if (agent != nullptr) log_keys = agent->journal().Keys();
   if (!request.trust_file.empty()) {
-    ASSIGN_OR_RETURN(const EnvelopeSource source,
-                     FindEnvelope(nullptr, "file:" + request.trust_file, {}));
-    ASSIGN_OR_RETURN(const TrustDocument document, ParseAgentKeyDocument(AsText(source.bytes)));
-    trust.trusted.push_back({document.thumbprint, {}, {}});
-    log_keys.insert(log_keys.end(), document.log_keys.begin(), document.log_keys.end());
+    ASSIGN_OR_RETURN(const std::string text, ReadText(request.trust_file));
+    ASSIGN_OR_RETURN(state.trust, ParseAgentKeyDocument(text));
+    trust.trusted.push_back({state.trust->thumbprint, {}, {}});
+    log_keys.insert(log_keys.end(), state.trust->log_keys.begin(), state.trust->log_keys.end());
   }
-  ASSIGN_OR_RETURN(const std::string since, ReadSince(request.since_file));
-  Verifier verifier(trust, std::move(log_keys));
+  if (!request.since_file.empty()) {
+    ASSIGN_OR_RETURN(state.since, ReadText(request.since_file));
+  }
   std::vector<VerifyItem> items;
+  const auto verify_state = [&](const std::string& folder, store::ReaderMode mode) {
+    state.state_dir = folder;
+    state.mode = mode;
+    auto item = VerifyState(state, progress);
+    items.push_back(item ? std::move(*item) : Failed(folder, std::move(item).error()));
+  };
+  EnvelopeVerifier verifier(trust, std::move(log_keys));
+  bool any_state = false;
   for (const std::string& name : request.names_or_files) {
-    auto source = FindEnvelope(agent, name, std::nullopt);
-    if (!source) {
-      VerifyItem item;
-      item.what = name;
-      item.error = std::move(source).error();
-      items.push_back(std::move(item));
+    if (IsStateFolder(name)) {
+      any_state = true;
+      verify_state(name, store::ReaderMode::kEvidence);
       continue;
     }
-    items.push_back(verifier.Check(*source, name));
+    auto source = FindEnvelope(agent, name, std::nullopt);
+    items.push_back(source ? verifier.Check(*source, name)
+                           : Failed(name, std::move(source).error()));
   }
-  if (agent == nullptr) return items;
-  if (request.names_or_files.empty()) {
-    store::EscrowStore::EnvelopeQuery query;
-    query.with_bytes = true;
-    RETURN_IF_ERROR(agent->store().Envelopes(query, [&](const store::EnvelopeRecord& record) {
-      EnvelopeSource source{record.bytes, "", record};
-      items.push_back(verifier.Check(
-          source, record.key_name + " version " + std::to_string(record.key_version)));
-      return true;
-    }));
-  }
-  if (request.names_or_files.empty() || !since.empty()) {
-    ASSIGN_OR_RETURN(VerifyItem log, CheckLog(*agent, since));
-    items.push_back(std::move(log));
-    if (agent->identity().anchor) items.push_back(CheckAnchoring(*agent));
+  if (request.names_or_files.empty() || (!request.since_file.empty() && !any_state)) {
+    verify_state(state_dir, store::ReaderMode::kLive);
+    if (agent != nullptr && agent->identity().anchor) items.push_back(CheckAnchoring(*agent));
   }
   return items;
 }

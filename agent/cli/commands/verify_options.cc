@@ -6,7 +6,8 @@ namespace {
 using O = VerifyOptions;
 
 constexpr OptionSpec kArguments[] = {
-    OptionalArgument<&O::names_or_files>("NAME|FILE", "what to check; without it, the whole store")
+    OptionalArgument<&O::names_or_files>("NAME|FILE|STATE-FOLDER",
+                                         "what to check; without it, the whole state of this host")
         .File(),
 };
 constexpr OptionSpec kOptions[] = {
@@ -17,13 +18,27 @@ constexpr OptionSpec kOptions[] = {
     Option<&O::since>("--since", "CHECKPOINT",
                       "a checkpoint kept from before: the log must extend it")
         .File(),
+    Option<&O::threads>("--threads", "N", "how many at a time; else the processors, at most 4"),
+    Flag<&O::quick>("--quick", "hash and compare everything, verify few signatures: never a pass"),
 };
 constexpr Example kExamples[] = {
     {"keyescrow verify", "every envelope, receipt and checkpoint of this host"},
     {"keyescrow verify db.escrow --agent THUMBPRINT",
      "a file, on another machine, without a secret"},
     {"keyescrow verify --since last-month.checkpoint", "and that nothing was rewritten since"},
+    {"keyescrow verify ./copy-of-state --trust db1.agent-key.json",
+     "a copied state folder, on another machine; nothing in it is written"},
 };
+constexpr std::uint32_t kMaxThreads = 64;
+
+Status CheckVerify(const CommandOptions& any) {
+  const auto& options = std::get<O>(any);
+  if (options.threads && (*options.threads == 0 || *options.threads > kMaxThreads)) {
+    return UsageError("--threads takes 1 to 64", "keyescrow verify --help");
+  }
+  return Ok();
+}
+
 constexpr std::uint8_t kExits[] = {0, 1, 2, 4, 8, 9};
 
 }  // namespace
@@ -34,12 +49,16 @@ constexpr CommandSpec kVerifyCommand = {
     .arguments = kArguments,
     .options = kOptions,
     .details =
-        "Signatures, receipts and the log's consistency. It also says what it did not check: "
-        "whether "
-        "a path opens is proven by its factors alone.",
+        "Every signature, every entry and envelope hashed, each against the other, and what the "
+        "store "
+        "keeps beside them against the log. It also says what it did not check: whether a path "
+        "opens "
+        "is proven by its factors alone. A copied state folder is read and never written; its keys "
+        "count only where --trust or --agent vouches for them.",
     .examples = kExamples,
     .exits = kExits,
     .make = &MakeOptions<O>,
+    .check = &CheckVerify,
 };
 
 }  // namespace keyescrow::agent

@@ -23,6 +23,7 @@ from destinations_cases import *  # noqa: E402,F403
 from devices_cases import *  # noqa: E402,F403
 from doctor_cases import *  # noqa: E402,F403
 from envelopes_cases import *  # noqa: E402,F403
+from evidence_cases import *  # noqa: E402,F403
 from gate_cases import *  # noqa: E402,F403
 from monitoring_cases import *  # noqa: E402,F403
 from offline_cases import *  # noqa: E402,F403

@@ -130,9 +130,9 @@ TEST(LogVerifier, AnOlderCheckpointShowsACutOrARewrittenLog) {
   Checkpoint since = *ParseCheckpoint(NoteText(log.notes[249]));
   EXPECT_TRUE(log.Verify(&since).Intact());
   since.root[0] ^= 1;
-  EXPECT_TRUE(Has(log.Verify(&since), LogFault::kRoot));
+  EXPECT_TRUE(Has(log.Verify(&since), LogFault::kSinceMismatch));
   since.size = 301;
-  EXPECT_TRUE(Has(log.Verify(&since), LogFault::kUncovered));
+  EXPECT_TRUE(Has(log.Verify(&since), LogFault::kLogCut));
 }
 
 }  // namespace

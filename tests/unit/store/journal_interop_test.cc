@@ -38,6 +38,16 @@ void Export(Journal& journal, const std::string& folder) {
   const audit::TileReader read = [&](unsigned level, std::uint64_t index) {
     return journal.store().Tile(level, index);
   };
+  std::filesystem::create_directory(folder + "/tiles");
+  for (unsigned level = 0; level < 3; ++level) {
+    for (std::uint64_t index = 0; index * audit::kTileWidth < kEntries; ++index) {
+      const auto tile = journal.store().Tile(level, index);
+      ASSERT_TRUE(tile);
+      if (tile->empty()) continue;
+      const auto name = std::to_string(level) + "." + std::to_string(index);
+      std::ofstream(folder + "/tiles/" + name) << AsText(*tile);
+    }
+  }
   for (std::uint64_t old_size = 1; old_size < kEntries; old_size += 7) {
     std::ofstream file(folder + "/consistency." + std::to_string(old_size));
     const auto proof = audit::ConsistencyProof(old_size, kEntries, read);
@@ -60,7 +70,7 @@ struct ExportedLog {
   }
 };
 
-TEST(JournalInterop, GoSumdbVerifiesCheckpointReceiptsAndConsistency) {
+TEST(JournalInterop, GoSumdbVerifiesCheckpointTilesReceiptsAndConsistency) {
   if (!std::filesystem::exists("/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog")) {
     GTEST_SKIP() << "golang-golang-x-mod-dev is not installed";
   }
@@ -69,7 +79,7 @@ TEST(JournalInterop, GoSumdbVerifiesCheckpointReceiptsAndConsistency) {
       OutputOf("GO111MODULE=off GOFLAGS= GOPATH=/usr/share/gocode GOCACHE=" + log.folder.path +
                "/cache go run " KEYESCROW_SOURCE_DIR "/tests/unit/store/testdata/verify_log.go " +
                log.folder.path);
-  EXPECT_EQ(output, "verified 300 3\n");
+  EXPECT_EQ(output, "verified 300 3 3\n");
 }
 
 TEST(JournalInterop, PythonAndOpensslVerifyTheCheckpoint) {

@@ -217,7 +217,7 @@ TEST(Journal, AnAuditorsOlderCheckpointShowsACutTail) {
             SQLITE_OK);
   auto journal = fixture.Open();
   EXPECT_TRUE(journal->VerifyAll()->Intact());  // not seen from inside, as FORMAT.md says
-  EXPECT_TRUE(Has(*journal->VerifyAll(nullptr, kept), LogFault::kUncovered));
+  EXPECT_TRUE(Has(*journal->VerifyAll(nullptr, kept), LogFault::kLogCut));
 }
 
 TEST(Journal, ImportIsIdempotentAndStrict) {

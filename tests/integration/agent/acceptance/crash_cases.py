@@ -37,7 +37,7 @@ class Crash(AcceptanceCase):
             if out.exists():
                 self.assertEqual(out.read_bytes(), self.world.key)
                 out.unlink()
-            self.succeeds("verify")
+            self.verifies()
         print("\n%d restores killed within %.2f s; %d had written the whole key" % (
             len(outcomes), longest, sum(outcomes)))
         self.restored("out.key")
@@ -67,7 +67,7 @@ class Crash(AcceptanceCase):
         self.world.path("crash.escrow").unlink()
         for status in self.kill_at_random_times(longest, *backup):
             self.assertIn(status, (0, -9))
-            self.succeeds("verify")
+            self.verifies()
             if self.world.path("crash.escrow").exists():
                 self.succeeds("verify", "crash.escrow")
                 self.world.path("crash.escrow").unlink()

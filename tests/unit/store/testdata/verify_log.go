@@ -121,5 +121,25 @@ func main() {
 		}
 		must(tlog.CheckTree(proof, size, roots[size-1], old, roots[old-1]))
 	}
-	fmt.Println("verified", size, len(receipts))
+	// Older versions name a tile once for every width that it ever had: the last is the one kept.
+	var tiles []tlog.Tile
+	for _, tile := range tlog.NewTiles(8, 0, size) {
+		if n := len(tiles); n > 0 && tiles[n-1].L == tile.L && tiles[n-1].N == tile.N {
+			tiles = tiles[:n-1]
+		}
+		tiles = append(tiles, tile)
+	}
+	for _, tile := range tiles {
+		want, err := tlog.ReadTileData(tile, hashes)
+		must(err)
+		if !bytes.Equal(want, read(fmt.Sprintf("tiles/%d.%d", tile.L, tile.N))) {
+			log.Fatal("the tile ", tile.Path(), " differs")
+		}
+	}
+	kept, err := os.ReadDir(filepath.Join(os.Args[1], "tiles"))
+	must(err)
+	if len(kept) != len(tiles) {
+		log.Fatal("there are ", len(kept), " tiles, not ", len(tiles))
+	}
+	fmt.Println("verified", size, len(receipts), len(tiles))
 }

@@ -1,0 +1,197 @@
+#include "agent/usecases/envelope_check.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "envelope/base/base64url.h"
+#include "envelope/base/hash.h"
+
+namespace keyescrow::agent {
+namespace {
+
+using audit::EventType;
+using audit::LogFault;
+
+constexpr std::size_t kTagOffset = 24;
+constexpr std::string_view kPayloadStart = R"({"payload":")";
+
+Bytes32 HashColumn(ByteView blob) {
+  Bytes32 hash{};
+  if (blob.size() == hash.size()) std::copy(blob.begin(), blob.end(), hash.begin());
+  return hash;
+}
+
+bool MatchesAny(const std::vector<std::string>& patterns, std::string_view name) {
+  return patterns.empty() ||
+         std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
+           return envelope::NamePatternMatches(pattern, name);
+         });
+}
+
+}  // namespace
+
+std::optional<Bytes32> PayloadHash(ByteView file) {
+  const std::string_view text = AsText(file);
+  if (!text.starts_with(kPayloadStart)) return std::nullopt;
+  const std::size_t end = text.find('"', kPayloadStart.size());
+  if (end == std::string_view::npos) return std::nullopt;
+  return Sha256(AsBytes(text.substr(kPayloadStart.size(), end - kPayloadStart.size())));
+}
+
+// ---- ExpectedEnvelopes
+
+Bytes32 ExpectedEnvelopes::Slot(const Bytes32& sha256, std::string_view key_name,
+                                std::uint64_t version, std::uint64_t revision,
+                                std::string_view envelope_id) const {
+  const std::uint64_t tag = KeyedSum::RowHash(key_, key_name, version, revision, 0) ^
+                            std::rotl(KeyedSum::RowHash(key_, envelope_id, 0, 0, 1), 1);
+  Bytes32 slot = sha256;
+  std::uint64_t last = 0;
+  std::memcpy(&last, slot.data() + kTagOffset, sizeof last);
+  last ^= tag;
+  std::memcpy(slot.data() + kTagOffset, &last, sizeof last);
+  return slot;
+}
+
+void ExpectedEnvelopes::Expect(std::uint64_t seq, const audit::EventFacts& facts) {
+  const bool escrows =
+      facts.type == EventType::kEscrowCreated || facts.type == EventType::kEscrowRewrapped;
+  if (!escrows || !facts.has_envelope || !facts.has_key || seq >= slots_.size()) return;
+  if (facts.source == audit::kStatelessSource) return;
+  slots_[seq] = Slot(facts.envelope_sha256, facts.key_name, facts.key_version, facts.revision,
+                     facts.envelope_id);
+}
+
+ExpectedEnvelopes::Match ExpectedEnvelopes::Take(const store::EnvelopeRow& row) {
+  const auto seq = static_cast<std::uint64_t>(row.log_seq);
+  if (row.log_seq < 0 || seq >= slots_.size() || slots_[seq] == Bytes32{}) return Match::kOther;
+  const Bytes32 slot =
+      Slot(HashColumn(row.sha256), row.key_name, static_cast<std::uint64_t>(row.key_version),
+           static_cast<std::uint64_t>(row.revision), row.envelope_id);
+  if (slot != slots_[seq]) return Match::kOther;
+  const std::uint64_t bit = std::uint64_t{1} << (seq % 64);
+  const bool twice = (seen_[seq / 64].fetch_or(bit, std::memory_order_relaxed) & bit) != 0;
+  return twice ? Match::kTwice : Match::kGood;
+}
+
+void ExpectedEnvelopes::Missing(const std::function<void(std::uint64_t)>& visit) const {
+  for (std::uint64_t seq = 0; seq < slots_.size(); ++seq) {
+    const bool seen = (seen_[seq / 64].load(std::memory_order_relaxed) >> (seq % 64) & 1) != 0;
+    if (!seen && slots_[seq] != Bytes32{}) visit(seq);
+  }
+}
+
+// ---- TrustTimeline
+
+TrustTimeline::TrustTimeline(std::vector<std::string> own,
+                             std::map<std::string, std::vector<TrustChange>> changes,
+                             std::vector<store::TrustRecord> rows)
+    : own_(std::move(own)), changes_(std::move(changes)) {
+  for (store::TrustRecord& row : rows) rows_.emplace(row.thumbprint, std::move(row));
+}
+
+bool TrustTimeline::IsOwn(const std::string& thumbprint) const {
+  return std::find(own_.begin(), own_.end(), thumbprint) != own_.end();
+}
+
+bool TrustTimeline::Allows(const envelope::Header& header, std::uint64_t seq) const {
+  if (IsOwn(header.agent)) return true;
+  const auto changes = changes_.find(header.agent);
+  const auto row = rows_.find(header.agent);
+  if (changes == changes_.end() || row == rows_.end()) return false;
+  const TrustChange* last = nullptr;
+  for (const TrustChange& change : changes->second) {
+    if (change.seq < seq) last = &change;
+  }
+  if (last == nullptr || !last->added) return false;
+  // Limits of before the agent was added again are told by their hash alone.
+  const store::TrustRecord& limits = row->second;
+  if (last->limits != TrustLimits(limits.hosts, limits.keys) && last != &changes->second.back()) {
+    return true;
+  }
+  return MatchesAny(row->second.hosts, header.host) &&
+         MatchesAny(row->second.keys, header.key_name);
+}
+
+// ---- EnvelopeChecker
+
+void EnvelopeChecker::Add(LogFault fault, const store::EnvelopeRow& row, std::string_view what) {
+  tally_.findings.Add(fault, static_cast<std::uint64_t>(std::max<std::int64_t>(row.log_seq, 0)),
+                      fmt::format("{} version {} revision {}: {}", row.key_name, row.key_version,
+                                  row.revision, what));
+}
+
+Status EnvelopeChecker::Check(const store::EnvelopeRow& row) {
+  ++tally_.num_envelopes;
+  switch (expected_.Take(row)) {
+    case ExpectedEnvelopes::Match::kGood: break;
+    case ExpectedEnvelopes::Match::kOther:
+      Add(LogFault::kEnvelopeUnlogged, row,
+          fmt::format("entry {} does not escrow this envelope", row.log_seq));
+      break;
+    case ExpectedEnvelopes::Match::kTwice:
+      Add(LogFault::kEnvelopeUnlogged, row,
+          fmt::format("entry {} escrows another row too", row.log_seq));
+      break;
+  }
+  const Bytes32 kept_hash = HashColumn(row.sha256);
+  const auto hash = PayloadHash(row.bytes);
+  const bool is_good = hash && *hash == kept_hash;
+  if (quick_ && is_good) return Ok();
+  if (hash && !is_good) {
+    Add(LogFault::kEnvelopeHash, row, "the kept envelope was changed");
+    return Ok();
+  }
+  return CheckContent(row, kept_hash);
+}
+
+Status EnvelopeChecker::CheckContent(const store::EnvelopeRow& row, const Bytes32& kept_hash) {
+  envelope::ReadOptions any;
+  any.accept_unknown_agent = true;
+  const auto sealed = envelope::SealedEnvelope::Read(row.bytes, any);
+  if (!sealed) {
+    Add(LogFault::kEnvelopeSignature, row, sealed.error().message());
+    return Ok();
+  }
+  ++tally_.num_signatures;
+  if (sealed->hash() != kept_hash) {
+    Add(LogFault::kEnvelopeHash, row, "the kept envelope was changed");
+    return Ok();
+  }
+  const envelope::Header& header = sealed->header();
+  if (header.key_name != row.key_name || header.key_version != row.key_version ||
+      header.revision != row.revision || header.envelope_id != row.envelope_id) {
+    Add(LogFault::kEnvelopeColumn, row,
+        fmt::format("the envelope is of {} version {} revision {}", header.key_name,
+                    header.key_version, header.revision));
+  }
+  if (!trust_.Allows(header, static_cast<std::uint64_t>(row.log_seq))) {
+    Add(LogFault::kEnvelopeSignature, row,
+        fmt::format("the agent {} was not trusted for it then", header.agent));
+  }
+  for (const envelope::PathRecord& path : header.paths) {
+    ++tally_.num_paths;
+    for (const envelope::FactorRecord& factor : path.factors) {
+      if (std::holds_alternative<envelope::Tpm2Record>(factor)) ++tally_.num_tpm_objects;
+    }
+  }
+  return CheckPrevious(row, header);
+}
+
+Status EnvelopeChecker::CheckPrevious(const store::EnvelopeRow& row,
+                                      const envelope::Header& header) {
+  if (header.revision == 1) return Ok();
+  ASSIGN_OR_RETURN(const auto previous,
+                   reader_.EnvelopeSha256(row.key_name, row.key_version, row.revision - 1));
+  // One that is not here is told by the gap that it leaves.
+  if (previous && EncodeBase64Url(*previous) != header.previous) {
+    Add(LogFault::kRevisionChain, row, "it does not name the revision before it");
+  }
+  return Ok();
+}
+
+}  // namespace keyescrow::agent

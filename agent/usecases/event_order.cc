@@ -1,0 +1,171 @@
+#include "agent/usecases/event_order.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "envelope/base/base64url.h"
+#include "envelope/base/clock.h"
+#include "envelope/base/hash.h"
+
+namespace keyescrow::agent {
+namespace {
+
+using audit::EventType;
+using audit::LogFault;
+
+constexpr std::string_view kTrustAdded = "trust added: ";
+constexpr std::string_view kTrustRemoved = "trust removed: ";
+constexpr std::string_view kLimits = "; limits ";
+constexpr std::size_t kThumbprintChars = 43;
+
+// Two processes take the time before they wait for each other: a commit waits up to half a minute.
+constexpr std::int64_t kClockToleranceSeconds = 60;
+
+bool MattersInOrder(EventType type) {
+  switch (type) {
+    case EventType::kRestoreRequested:
+    case EventType::kRestoreReleased:
+    case EventType::kRestoreCompleted:
+    case EventType::kRestoreFailed:
+    case EventType::kRestoreDenied:
+    case EventType::kFactorEnrolled:
+    case EventType::kFactorRemoved:
+    case EventType::kPolicyChanged: return true;
+    default: return false;
+  }
+}
+
+std::string Joined(const std::vector<std::string>& patterns) {
+  if (patterns.empty()) return "any";
+  return fmt::format("{}", fmt::join(patterns, " "));
+}
+
+void ReportBackward(audit::LogFindings& findings, std::uint64_t seq, std::int64_t before,
+                    std::int64_t time) {
+  findings.Add(LogFault::kClockBackward, seq,
+               fmt::format("entry {} is of {}, the one before it of {}", seq, FormatUtc(time),
+                           FormatUtc(before)));
+}
+
+}  // namespace
+
+std::string TrustLimits(const std::vector<std::string>& hosts,
+                        const std::vector<std::string>& keys) {
+  std::string text = "hosts\n";
+  for (const std::string& pattern : hosts) text += pattern + "\n";
+  text += "keys\n";
+  for (const std::string& pattern : keys) text += pattern + "\n";
+  return EncodeBase64Url(Sha256(AsBytes(text)));
+}
+
+std::string TrustReason(const store::TrustRecord& record) {
+  return fmt::format("{}{}{}{}; hosts {}; keys {}", kTrustAdded, record.thumbprint, kLimits,
+                     TrustLimits(record.hosts, record.keys), Joined(record.hosts),
+                     Joined(record.keys));
+}
+
+std::string TrustRemovedReason(const std::string& thumbprint) {
+  return std::string(kTrustRemoved) + thumbprint;
+}
+
+void NoticedSegment::CompareTime(std::uint64_t seq, std::int64_t time) {
+  if (!has_times) {
+    has_times = true;
+    first_time = time;
+    first_time_seq = seq;
+  } else if (time + kClockToleranceSeconds < last_time) {
+    ReportBackward(findings, seq, last_time, time);
+  }
+  last_time = time;
+}
+
+void NoticedSegment::Notice(std::uint64_t seq, const audit::EventFacts& facts) {
+  const bool stateless = facts.source == audit::kStatelessSource;
+  if (!stateless) CompareTime(seq, facts.time);
+  const bool anchors = facts.event != nullptr && facts.event->anchor.has_value();
+  if (!stateless && !anchors && !MattersInOrder(facts.type)) return;
+  events.push_back({seq, facts.type, facts.outcome, facts.time, facts.id, stateless, facts.uid,
+                    facts.pid, std::string(facts.key_name), facts.key_version,
+                    std::string(facts.factor_id), facts.factor_key_sha256,
+                    std::string(facts.reason),
+                    anchors ? std::make_shared<const audit::Event>(*facts.event) : nullptr});
+}
+
+void EventOrder::Add(NoticedSegment segment, audit::LogFindings& findings) {
+  if (segment.has_times) {
+    if (last_time_ && segment.first_time + kClockToleranceSeconds < *last_time_) {
+      ReportBackward(findings, segment.first_time_seq, *last_time_, segment.first_time);
+    }
+    last_time_ = segment.last_time;
+  }
+  findings.Append(std::move(segment.findings));
+  for (const NoticedEvent& event : segment.events) AddOne(event, findings);
+}
+
+void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings) {
+  if (event.stateless) imported_.emplace(event.id, event.seq);
+  if (event.anchor) {
+    const envelope::AnchorKey key{event.anchor->anchor->key, event.anchor->anchor->index};
+    const bool known =
+        std::find(anchor_keys_.begin(), anchor_keys_.end(), key) != anchor_keys_.end();
+    if (auto fault = (known ? anchors_ : other_anchors_).Add(*event.anchor)) {
+      const bool mismatch = event.type == EventType::kAnchorMismatch;
+      findings.Add(mismatch ? LogFault::kAnchorMismatch : LogFault::kAnchor, event.seq,
+                   fmt::format("entry {}: {}", event.seq, *fault));
+    }
+    return;
+  }
+  switch (event.type) {
+    case EventType::kFactorEnrolled:
+      tokens_[event.name] = {event.seq, true, event.key_sha256};
+      return;
+    case EventType::kFactorRemoved:
+      tokens_[event.name] = {event.seq, false, event.key_sha256};
+      return;
+    case EventType::kPolicyChanged: {
+      const std::string_view reason = event.reason;
+      const bool added = reason.starts_with(kTrustAdded);
+      if (!added && !reason.starts_with(kTrustRemoved)) return;
+      const std::string_view rest =
+          reason.substr(added ? kTrustAdded.size() : kTrustRemoved.size());
+      std::string_view limits = rest.substr(std::min(kThumbprintChars, rest.size()));
+      limits = limits.starts_with(kLimits) ? limits.substr(kLimits.size(), kThumbprintChars)
+                                           : std::string_view();
+      trust_[std::string(rest.substr(0, kThumbprintChars))].push_back(
+          {event.seq, added, std::string(limits)});
+      return;
+    }
+    default: break;
+  }
+  // A restore is one process that asks, releases and tells the end.
+  const std::string who = fmt::format("{} {} {} {} {}", event.stateless, event.uid, event.pid,
+                                      event.key_version, event.key_name);
+  const auto open = open_.find(who);
+  if (event.type == EventType::kRestoreRequested) {
+    ++num_releases_;
+    if (open != open_.end()) {
+      findings.Add(LogFault::kReleaseOpen, open->second.seq, open->second.text);
+    }
+    open_[who] = {event.seq,
+                  fmt::format("the restore of {} version {} of {} by uid {} has no end",
+                              event.key_name, event.key_version, FormatUtc(event.time), event.uid)};
+    return;
+  }
+  if (open != open_.end()) {
+    if (event.type != EventType::kRestoreReleased) open_.erase(open);
+  } else if (event.type == EventType::kRestoreCompleted) {
+    findings.Add(LogFault::kReleaseUnasked, event.seq,
+                 fmt::format("{} version {} was restored, and no entry asked for it",
+                             event.key_name, event.key_version));
+  }
+}
+
+void EventOrder::Finish(audit::LogFindings& findings) {
+  for (const auto& [who, request] : open_) {
+    findings.Add(LogFault::kReleaseOpen, request.seq, request.text);
+  }
+}
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,112 @@
+// EventOrder: what the log's entries say one after the other: releases and their ends, the clock,
+// who was trusted when, which tokens were registered, which events were imported.
+//
+// A segment's entries are looked at on any thread (Notice); what matters is then taken in order.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "agent/audit/anchor.h"
+#include "agent/audit/event_facts.h"
+#include "agent/audit/log_faults.h"
+#include "agent/store/escrow_store.h"
+#include "envelope/sealed_envelope.h"
+
+namespace keyescrow::agent {
+
+// NoticedEvent: an entry that EventOrder needs, copied out of its row.
+struct NoticedEvent {
+  std::uint64_t seq = 0;
+  audit::EventType type{};
+  audit::Outcome outcome{};
+  std::int64_t time = 0;
+  Bytes16 id{};
+  bool stateless = false;
+  std::uint32_t uid = 0;
+  std::int32_t pid = 0;
+  std::string key_name;
+  std::uint32_t key_version = 0;
+  std::string name;  // a factor's
+  std::optional<Bytes32> key_sha256;
+  std::string reason;
+  std::shared_ptr<const audit::Event> anchor;  // the whole event, where it is about an anchor
+};
+
+struct NoticedSegment {
+  std::vector<NoticedEvent> events;
+  bool has_times = false;
+  std::int64_t first_time = 0;
+  std::int64_t last_time = 0;
+  std::uint64_t first_time_seq = 0;
+  audit::LogFindings findings;  // of the clock
+
+  void Notice(std::uint64_t seq, const audit::EventFacts& facts);
+
+ private:
+  void CompareTime(std::uint64_t seq, std::int64_t time);
+};
+
+// TrustChange: one `trust add` or `trust remove`. `limits` is TrustLimits of the row that it made;
+// logs of before it was written have none.
+struct TrustChange {
+  std::uint64_t seq = 0;
+  bool added = false;
+  std::string limits;
+};
+
+struct TokenChange {
+  std::uint64_t seq = 0;
+  bool added = false;
+  std::optional<Bytes32> key_sha256;
+};
+
+class EventOrder {
+ public:
+  // `anchor_keys` are known to be the log's. Certificates by others, such as a counter's that was
+  // made anew since, are counted and not checked.
+  explicit EventOrder(std::vector<envelope::AnchorKey> anchor_keys = {})
+      : anchor_keys_(std::move(anchor_keys)), anchors_(anchor_keys_), other_anchors_({}) {}
+  void Add(NoticedSegment segment, audit::LogFindings& findings);
+  // Finish reports the releases that are still open.
+  void Finish(audit::LogFindings& findings);
+
+  const std::map<std::string, std::vector<TrustChange>>& trust() const { return trust_; }
+  const std::map<std::string, TokenChange>& tokens() const { return tokens_; }
+  const std::map<Bytes16, std::uint64_t>& imported() const { return imported_; }
+  std::uint64_t num_releases() const { return num_releases_; }
+  std::uint64_t num_anchors() const { return anchors_.num_checked(); }
+  std::uint64_t num_unchecked_anchors() const { return other_anchors_.num_unchecked(); }
+
+ private:
+  struct Request {
+    std::uint64_t seq = 0;
+    std::string text;
+  };
+  void AddOne(const NoticedEvent& event, audit::LogFindings& findings);
+
+  std::vector<envelope::AnchorKey> anchor_keys_;
+  audit::AnchorTrail anchors_;
+  audit::AnchorTrail other_anchors_;
+  std::map<std::string, std::vector<TrustChange>> trust_;  // by thumbprint
+  std::map<std::string, TokenChange> tokens_;              // by name; the last change
+  std::map<Bytes16, std::uint64_t> imported_;
+  std::map<std::string, Request> open_;
+  std::optional<std::int64_t> last_time_;
+  std::uint64_t num_releases_ = 0;
+};
+
+// TrustReason is the reason of the entry that tells of a trusted agent: its thumbprint, and its
+// limits, which ParseTrustReason finds again whatever their length.
+std::string TrustReason(const store::TrustRecord& record);
+std::string TrustRemovedReason(const std::string& thumbprint);
+// TrustLimits is the b64u SHA-256 of a row's host and key patterns.
+std::string TrustLimits(const std::vector<std::string>& hosts,
+                        const std::vector<std::string>& keys);
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,246 @@
+#include "agent/usecases/registration_check.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <set>
+#include <utility>
+
+#include "envelope/base/clock.h"
+#include "envelope/base/hash.h"
+#include "envelope/base/p256.h"
+
+namespace keyescrow::agent {
+namespace {
+
+using audit::EventType;
+using audit::LogFault;
+using store::StoreReader;
+
+// The entry's time is taken a moment after the row's.
+constexpr std::int64_t kProofToleranceSeconds = 60;
+constexpr int kSchemaWithEntryIndex = 2;
+constexpr std::string_view kImportedReason = "imported; ";
+
+// CameByImport: an envelope that another host made may be of any version.
+Result<bool> CameByImport(StoreReader& reader, std::int64_t envelope_id) {
+  std::uint64_t seq = 0;
+  RETURN_IF_ERROR(reader.Envelopes(envelope_id, envelope_id, [&](const store::EnvelopeRow& row) {
+    seq = static_cast<std::uint64_t>(row.log_seq);
+    return false;
+  }));
+  ASSIGN_OR_RETURN(const auto bytes, reader.EntryBytes(seq));
+  if (!bytes) return false;
+  const auto event = audit::ParseEvent(AsText(*bytes));
+  return event && event->reason.starts_with(kImportedReason);
+}
+
+bool NamesPath(const audit::EventFacts& facts, std::string_view path_id) {
+  if (facts.path_id == path_id) return true;
+  if (facts.event == nullptr) return false;
+  return std::any_of(facts.event->paths.begin(), facts.event->paths.end(),
+                     [&](const audit::EventPath& path) { return path.id == path_id; });
+}
+
+bool Proves(const audit::EventFacts& facts, const store::PathState& state) {
+  const bool is_proof =
+      facts.type == EventType::kDrillPassed || facts.type == EventType::kRestoreCompleted;
+  return is_proof && facts.outcome == audit::Outcome::kSuccess &&
+         facts.key_name == state.key_name && facts.key_version == state.key_version &&
+         facts.revision == state.proven_revision && NamesPath(facts, state.path_id) &&
+         std::llabs(facts.time - *state.proven) <= kProofToleranceSeconds;
+}
+
+}  // namespace
+
+void RegistrationChecker::Add(LogFault fault, std::uint64_t position, std::string text) {
+  const std::lock_guard lock(mutex_);
+  tally_.findings.Add(fault, position, std::move(text));
+}
+
+Status RegistrationChecker::CheckEnvelopeIndex(StoreReader& reader) {
+  KeyedSum sum(key_);
+  std::string name;
+  std::int64_t version = 0;
+  std::int64_t revision = 0;
+  std::uint64_t num_keys = 0;
+  Status status;
+  const auto check_gap = [&](const store::EnvelopeKeyRow& row) -> Status {
+    const bool same_name = row.key_name == name;
+    const bool next = same_name && row.key_version == version
+                          ? row.revision == revision + 1
+                          : row.revision == 1 && row.key_version == (same_name ? version + 1 : 1);
+    if (!same_name) {
+      name = row.key_name;
+      ++num_keys;
+    }
+    version = row.key_version;
+    revision = row.revision;
+    if (next) return Ok();
+    ASSIGN_OR_RETURN(const bool imported, CameByImport(reader, row.id));
+    if (imported) return Ok();
+    Add(LogFault::kVersionGap, 0,
+        fmt::format("{} version {} revision {}: what comes before it is not in the store", name,
+                    version, revision));
+    return Ok();
+  };
+  RETURN_IF_ERROR(reader.EnvelopeKeys([&](const store::EnvelopeKeyRow& row) {
+    sum.Add(row.key_name, static_cast<std::uint64_t>(row.key_version),
+            static_cast<std::uint64_t>(row.revision), static_cast<std::uint64_t>(row.id));
+    status = check_gap(row);
+    return status.has_value();
+  }));
+  RETURN_IF_ERROR(std::move(status));
+  if (!(sum == envelope_keys_)) {
+    Add(LogFault::kIndex, 0, "the index of envelopes by key does not hold what the table holds");
+  }
+  const std::lock_guard lock(mutex_);
+  tally_.num_keys = num_keys;
+  return Ok();
+}
+
+Status RegistrationChecker::CheckEntryIndex(StoreReader& reader) {
+  if (reader.schema_version() < kSchemaWithEntryIndex) return Ok();
+  KeyedSum sum(key_);
+  RETURN_IF_ERROR(reader.EntryKeys([&](std::string_view key_name, std::uint64_t seq) {
+    sum.Add(key_name, seq);
+    return true;
+  }));
+  if (!(sum == entry_keys_)) {
+    Add(LogFault::kIndex, 0, "the index of entries by key does not hold what the table holds");
+  }
+  return Ok();
+}
+
+Status RegistrationChecker::CheckProofs(StoreReader& reader, unsigned part, unsigned num_parts) {
+  if (quick_ || reader.schema_version() < kSchemaWithEntryIndex) return Ok();
+  audit::EventReader events;
+  std::uint64_t num_proofs = 0;
+  Status status;
+  RETURN_IF_ERROR(reader.PathStates([&](const store::PathState& state) {
+    if (!state.proven) return true;
+    const std::uint64_t share = KeyedSum::RowHash(key_, state.key_name, 0, 0, 2);
+    if (share % num_parts != part) return true;
+    bool proven = false;
+    status = reader.EntriesOfKey(state.key_name, [&](const store::EntryRow& row) {
+      const auto facts = events.Read(AsText(row.bytes));
+      proven = facts && Proves(*facts, state);
+      return !proven;
+    });
+    if (!status) return false;
+    if (proven) {
+      ++num_proofs;
+    } else {
+      Add(LogFault::kProofUnlogged, 0,
+          fmt::format("{} version {}: no entry proves the path {} at {}", state.key_name,
+                      state.key_version, state.path_id, FormatUtc(*state.proven)));
+    }
+    return true;
+  }));
+  RETURN_IF_ERROR(std::move(status));
+  const std::lock_guard lock(mutex_);
+  tally_.num_proofs += num_proofs;
+  return Ok();
+}
+
+Status RegistrationChecker::CheckTokens(StoreReader& reader) {
+  ASSIGN_OR_RETURN(const auto tokens, reader.Tokens());
+  std::set<std::string> registered;
+  for (const store::TokenRecord& token : tokens) {
+    registered.insert(token.name);
+    const auto change = order_.tokens().find(token.name);
+    if (change == order_.tokens().end() || !change->second.added) {
+      Add(LogFault::kTokenUnlogged, 0, fmt::format("no entry registers the token {}", token.name));
+    } else if (change->second.key_sha256 && *change->second.key_sha256 != Sha256(token.spki)) {
+      Add(LogFault::kTokenUnlogged, change->second.seq,
+          fmt::format("the token {} was registered with another key", token.name));
+    }
+  }
+  for (const auto& [name, change] : order_.tokens()) {
+    if (change.added && !registered.contains(name)) {
+      Add(LogFault::kTokenUnlogged, change.seq,
+          fmt::format("the token {} was registered, and is not in the store", name));
+    }
+  }
+  const std::lock_guard lock(mutex_);
+  tally_.num_tokens = tokens.size();
+  return Ok();
+}
+
+Status RegistrationChecker::CheckTrust(StoreReader& reader) {
+  ASSIGN_OR_RETURN(const auto rows, reader.Trust());
+  std::set<std::string> known;
+  for (const store::TrustRecord& row : rows) {
+    known.insert(row.thumbprint);
+    const auto changes = order_.trust().find(row.thumbprint);
+    if (changes == order_.trust().end()) {
+      Add(LogFault::kTrustUnlogged, 0,
+          fmt::format("no entry adds the trusted agent {}", row.thumbprint));
+      continue;
+    }
+    const TrustChange& last = changes->second.back();
+    if (last.added == row.removed.has_value()) {
+      Add(LogFault::kTrustUnlogged, last.seq,
+          fmt::format("the agent {} is {} in the store, and {} in the log", row.thumbprint,
+                      row.removed ? "removed" : "trusted", last.added ? "trusted" : "removed"));
+    }
+    const auto added = std::find_if(changes->second.rbegin(), changes->second.rend(),
+                                    [](const TrustChange& change) { return change.added; });
+    if (added != changes->second.rend() && !added->limits.empty() &&
+        added->limits != TrustLimits(row.hosts, row.keys)) {
+      Add(LogFault::kTrustUnlogged, added->seq,
+          fmt::format("the agent {} was trusted for other hosts or keys", row.thumbprint));
+    }
+    const auto point = row.spki.empty() ? std::nullopt : P256Point::FromSpki(row.spki);
+    if (!row.spki.empty() && (!point || JwkThumbprint(*point) != row.thumbprint)) {
+      Add(LogFault::kTrustUnlogged, last.seq,
+          fmt::format("the key kept for the agent {} is another", row.thumbprint));
+    }
+  }
+  for (const auto& [thumbprint, changes] : order_.trust()) {
+    if (!known.contains(thumbprint)) {
+      Add(LogFault::kTrustUnlogged, changes.back().seq,
+          fmt::format("the agent {} was trusted, and is not in the store", thumbprint));
+    }
+  }
+  const std::lock_guard lock(mutex_);
+  tally_.num_trusted = rows.size();
+  return Ok();
+}
+
+Status RegistrationChecker::CheckImported(StoreReader& reader) {
+  std::uint64_t num_good = 0;
+  RETURN_IF_ERROR(reader.ImportedEvents([&](const store::ImportedRow& row) {
+    Bytes16 id{};
+    if (row.event_id.size() == id.size()) std::ranges::copy(row.event_id, id.begin());
+    const auto found = order_.imported().find(id);
+    if (found == order_.imported().end() || static_cast<std::int64_t>(found->second) != row.seq) {
+      Add(LogFault::kImportUnlogged, static_cast<std::uint64_t>(std::max<std::int64_t>(row.seq, 0)),
+          fmt::format("entry {} is not the imported event that the store says", row.seq));
+    } else {
+      ++num_good;
+    }
+    return true;
+  }));
+  if (num_good < order_.imported().size()) {
+    Add(LogFault::kImportUnlogged, 0,
+        fmt::format("{} imported events could be imported again",
+                    order_.imported().size() - num_good));
+  }
+  const std::lock_guard lock(mutex_);
+  tally_.num_imported = num_good;
+  return Ok();
+}
+
+Status RegistrationChecker::CheckRows(StoreReader& reader) {
+  RETURN_IF_ERROR(CheckTokens(reader));
+  RETURN_IF_ERROR(CheckTrust(reader));
+  RETURN_IF_ERROR(CheckImported(reader));
+  ASSIGN_OR_RETURN(auto names, reader.SettingNames());
+  const std::lock_guard lock(mutex_);
+  tally_.settings = std::move(names);
+  return Ok();
+}
+
+}  // namespace keyescrow::agent

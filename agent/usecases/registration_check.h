@@ -1,0 +1,65 @@
+// RegistrationChecker: what the store keeps beside its history, held against the log: indexes,
+// tokens, trusted agents, imported events, and which paths were proven.
+//
+// What no entry tells (a token's URI and module, settings, destinations) is not checked, and said.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "agent/audit/log_faults.h"
+#include "agent/store/store_reader.h"
+#include "agent/usecases/event_order.h"
+#include "agent/usecases/keyed_sum.h"
+
+namespace keyescrow::agent {
+
+struct RegistrationTally {
+  std::uint64_t num_keys = 0;
+  std::uint64_t num_tokens = 0;
+  std::uint64_t num_trusted = 0;
+  std::uint64_t num_imported = 0;
+  std::uint64_t num_proofs = 0;
+  std::vector<std::string> settings;  // names
+  audit::LogFindings findings;
+};
+
+// The checks may run at the same time, each with a reader of its own.
+class RegistrationChecker {
+ public:
+  // `entry_keys` and `envelope_keys` are the sums over the tables' rows. All outlive it.
+  RegistrationChecker(const EventOrder& order, const KeyedSum& entry_keys,
+                      const KeyedSum& envelope_keys, const SipKey& key, bool quick)
+      : order_(order),
+        entry_keys_(entry_keys),
+        envelope_keys_(envelope_keys),
+        key_(key),
+        quick_(quick) {}
+
+  // CheckEnvelopeIndex compares the index by key with the rows, and looks for gaps in it.
+  Status CheckEnvelopeIndex(store::StoreReader& reader);
+  Status CheckEntryIndex(store::StoreReader& reader);
+  // CheckProofs looks for the entry behind each proven path: the `part`th of `num_parts` shares of
+  // them. Nothing with `quick`.
+  Status CheckProofs(store::StoreReader& reader, unsigned part, unsigned num_parts);
+  Status CheckRows(store::StoreReader& reader);
+  RegistrationTally Take() { return std::move(tally_); }
+
+ private:
+  void Add(audit::LogFault fault, std::uint64_t position, std::string text);
+  Status CheckTokens(store::StoreReader& reader);
+  Status CheckTrust(store::StoreReader& reader);
+  Status CheckImported(store::StoreReader& reader);
+
+  const EventOrder& order_;
+  const KeyedSum& entry_keys_;
+  const KeyedSum& envelope_keys_;
+  SipKey key_;
+  bool quick_;
+  std::mutex mutex_;
+  RegistrationTally tally_;
+};
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,204 @@
+#include "agent/usecases/verify_state.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "agent/audit/checkpoint.h"
+
+namespace keyescrow::agent {
+namespace {
+
+// StateKeys: whose signatures count for one state, and how we know them.
+struct StateKeys {
+  std::string host;
+  std::string origin;
+  std::vector<audit::NoteKey> log_keys;
+  std::vector<std::string> agents;
+  std::vector<envelope::AnchorKey> anchor_keys;
+  enum class Basis : std::uint8_t { kTrustFile, kThumbprint, kOwn, kEvidence } basis{};
+};
+
+Result<StateKeys> KeysOf(const StateVerifyRequest& request) {
+  StateKeys keys;
+  if (!request.trusted_agent.empty()) keys.agents.push_back(request.trusted_agent);
+  if (request.trust) {
+    const TrustDocument& document = *request.trust;
+    if (document.log_keys.empty() || document.origin.empty()) {
+      return Error(ErrorCode::kUsage, Action::kFixInput,
+                   "the file of --trust names no log and no log keys",
+                   "make it with 'keyescrow agent-key export' of this version");
+    }
+    keys.basis = StateKeys::Basis::kTrustFile;
+    keys.host = document.host;
+    keys.origin = document.origin;
+    keys.log_keys = document.log_keys;
+    keys.agents.push_back(document.thumbprint);
+    if (document.anchor) keys.anchor_keys.push_back(*document.anchor);
+    return keys;
+  }
+  const bool own = request.mode == store::ReaderMode::kLive;
+  auto identity = own ? LoadAgentIdentity(request.state_dir) : ReadAgentIdentity(request.state_dir);
+  if (!identity) return std::move(identity).error();
+  const std::string thumbprint = identity->Thumbprint();
+  if (!own && !request.trusted_agent.empty() && thumbprint != request.trusted_agent) {
+    return Error(ErrorCode::kAgentNotTrusted, Action::kFixInput,
+                 "the state is of the agent " + thumbprint + ", not of " + request.trusted_agent,
+                 "name the agent whose state it is, or give its file of 'agent-key export' as "
+                 "--trust");
+  }
+  keys.basis = own                             ? StateKeys::Basis::kOwn
+               : request.trusted_agent.empty() ? StateKeys::Basis::kEvidence
+                                               : StateKeys::Basis::kThumbprint;
+  keys.host = identity->host;
+  keys.origin = identity->origin;
+  keys.log_keys = {audit::NoteKey::Ed25519(identity->origin, identity->ed25519),
+                   audit::NoteKey::P256(identity->origin, identity->p256)};
+  keys.agents.push_back(thumbprint);
+  if (identity->anchor) keys.anchor_keys.push_back(identity->anchor->key);
+  return keys;
+}
+
+// Grouped: "1,204,331".
+std::string Grouped(std::uint64_t number) {
+  std::string digits = std::to_string(number);
+  for (std::size_t at = digits.size(); at > 3; at -= 3) digits.insert(at - 3, ",");
+  return digits;
+}
+
+std::string Plural(std::uint64_t number, std::string_view one, std::string_view many) {
+  return fmt::format("{} {}", Grouped(number), number == 1 ? one : many);
+}
+
+void AddFindings(const StoreVerification& found, VerifyItem& item) {
+  const audit::LogReport& log = found.log;
+  for (const audit::LogFinding& finding : log.findings) {
+    item.findings.push_back({std::string(audit::LogFaultName(finding.fault)), finding.position,
+                             finding.text, std::string(audit::LogFaultRemedy(finding.fault)),
+                             audit::IsDamage(finding.fault)});
+  }
+  std::ranges::stable_partition(item.findings, &VerifyFinding::damage);
+  item.num_findings = log.num_findings;
+  if (log.Intact()) return;
+  item.error = Error(
+      ErrorCode::kLogDamaged, Action::kCallOperator,
+      fmt::format("the state does not verify: {}", Plural(log.num_damages, "fault", "faults")),
+      "keep a copy of the state folder, and compare with the checkpoints and files "
+      "that were kept elsewhere");
+}
+
+void SayChecked(const StateVerifyRequest& request, const StoreVerification& found,
+                VerifyItem& item) {
+  const audit::LogReport& log = found.log;
+  auto& checked = item.checked;
+  checked.push_back(fmt::format("{}: each body hashed, its shape, number and chain",
+                                Plural(log.num_entries, "entry", "entries")));
+  checked.push_back(fmt::format(
+      "{} and {}: each root rebuilt from the bodies; {}",
+      Plural(log.num_checkpoints, "checkpoint", "checkpoints"),
+      Plural(log.num_tiles, "tile", "tiles"),
+      request.quick ? "the newest one's signatures"
+                    : Plural(log.num_signatures, "signature", "signatures") + " verified"));
+  checked.push_back(fmt::format("{} of {}: each hashed and held against the entry that escrowed it",
+                                Plural(found.num_envelopes, "envelope", "envelopes"),
+                                Plural(found.num_keys, "key", "keys")));
+  if (!request.quick) {
+    checked.push_back(fmt::format(
+        "{}: format, trust at its time, revisions; {} recomputed",
+        Plural(found.num_envelope_signatures, "envelope's signature", "envelopes' signatures"),
+        Plural(found.num_tpm_objects, "TPM public area", "TPM public areas")));
+    checked.push_back(
+        fmt::format("{} of paths, each by its entry", Plural(found.num_proofs, "proof", "proofs")));
+  }
+  checked.push_back(fmt::format("{}, each with its end; {}, {} and {} against the log",
+                                Plural(found.num_releases, "restore", "restores"),
+                                Plural(found.num_tokens, "token", "tokens"),
+                                Plural(found.num_trusted, "trusted agent", "trusted agents"),
+                                Plural(found.num_imported, "imported event", "imported events")));
+  if (found.num_anchors > 0) {
+    checked.push_back(
+        fmt::format("{} of the TPM's counter, which rose by one from each to the next",
+                    Plural(found.num_anchors, "certificate", "certificates")));
+  }
+  checked.emplace_back("tables, indexes and triggers of the store");
+  if (!request.since.empty()) {
+    checked.emplace_back("the log continues the checkpoint that you kept");
+  }
+}
+
+void SayNotChecked(const StateVerifyRequest& request, const StateKeys& keys,
+                   const StoreVerification& found, VerifyItem& item) {
+  auto& not_checked = item.not_checked;
+  if (request.since.empty()) {
+    not_checked.emplace_back(
+        "a tail that was cut off with its checkpoints, or an old copy that was put back: compare "
+        "with your own older checkpoint (--since FILE)");
+  }
+  if (found.num_unchecked_anchors > 0) {
+    not_checked.push_back(
+        fmt::format("{} of the TPM's counter: by a key that is not among those that were given",
+                    Plural(found.num_unchecked_anchors, "certificate", "certificates")));
+  }
+  not_checked.emplace_back("that a path opens: that takes its factors");
+  not_checked.emplace_back("the paths against the policy in force at their time");
+  not_checked.emplace_back(
+      "what no entry tells: tokens' URIs, modules and evidence, destinations, failures of paths, "
+      "when an envelope's row was written" +
+      std::string(found.unlogged_settings.empty() ? "" : ", settings"));
+  if (keys.basis == StateKeys::Basis::kOwn) {
+    not_checked.push_back("that this state's keys are the agent's: compare the thumbprint " +
+                          keys.agents.back() + " with the one that you kept");
+  }
+  if (request.quick) {
+    item.partial = true;
+    not_checked.emplace_back(
+        "with --quick: envelopes' signatures, formats and trust, older checkpoints' signatures, "
+        "proofs of paths");
+  }
+  if (keys.basis == StateKeys::Basis::kEvidence) {
+    item.partial = true;
+    not_checked.push_back(
+        "whose state this is: its keys came from the state itself and were not authenticated; "
+        "give --trust FILE, or compare the thumbprint " +
+        keys.agents.back() + " and give it as --agent");
+  }
+  if (keys.basis == StateKeys::Basis::kThumbprint && !found.log.latest_has_p256) {
+    item.partial = true;
+    not_checked.emplace_back(
+        "the newest entries: the agent that you named did not sign the newest checkpoint, and the "
+        "log key came from the state itself; give --trust FILE");
+  }
+}
+
+}  // namespace
+
+Result<VerifyItem> VerifyState(const StateVerifyRequest& request, Progress& progress) {
+  ASSIGN_OR_RETURN(const StateKeys keys, KeysOf(request));
+  StoreVerifyOptions options;
+  options.state_dir = request.state_dir;
+  options.mode = request.mode;
+  options.origin = keys.origin;
+  options.log_keys = keys.log_keys;
+  options.agents = keys.agents;
+  options.anchor_keys = keys.anchor_keys;
+  options.quick = request.quick;
+  options.num_threads = request.num_threads == 0 ? DefaultVerifyThreads() : request.num_threads;
+  options.progress = [&](std::uint64_t done, std::uint64_t total) {
+    progress.Step(fmt::format("verifying {} of {}", Grouped(done), Grouped(total)));
+  };
+  if (!request.since.empty()) {
+    ASSIGN_OR_RETURN(options.since, audit::OpenCheckpoint(request.since, keys.log_keys));
+  }
+  progress.Step("verifying");
+  ASSIGN_OR_RETURN(StoreVerification found, VerifyStore(options));
+  VerifyItem item;
+  item.what = "state of " + keys.host;
+  item.num_envelopes = found.num_envelopes;
+  AddFindings(found, item);
+  SayChecked(request, found, item);
+  SayNotChecked(request, keys, found, item);
+  item.store = std::move(found);
+  return item;
+}
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,184 @@
+// VerifyStore over several segments and threads, on stores that backups' own code filled.
+#include "agent/usecases/store_verification.h"
+
+#include <gtest/gtest.h>
+#include <sqlite3.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+
+#include "agent/audit/checkpoint.h"
+#include "agent/usecases/keyed_sum.h"
+#include "tests/bench/store_maker.h"
+
+namespace keyescrow::agent {
+namespace {
+
+constexpr std::uint64_t kRecords = 4400;  // two segments, tiles of two levels
+constexpr std::uint64_t kBatch = 50;
+
+// MadeStore is made once: a thousand envelopes are sealed in a fifth of a second.
+struct MadeStore {
+  std::string folder;
+  AgentIdentity identity;
+  std::string middle;  // the checkpoint in the middle
+  std::string newest;
+
+  MadeStore() {
+    char name[] = "/tmp/keyescrow-verify-XXXXXX";
+    folder = mkdtemp(name);
+    auto maker = *StoreMaker::Create(folder + "/state");
+    EXPECT_TRUE(maker.Add(kRecords / 2, kBatch));
+    middle = *maker.journal().LatestCheckpoint();
+    EXPECT_TRUE(maker.Add(kRecords - kRecords / 2, kBatch));
+    newest = *maker.journal().LatestCheckpoint();
+    identity = maker.journal().identity();
+  }
+  ~MadeStore() { std::filesystem::remove_all(folder); }
+  MadeStore(const MadeStore&) = delete;
+  MadeStore& operator=(const MadeStore&) = delete;
+};
+
+const MadeStore& Made() {
+  static const MadeStore made;
+  return made;
+}
+
+class VerifyStoreTest : public ::testing::Test {
+ protected:
+  VerifyStoreTest() {
+    std::filesystem::copy(Made().folder + "/state", state_,
+                          std::filesystem::copy_options::recursive);
+  }
+  ~VerifyStoreTest() override { std::filesystem::remove_all(state_); }
+
+  StoreVerifyOptions Options(unsigned num_threads) const {
+    const AgentIdentity& identity = Made().identity;
+    StoreVerifyOptions options;
+    options.state_dir = state_;
+    options.origin = identity.origin;
+    options.log_keys = {audit::NoteKey::Ed25519(identity.origin, identity.ed25519),
+                        audit::NoteKey::P256(identity.origin, identity.p256)};
+    options.agents = {identity.Thumbprint()};
+    options.num_threads = num_threads;
+    return options;
+  }
+  void Tamper(const std::string& sql) const {
+    sqlite3* handle = nullptr;
+    ASSERT_EQ(sqlite3_open((state_ + "/store.db").c_str(), &handle), SQLITE_OK);
+    const std::string all =
+        "DROP TRIGGER log_entry_update; DROP TRIGGER log_entry_delete; DROP TRIGGER "
+        "envelope_update; DROP TRIGGER envelope_delete; DROP TRIGGER tile_update; DROP TRIGGER "
+        "checkpoint_delete;" +
+        sql;
+    char* message = nullptr;
+    EXPECT_EQ(sqlite3_exec(handle, all.c_str(), nullptr, nullptr, &message), SQLITE_OK) << message;
+    sqlite3_free(message);
+    sqlite3_close(handle);
+  }
+
+  std::string state_ = Made().folder + "/copy";
+};
+
+bool Has(const StoreVerification& found, audit::LogFault fault, std::uint64_t position) {
+  return std::ranges::any_of(found.log.findings, [&](const audit::LogFinding& finding) {
+    return finding.fault == fault && finding.position == position;
+  });
+}
+
+TEST_F(VerifyStoreTest, AnyNumberOfThreadsFindsTheSame) {
+  for (const unsigned num_threads : {1U, 2U, 5U}) {
+    const auto found = VerifyStore(Options(num_threads));
+    ASSERT_TRUE(found) << found.error().message();
+    EXPECT_EQ(found->log.num_findings, 0U)
+        << (found->log.findings.empty() ? "" : found->log.findings.front().text);
+    EXPECT_EQ(found->log.num_entries, kRecords);
+    EXPECT_EQ(found->log.num_checkpoints, kRecords / kBatch);
+    EXPECT_EQ(found->log.num_signatures, 2 * kRecords / kBatch);
+    EXPECT_EQ(found->num_envelopes, kRecords);
+    EXPECT_EQ(found->num_envelope_signatures, kRecords);
+    EXPECT_EQ(found->num_keys, kRecords);
+    EXPECT_EQ(found->log.root, audit::ParseCheckpoint(audit::NoteText(Made().newest))->root);
+  }
+}
+
+TEST_F(VerifyStoreTest, QuickHashesEverythingAndVerifiesTheNewestCheckpointAlone) {
+  StoreVerifyOptions options = Options(2);
+  options.quick = true;
+  const auto found = VerifyStore(options);
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->log.num_findings, 0U);
+  EXPECT_EQ(found->log.num_signatures, 2U);
+  EXPECT_EQ(found->num_envelopes, kRecords);
+  EXPECT_EQ(found->num_envelope_signatures, 0U);
+}
+
+TEST_F(VerifyStoreTest, AnOlderCheckpointIsFoundWhereverItLies) {
+  StoreVerifyOptions options = Options(2);
+  options.since = *audit::ParseCheckpoint(audit::NoteText(Made().middle));
+  EXPECT_EQ(VerifyStore(options)->log.num_findings, 0U);
+  options.since->root[0] ^= 1;
+  EXPECT_TRUE(Has(*VerifyStore(options), audit::LogFault::kSinceMismatch, options.since->size));
+  options.since = *audit::ParseCheckpoint(audit::NoteText(Made().newest));
+  EXPECT_EQ(VerifyStore(options)->log.num_findings, 0U);
+  ++options.since->size;
+  EXPECT_TRUE(Has(*VerifyStore(options), audit::LogFault::kLogCut, kRecords + 1));
+}
+
+TEST_F(VerifyStoreTest, FindsOneChangedRowAmongMany) {
+  Tamper(
+      "UPDATE log_entry SET leaf_hash = zeroblob(32) WHERE seq = 4321;"
+      "UPDATE envelope SET bytes = zeroblob(10) WHERE id = 17;"
+      "UPDATE tile SET bytes = zeroblob(8192) WHERE id = 3;"
+      "DELETE FROM envelope WHERE id = 4000");
+  for (const bool quick : {true, false}) {
+    StoreVerifyOptions options = Options(3);
+    options.quick = quick;
+    const auto found = VerifyStore(options);
+    ASSERT_TRUE(found);
+    EXPECT_TRUE(Has(*found, audit::LogFault::kLeafHash, 4321));
+    EXPECT_TRUE(Has(*found, audit::LogFault::kTile, 768));
+    EXPECT_TRUE(Has(*found, audit::LogFault::kEnvelopeMissing, 3999));
+    EXPECT_TRUE(Has(*found, audit::LogFault::kEnvelopeSignature, 16));
+    EXPECT_FALSE(Has(*found, audit::LogFault::kRoot, 4350));  // the bodies are as they were
+  }
+}
+
+TEST_F(VerifyStoreTest, AMissingEntryIsSaidOnceAndTheRestIsStillCompared) {
+  Tamper("DELETE FROM log_entry WHERE seq BETWEEN 100 AND 4200");
+  const auto found = VerifyStore(Options(2));
+  ASSERT_TRUE(found);
+  EXPECT_TRUE(Has(*found, audit::LogFault::kSequence, 100));
+  EXPECT_TRUE(Has(*found, audit::LogFault::kSequence, 4096));
+  const auto sequences = std::ranges::count(found->log.findings, audit::LogFault::kSequence,
+                                            &audit::LogFinding::fault);
+  EXPECT_EQ(sequences, 2);
+  EXPECT_EQ(found->log.num_entries, kRecords - 4101);
+}
+
+TEST(KeyedSum, OfTheSameRowsInAnyOrderIsTheSame) {
+  const SipKey key{1, 2};
+  KeyedSum one(key);
+  KeyedSum other(key);
+  one.Add("a", 1, 2, 3);
+  one.Add("b", 4);
+  other.Add("b", 4);
+  EXPECT_FALSE(one == other);
+  other.Add("a", 1, 2, 3);
+  EXPECT_TRUE(one == other);
+  KeyedSum changed(key);
+  changed.Add("a", 1, 2, 3);
+  changed.Add("b", 5);
+  EXPECT_FALSE(one == changed);
+}
+
+// The reference's own vector: key 00 … 0f, message 00 … 0e.
+TEST(SipHash, AgreesWithItsPaper) {
+  Bytes message(15);
+  for (std::size_t i = 0; i < message.size(); ++i) message[i] = static_cast<std::uint8_t>(i);
+  EXPECT_EQ(SipHash({0x0706050403020100, 0x0f0e0d0c0b0a0908}, message), 0xa129ca6149be45e5U);
+}
+
+}  // namespace
+}  // namespace keyescrow::agent
