@@ -30,6 +30,7 @@ Restore a key
 
 Prove that it works
   keyescrow status                            each key and path: proven, stale, unproven, broken
+  keyescrow what-if --lose token:ops          what would be lost with it; --steal: opened
   keyescrow verify                            everything that can be checked without a secret
   keyescrow gate prod/db -- /usr/bin/postgres start the service only while its key complies
 

@@ -158,6 +158,13 @@ struct GateOptions {
   bool exec_sources = false;
 };
 
+// WhatIfOptions: at least one of `lose` and `steal` is given (RunWhatIf checks it).
+struct WhatIfOptions {
+  std::string name;                // "": every key
+  std::vector<std::string> lose;   // token:NAME, host:HOST …
+  std::vector<std::string> steal;  // the same
+};
+
 struct AgentKeyShowOptions {};
 struct AgentKeyExportOptions {
   std::string output;  // -o SINK; "": standard output
@@ -225,6 +232,7 @@ using CommandOptions =
                  StatusOptions, GateOptions, AgentKeyShowOptions, AgentKeyExportOptions,
                  TrustAddOptions, TrustListOptions, TrustRemoveOptions, PolicyShowOptions,
                  PolicyCheckOptions, PolicySignOptions, PolicySetOptions, AuditLogOptions,
-                 AuditCheckpointOptions, AuditProveOptions, AuditReportOptions, AuditAnchorOptions>;
+                 AuditCheckpointOptions, AuditProveOptions, AuditReportOptions, WhatIfOptions,
+                 AuditAnchorOptions>;
 
 }  // namespace keyescrow::agent

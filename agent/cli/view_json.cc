@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "agent/cli/recoverability_text.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/clock.h"
 
@@ -71,6 +72,7 @@ Json KeyViewJson(const KeyView& key) {
   json["in_use"] = key.in_use ? Json(KeyInUseName(*key.in_use)) : Json(nullptr);
   json["paths"] = Json::array();
   for (const PathView& path : key.paths) json["paths"].push_back(PathViewJson(path));
+  json["recoverability"] = RecoverabilityJson(key);
   return json;
 }
 

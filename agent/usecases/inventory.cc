@@ -65,6 +65,9 @@ KeyView Describe(const envelope::SealedEnvelope& sealed, std::size_t size_bytes)
   view.note = header.note.value_or("");
   view.size_bytes = size_bytes;
   view.facts = policy::FactsOf(header);
+  // Too many factors is the only way to fail here, and is shown as such.
+  auto recoverability = envelope::Recoverability::Of(header.paths);
+  if (recoverability) view.recoverability = std::move(*recoverability);
   for (const envelope::PathRecord& path : header.paths) {
     PathView entry;
     entry.id = path.id;

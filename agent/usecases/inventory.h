@@ -11,6 +11,7 @@
 #include "agent/usecases/drift.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/open_path.h"
+#include "envelope/recoverability.h"
 
 namespace keyescrow::agent {
 
@@ -50,8 +51,9 @@ struct KeyView {
   std::string source;              // declared, or ""
   std::optional<KeyInUse> in_use;  // what stands at the declared source, where `status` looked
   std::vector<PathView> paths;
-  std::size_t size_bytes = 0;  // of the envelope
-  policy::KeyFacts facts;      // what a policy is held against
+  std::optional<envelope::Recoverability> recoverability;  // none: too many factors
+  std::size_t size_bytes = 0;                              // of the envelope
+  policy::KeyFacts facts;                                  // what a policy is held against
 };
 
 struct StatusReport {

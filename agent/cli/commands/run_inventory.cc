@@ -6,6 +6,7 @@
 #include "agent/cli/commands.h"
 #include "agent/cli/nagios.h"
 #include "agent/cli/prometheus.h"
+#include "agent/cli/recoverability_text.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
 #include "agent/key_locations/crash_safe_file.h"
@@ -76,7 +77,8 @@ std::string RenderKey(const Json& document) {
   return fmt::format("{} version {}\n",
                      EscapeForTerminal(document["key"]["name"].get_ref<const std::string&>()),
                      document["key"]["version"].get<std::uint32_t>()) +
-         RenderFields(document, kFields) + "\n" + RenderTable(document["paths"], kPaths);
+         RenderFields(document, kFields) + "\n" + RenderTable(document["paths"], kPaths) +
+         "\nwhat it takes\n" + RecoverabilityDrawing(document["recoverability"]);
 }
 
 Result<int> DoShow(const ShowOptions& options, Session& session) {
@@ -106,6 +108,16 @@ Result<int> DoShow(const ShowOptions& options, Session& session) {
   return status;
 }
 
+// RecoverabilityLines: one line a key, of what it survives and what opens it.
+std::string RecoverabilityLines(const Json& keys) {
+  std::string text = keys.empty() ? "" : "\n";
+  for (const Json& key : keys) {
+    text += EscapeForTerminal(key["key"]["name"].get_ref<const std::string&>()) + ": " +
+            RecoverabilityLine(key["recoverability"]) + "\n";
+  }
+  return text;
+}
+
 std::string RenderStatus(const Terminal& terminal, const Json& document) {
   const bool complies = document["complies"].get<bool>();
   const auto num_findings = document["findings"].size();
@@ -115,6 +127,7 @@ std::string RenderStatus(const Terminal& terminal, const Json& document) {
                       Count(num_findings, "finding"),
                       EscapeForTerminal(document["policy"].get_ref<const std::string&>()));
   text += RenderTable(KeyRows(document["keys"]), kKeyColumns);
+  text += RecoverabilityLines(document["keys"]);
   if (num_findings != 0 && !document["keys"].empty()) text += "\n";
   for (const Json& finding : document["findings"]) {
     const bool critical = finding["severity"] == "critical";

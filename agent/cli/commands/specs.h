@@ -25,6 +25,7 @@ extern const CommandSpec kListCommand;
 extern const CommandSpec kShowCommand;
 extern const CommandSpec kStatusCommand;
 extern const CommandSpec kGateCommand;
+extern const CommandSpec kWhatIfCommand;
 extern const CommandSpec kAgentKeyShowCommand;
 extern const CommandSpec kAgentKeyExportCommand;
 extern const CommandSpec kTrustAddCommand;

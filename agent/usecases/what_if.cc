@@ -1,0 +1,154 @@
+#include "agent/usecases/what_if.h"
+
+#include <algorithm>
+#include <list>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "agent/usecases/envelope_source.h"
+#include "envelope/base/nearest_word.h"
+
+namespace keyescrow::agent {
+namespace {
+
+using envelope::Atom;
+using envelope::AtomKind;
+using envelope::FactorSet;
+
+Result<std::vector<Atom>> ParseAtoms(const std::vector<std::string>& texts) {
+  std::vector<Atom> atoms;
+  for (const std::string& text : texts) {
+    ASSIGN_OR_RETURN(Atom atom, envelope::ParseAtom(text));
+    atoms.push_back(std::move(atom));
+  }
+  return atoms;
+}
+
+bool NamesHost(const std::vector<Atom>& atoms, const std::string& host) {
+  return std::find(atoms.begin(), atoms.end(), Atom{AtomKind::kHost, host}) != atoms.end();
+}
+
+// Analyses: one shape of paths is analysed once, whatever its factors are called.
+class Analyses {
+ public:
+  // Of returns the analysis of a model that has the same shape; sets mean the same in both.
+  const envelope::Recoverability& Of(const envelope::PathModel& model) {
+    auto& same_size = by_size_[{model.factors().size(), model.num_paths()}];
+    for (const auto& known : same_size) {
+      if (known.model().SameShape(model)) return known;
+    }
+    return same_size.emplace_back(model);
+  }
+
+ private:
+  // A list keeps what Of returned in its place.
+  std::map<std::pair<std::size_t, std::size_t>, std::list<envelope::Recoverability>> by_size_;
+};
+
+// Evaluation: the atoms, which of them some key knows, and the keys so far.
+class Evaluation {
+ public:
+  Evaluation(std::vector<Atom> lost, std::vector<Atom> stolen)
+      : lost_(std::move(lost)), stolen_(std::move(stolen)) {}
+
+  void Add(const envelope::Header& header) {
+    WhatIfKey& key = report_.keys.emplace_back();
+    key.name = header.key_name;
+    key.version = header.key_version;
+    key.host = header.host;
+    words_.insert("host:" + header.host);
+    if (NamesHost(stolen_, header.host)) ++report_.num_in_use_on_stolen_host;
+    auto model = envelope::PathModel::Of(header.paths);
+    if (!model) {
+      key.not_analysed = model.error().message();
+      return;
+    }
+    std::vector<std::string> words;
+    model->AddAtoms(words);
+    words_.insert(words.begin(), words.end());
+    const FactorSet lost = SetOf(*model, lost_);
+    const FactorSet stolen = SetOf(*model, stolen_);
+    key.concerned = (lost | stolen) != 0;
+    for (std::size_t path = 0; path < header.paths.size(); ++path) {
+      if (model->PathStands(path, lost)) key.paths_left.push_back(header.paths[path].id);
+      if (model->PathOpens(path, stolen)) key.paths_opened.push_back(header.paths[path].id);
+    }
+    key.lost = key.paths_left.empty();
+    key.opened = !key.paths_opened.empty();
+    const envelope::Recoverability& analysis = analyses_.Of(*model);
+    key.losses_left = analysis.LossesLeft(lost);
+    key.thefts_left = analysis.TheftsLeft(stolen);
+  }
+
+  // CheckKnown refuses an atom that no key knows: a slip of the pen would look like safety.
+  Status CheckKnown() const {
+    for (const auto* atoms : {&lost_, &stolen_}) {
+      for (const Atom& atom : *atoms) {
+        const std::string text = envelope::FormatAtom(atom);
+        if (words_.contains(text)) continue;
+        const std::vector<std::string_view> words(words_.begin(), words_.end());
+        return Error(ErrorCode::kNotFound, Action::kFixInput,
+                     "no key here knows '" + text + "'" + DidYouMean(text, words),
+                     "'keyescrow list' shows every key with its paths");
+      }
+    }
+    return Ok();
+  }
+
+  WhatIfReport TakeReport(const std::string& own_host) {
+    report_.store_lost = NamesHost(lost_, own_host);
+    return std::move(report_);
+  }
+  bool empty() const { return report_.keys.empty(); }
+
+ private:
+  static FactorSet SetOf(const envelope::PathModel& model, const std::vector<Atom>& atoms) {
+    FactorSet set = 0;
+    for (const Atom& atom : atoms) set |= model.Find(atom);
+    return set;
+  }
+
+  std::vector<Atom> lost_;
+  std::vector<Atom> stolen_;
+  std::set<std::string, std::less<>> words_;
+  Analyses analyses_;
+  WhatIfReport report_;
+};
+
+}  // namespace
+
+Result<WhatIfReport> WhatIf(Agent& agent, const WhatIfRequest& request) {
+  ASSIGN_OR_RETURN(std::vector<Atom> lost, ParseAtoms(request.lost));
+  ASSIGN_OR_RETURN(std::vector<Atom> stolen, ParseAtoms(request.stolen));
+  Evaluation evaluation(std::move(lost), std::move(stolen));
+  // Nothing is opened: who signed an envelope changes nothing about what it would take.
+  ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
+  std::optional<Error> failed;
+  store::EscrowStore::EnvelopeQuery query;
+  query.key_name = request.key_name;
+  query.with_bytes = true;
+  RETURN_IF_ERROR(agent.store().Envelopes(query, [&](const store::EnvelopeRecord& record) {
+    auto sealed = envelope::SealedEnvelope::Read(record.bytes, trust);
+    if (!sealed) {
+      failed = std::move(sealed).error().WithContext(record.key_name);
+      return false;
+    }
+    evaluation.Add(sealed->header());
+    return true;
+  }));
+  if (failed) return *failed;
+  if (evaluation.empty()) {
+    if (!request.key_name.empty()) {
+      return Error(ErrorCode::kKeyNotFound, Action::kFixInput,
+                   "no key named " + request.key_name + " is escrowed here",
+                   "'keyescrow list' shows those that are");
+    }
+    return Error(ErrorCode::kNotFound, Action::kFixInput, "no key is escrowed here",
+                 "escrow one with 'keyescrow backup NAME --from SOURCE --path EXPR'");
+  }
+  RETURN_IF_ERROR(evaluation.CheckKnown());
+  return evaluation.TakeReport(agent.identity().host);
+}
+
+}  // namespace keyescrow::agent
