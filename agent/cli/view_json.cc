@@ -47,6 +47,8 @@ Json PathViewJson(const PathView& path) {
   }
   json["condition"] = path.condition ? Json(PathConditionName(*path.condition)) : Json(nullptr);
   json["proven"] = TimeJson(path.proven);
+  json["proven_by"] = TextOrNull(path.proven_by);
+  json["proof_seq"] = path.proof_seq ? Json(*path.proof_seq) : Json(nullptr);
   json["failure"] = TextOrNull(path.failure);
   json["opens_here"] = path.openable ? Json(*path.openable) : Json(nullptr);
   json["why_not"] = TextOrNull(path.why_not);

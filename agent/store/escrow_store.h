@@ -60,7 +60,9 @@ struct PathState {
   std::optional<std::int64_t> proven;
   std::uint32_t proven_revision = 0;  // the envelope's revision that was reopened
   std::optional<std::int64_t> failed;
-  std::string failure;  // an error code's name
+  std::string failure;                          // an error code's name
+  std::string proven_by = {};                   // "backup", "restore" or "drill"
+  std::optional<std::uint64_t> proof_seq = {};  // the entry with the signed proof
 };
 
 // PathOutcome updates a PathState.
@@ -72,6 +74,8 @@ struct PathOutcome {
   std::int64_t time = 0;
   bool proven = false;
   std::string failure;
+  std::string proven_by = {};                   // as PathState
+  std::optional<std::size_t> event_index = {};  // which of the commit's events has the proof
 };
 
 // DestinationRecord: where a restore left a previous generation (PATH.keyescrow-previous).

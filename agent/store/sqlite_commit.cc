@@ -44,13 +44,14 @@ Status PutTrust(Connection& connection, const TrustRecord& row) {
   return put.Bind(std::string_view(keys)).Bind(row.added).Run();
 }
 
-Status PutPathOutcome(Connection& connection, const PathOutcome& row) {
+Status PutPathOutcome(Connection& connection, const PathOutcome& row, const LogHead& head) {
   Statement put = connection.Prepare(
       row.proven
           ? "INSERT INTO path_state (key_name, key_version, path_id, proven, proven_revision, "
-            "failed, failure) VALUES (?, ?, ?, ?, ?, NULL, '') "
+            "proven_by, proof_seq, failed, failure) VALUES (?, ?, ?, ?, ?, ?, ?, NULL, '') "
             "ON CONFLICT (key_name, key_version, path_id) DO UPDATE SET "
-            "proven = excluded.proven, proven_revision = excluded.proven_revision"
+            "proven = excluded.proven, proven_revision = excluded.proven_revision, "
+            "proven_by = excluded.proven_by, proof_seq = excluded.proof_seq"
           : "INSERT INTO path_state (key_name, key_version, path_id, proven, proven_revision, "
             "failed, failure) VALUES (?, ?, ?, NULL, 0, ?, ?) "
             "ON CONFLICT (key_name, key_version, path_id) DO UPDATE SET "
@@ -59,7 +60,11 @@ Status PutPathOutcome(Connection& connection, const PathOutcome& row) {
       .Bind(row.key_version)
       .Bind(std::string_view(row.path_id));
   put.Bind(row.time);
-  if (row.proven) return put.Bind(row.revision).Run();
+  if (row.proven) {
+    put.Bind(row.revision).Bind(std::string_view(row.proven_by));
+    if (!row.event_index) return put.BindNull().Run();
+    return put.Bind(static_cast<std::int64_t>(head.size + *row.event_index)).Run();
+  }
   return put.Bind(std::string_view(row.failure)).Run();
 }
 
@@ -161,7 +166,7 @@ Status SqliteStore::Impl::WriteRows(const Change& change, const LogHead& head) {
     RETURN_IF_ERROR(remove.Bind(change.removal_time).Bind(std::string_view(thumbprint)).Run());
   }
   for (const PathOutcome& row : change.path_outcomes) {
-    RETURN_IF_ERROR(PutPathOutcome(connection, row));
+    RETURN_IF_ERROR(PutPathOutcome(connection, row, head));
   }
   for (const DestinationRecord& row : change.destinations) {
     RETURN_IF_ERROR(PutDestination(connection, row));

@@ -60,6 +60,8 @@ PathState ReadPathState(const Statement& row) {
   state.proven_revision = static_cast<std::uint32_t>(row.Integer(4));
   if (!row.IsNull(5)) state.failed = row.Integer(5);
   state.failure = std::string(row.Text(6));
+  state.proven_by = std::string(row.Text(7));
+  if (!row.IsNull(8)) state.proof_seq = static_cast<std::uint64_t>(row.Integer(8));
   return state;
 }
 
@@ -256,10 +258,11 @@ Result<TrustRecord> SqliteStore::FindTrust(std::string_view thumbprint) {
 Result<std::vector<PathState>> SqliteStore::PathStates(std::string_view key_name) {
   Statement row = impl_->connection.Prepare(
       key_name.empty()
-          ? "SELECT key_name, key_version, path_id, proven, proven_revision, failed, failure "
-            "FROM path_state ORDER BY key_name, key_version, path_id"
-          : "SELECT key_name, key_version, path_id, proven, proven_revision, failed, failure "
-            "FROM path_state WHERE key_name = ? ORDER BY key_version, path_id");
+          ? "SELECT key_name, key_version, path_id, proven, proven_revision, failed, failure, "
+            "proven_by, proof_seq FROM path_state ORDER BY key_name, key_version, path_id"
+          : "SELECT key_name, key_version, path_id, proven, proven_revision, failed, failure, "
+            "proven_by, proof_seq FROM path_state WHERE key_name = ? ORDER BY key_version, "
+            "path_id");
   if (!key_name.empty()) row.Bind(key_name);
   std::vector<PathState> states;
   for (;;) {

@@ -311,8 +311,8 @@ Status StoreReader::EntriesOfKey(std::string_view key_name,
 
 Status StoreReader::PathStates(const std::function<bool(const PathState&)>& visit) {
   Statement row = impl_->connection.Prepare(
-      "SELECT key_name, key_version, path_id, proven, proven_revision, failed, failure "
-      "FROM path_state ORDER BY key_name, key_version, path_id");
+      "SELECT key_name, key_version, path_id, proven, proven_revision, failed, failure, proven_by, "
+      "proof_seq FROM path_state ORDER BY key_name, key_version, path_id");
   for (;;) {
     ASSIGN_OR_RETURN(const bool found, row.Step());
     if (!found || !visit(ReadPathState(row))) return Ok();

@@ -9,6 +9,7 @@
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/fingerprint.h"
 #include "agent/usecases/policy_checks.h"
+#include "agent/usecases/path_proof.h"
 #include "agent/usecases/registry.h"
 #include "envelope/base/pause_point.h"
 
@@ -144,14 +145,7 @@ Status CanProve(PathOpener& opener, const envelope::PathRecord& path, std::size_
                 Secrets& secrets) {
   RETURN_IF_ERROR(opener.Present(index));
   for (const envelope::FactorRecord& factor : path.factors) {
-    const std::string* token = nullptr;
-    if (const auto* rsa = std::get_if<envelope::Pkcs11RsaRecord>(&factor)) token = &rsa->token;
-    if (const auto* ecdh = std::get_if<envelope::Pkcs11EcdhRecord>(&factor)) token = &ecdh->token;
-    if (token != nullptr && !secrets.HasPin(*token)) {
-      return Error(ErrorCode::kSecretSourceMissing, Action::kFixInput,
-                   "no PIN was given for the token " + *token,
-                   "add --pin-file " + *token + "=FILE");
-    }
+    if (const auto token = IdentityOf(factor)) RETURN_IF_ERROR(RequirePin(*token->token, secrets));
   }
   return Ok();
 }
@@ -170,6 +164,7 @@ Result<std::vector<PathProof>> ProvePaths(Agent& agent, const BackupRequest& req
   open_options.progress = &progress;
   open_options.store = &agent.store();
   open_options.purpose = "to prove " + request.key_name;
+  ASSIGN_OR_RETURN(const auto checkpoint, NewestCheckpoint(&agent));
   PathOpener opener(sealed, open_options, passwords);
   std::vector<PathProof> proofs;
   std::vector<audit::Event> events;
@@ -187,6 +182,7 @@ Result<std::vector<PathProof>> ProvePaths(Agent& agent, const BackupRequest& req
     }
     progress.Step("proving " + path.id);
     std::string failure;
+    std::optional<audit::EventDrill> drill;
     if (Status possible = CanProve(opener, path, index, secrets); !possible) {
       proof.why_not = possible.error().message();
     } else if (auto opened = opener.Open(index); !opened) {
@@ -197,6 +193,8 @@ Result<std::vector<PathProof>> ProvePaths(Agent& agent, const BackupRequest& req
                    "the path " + path.id + " gives other bytes than those that were escrowed",
                    "keep the key where it is, and report this");
     } else {
+      ASSIGN_OR_RETURN(drill,
+                       ProveOpened(sealed, *opened, {checkpoint, std::nullopt, agent.Now()}));
       proof.proven = true;
     }
     if (proof.proven || !failure.empty()) {
@@ -207,9 +205,15 @@ Result<std::vector<PathProof>> ProvePaths(Agent& agent, const BackupRequest& req
       event.key = audit::EventKey{written.key_name, written.key_version};
       event.envelope = audit::EventEnvelope{written.envelope_id, written.revision, written.sha256};
       event.paths = DescribePaths({&path});
+      event.drill = drill;
       events.push_back(std::move(event));
-      change.path_outcomes.push_back({written.key_name, written.key_version, written.revision,
-                                      path.id, agent.Now(), proof.proven, failure});
+      store::PathOutcome outcome{written.key_name, written.key_version, written.revision, path.id,
+                                 agent.Now(),      proof.proven,        failure};
+      if (proof.proven) {
+        outcome.proven_by = "backup";
+        outcome.event_index = events.size() - 1;
+      }
+      change.path_outcomes.push_back(std::move(outcome));
     }
     proofs.push_back(std::move(proof));
   }

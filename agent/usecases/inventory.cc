@@ -13,34 +13,6 @@
 namespace keyescrow::agent {
 namespace {
 
-std::string Expression(const envelope::PathRecord& path) {
-  if (path.recovery_key) return "recovery-key:" + path.recovery_key->name;
-  struct Word {
-    std::string operator()(const envelope::Pkcs11RsaRecord& record) const {
-      return "token:" + record.token;
-    }
-    std::string operator()(const envelope::Pkcs11EcdhRecord& record) const {
-      return "token:" + record.token;
-    }
-    std::string operator()(const envelope::SharesRecord& record) const {
-      std::string members;
-      for (const envelope::ShareMember& member : record.members) {
-        members += (members.empty() ? "" : ", ") + ("token:" + member.name);
-      }
-      return std::to_string(record.threshold) + " of (" + members + ")";
-    }
-    std::string operator()(const envelope::PasswordRecord&) const { return "password"; }
-    std::string operator()(const envelope::Tpm2Record& record) const {
-      return "tpm:" + record.host;
-    }
-  };
-  std::string text;
-  for (const envelope::FactorRecord& factor : path.factors) {
-    text += (text.empty() ? "" : " & ") + std::visit(Word{}, factor);
-  }
-  return text;
-}
-
 bool NeedsTpm(const envelope::PathRecord& path) {
   return std::any_of(path.factors.begin(), path.factors.end(),
                      [](const envelope::FactorRecord& factor) {
@@ -71,7 +43,7 @@ KeyView Describe(const envelope::SealedEnvelope& sealed, std::size_t size_bytes)
   for (const envelope::PathRecord& path : header.paths) {
     PathView entry;
     entry.id = path.id;
-    entry.expression = Expression(path);
+    entry.expression = PathExpressionText(path);
     entry.portable = !NeedsTpm(path);
     entry.factors = DescribePaths({&path}).front().factors;
     view.paths.push_back(std::move(entry));
@@ -92,6 +64,8 @@ void AddConditions(KeyView& view, const std::vector<store::PathState>& states,
         continue;
       }
       path.proven = state.proven;
+      path.proven_by = state.proven_by;
+      path.proof_seq = state.proof_seq;
       if (state.failed && (!state.proven || *state.failed > *state.proven)) {
         path.condition = PathCondition::kBroken;
         path.failure = state.failure;
@@ -164,6 +138,34 @@ Status AddDrift(Agent& agent, const std::string& key_name, const DriftOptions& o
 }
 
 }  // namespace
+
+std::string PathExpressionText(const envelope::PathRecord& path) {
+  if (path.recovery_key) return "recovery-key:" + path.recovery_key->name;
+  struct Word {
+    std::string operator()(const envelope::Pkcs11RsaRecord& record) const {
+      return "token:" + record.token;
+    }
+    std::string operator()(const envelope::Pkcs11EcdhRecord& record) const {
+      return "token:" + record.token;
+    }
+    std::string operator()(const envelope::SharesRecord& record) const {
+      std::string members;
+      for (const envelope::ShareMember& member : record.members) {
+        members += (members.empty() ? "" : ", ") + ("token:" + member.name);
+      }
+      return std::to_string(record.threshold) + " of (" + members + ")";
+    }
+    std::string operator()(const envelope::PasswordRecord&) const { return "password"; }
+    std::string operator()(const envelope::Tpm2Record& record) const {
+      return "tpm:" + record.host;
+    }
+  };
+  std::string text;
+  for (const envelope::FactorRecord& factor : path.factors) {
+    text += (text.empty() ? "" : " & ") + std::visit(Word{}, factor);
+  }
+  return text;
+}
 
 std::string_view PathConditionName(PathCondition condition) {
   switch (condition) {

@@ -20,6 +20,9 @@ namespace keyescrow::agent {
 enum class PathCondition : std::uint8_t { kProven, kStale, kUnproven, kBroken };
 std::string_view PathConditionName(PathCondition condition);
 
+// PathExpressionText returns e.g. "token:ops & password".
+std::string PathExpressionText(const envelope::PathRecord& path);
+
 struct PathView {
   std::string id;
   std::string expression;  // "password & token:ops"
@@ -27,8 +30,10 @@ struct PathView {
   std::vector<audit::EventFactor> factors;
   // Of the store, where it is known there:
   std::optional<PathCondition> condition;
-  std::optional<std::int64_t> proven;  // Unix seconds
-  std::string failure;                 // error code's name of the last failure
+  std::optional<std::int64_t> proven;      // Unix seconds
+  std::string proven_by;                   // "backup", "restore", "drill"; "" where it is not known
+  std::optional<std::uint64_t> proof_seq;  // the log entry with the signed proof
+  std::string failure;                     // error code's name of the last failure
   // Of this host, where it was probed:
   std::optional<bool> openable;
   std::string why_not;

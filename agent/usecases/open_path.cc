@@ -22,23 +22,6 @@ const envelope::PasswordRecord* FindPassword(const envelope::PathRecord& path) {
   return nullptr;
 }
 
-// TokenIdentity: what both kinds of token records share.
-struct TokenIdentity {
-  const std::string* token;
-  const Bytes* spki;
-  const std::string* uri;
-};
-
-std::optional<TokenIdentity> IdentityOf(const envelope::FactorRecord& factor) {
-  if (const auto* rsa = std::get_if<envelope::Pkcs11RsaRecord>(&factor)) {
-    return TokenIdentity{&rsa->token, &rsa->spki, &rsa->uri};
-  }
-  if (const auto* ecdh = std::get_if<envelope::Pkcs11EcdhRecord>(&factor)) {
-    return TokenIdentity{&ecdh->token, &ecdh->spki, &ecdh->uri};
-  }
-  return std::nullopt;
-}
-
 std::string StretchKey(const envelope::PasswordRecord& record) {
   return KdfCost(record.kdf) + "|" + record.salt;
 }
@@ -65,51 +48,40 @@ Status StretchedPasswords::Remember(const SecretBytes& nfc, const envelope::Pass
   return Ok();
 }
 
-PathOpener::PathOpener(const envelope::SealedEnvelope& envelope, PathOpenOptions options,
-                       StretchedPasswords& passwords)
-    : envelope_(envelope), options_(std::move(options)), passwords_(passwords) {}
-
-PathOpener::~PathOpener() = default;
-
-PathOpener::Token& PathOpener::FindOrStartToken(const std::string& name, const Bytes& spki,
-                                                const std::string& uri) {
-  for (const auto& token : tokens_) {
-    if (token->spki == spki) return *token;
-  }
-  TokenSpec spec{name, options_.module, uri, spki, options_.use_last_try};
-  std::optional<Error> unknown;
-  if (options_.store != nullptr) {
-    // The token's registration names its module; an envelope never does.
-    auto records = options_.store->Tokens();
-    if (!records) unknown = records.error();
-    for (std::size_t index = 0; records && index < records->size(); ++index) {
-      const store::TokenRecord& record = (*records)[index];
-      if (record.spki != spki) continue;
-      spec.name = record.name;
-      spec.uri = record.uri;
-      if (spec.module.empty()) spec.module = record.module;
+bool RefusedPasswords::Refuses(const SecretBytes& typed, const envelope::PathRecord& path) const {
+  for (const Entry& entry : entries_) {
+    if (!entry.typed.EqualsConstantTime(typed)) continue;
+    for (const envelope::FactorRecord& factor : path.factors) {
+      const auto* tpm = std::get_if<envelope::Tpm2Record>(&factor);
+      if (tpm != nullptr && tpm->auth) return true;
+      const auto identity = IdentityOf(factor);
+      if (identity && std::ranges::count(entry.tokens, *identity->spki) > 0) return true;
     }
   }
-  if (!unknown && spec.module.empty()) {
-    unknown = Error(ErrorCode::kTokenNotRegistered, Action::kFixInput,
-                    "the token " + name + " is not registered here, so its module is not known",
-                    "name the module with --module SO, or register it with 'token add " + name +
-                        " URI --module SO'");
-  }
-  auto started = unknown ? Result<std::unique_ptr<envelope::TokenFactor>>(*unknown)
-                         : options_.devices->StartToken(spec, options_.secrets->Pins());
-  tokens_.push_back(std::make_unique<Token>(Token{spki, std::move(started), std::nullopt}));
-  return *tokens_.back();
+  return false;
 }
 
-Status PathOpener::LocateToken(const envelope::FactorRecord& record) {
-  const TokenIdentity identity = *IdentityOf(record);
-  Token& token = FindOrStartToken(*identity.token, *identity.spki, *identity.uri);
-  if (!token.factor) return AsFactor(token.factor.error());
-  if (!token.located) token.located = (*token.factor)->Locate();
-  if (!*token.located) return AsFactor(token.located->error());
-  return Ok();
+void RefusedPasswords::Add(SecretBytes typed, const envelope::PathRecord& path) {
+  Entry entry;
+  entry.typed = std::move(typed);
+  for (const envelope::FactorRecord& factor : path.factors) {
+    if (const auto identity = IdentityOf(factor)) entry.tokens.push_back(*identity->spki);
+  }
+  entries_.push_back(std::move(entry));
 }
+
+PathOpener::PathOpener(const envelope::SealedEnvelope& envelope, PathOpenOptions options,
+                       StretchedPasswords& passwords)
+    : envelope_(envelope), options_(std::move(options)), passwords_(passwords) {
+  tokens_ = options_.tokens;
+  if (tokens_ != nullptr) return;
+  own_tokens_ = std::make_unique<TokenSessions>(
+      TokenSessionOptions{options_.devices, &options_.secrets->Pins(), options_.store,
+                          options_.module, options_.use_last_try});
+  tokens_ = own_tokens_.get();
+}
+
+PathOpener::~PathOpener() = default;
 
 Status PathOpener::TpmPresent(const envelope::Tpm2Record& record) {
   auto tpm = options_.devices->Tpm();
@@ -129,10 +101,8 @@ Status PathOpener::Begin(std::size_t path_index) {
   const envelope::PathRecord& path = envelope_.header().paths.at(path_index);
   RETURN_IF_ERROR(envelope::RequireOpenable(path));
   for (const envelope::FactorRecord& factor : path.factors) {
-    const auto identity = IdentityOf(factor);
-    if (!identity) continue;
-    const Token& token = FindOrStartToken(*identity->token, *identity->spki, *identity->uri);
-    if (!token.factor) return AsFactor(token.factor.error());
+    if (!IdentityOf(factor)) continue;
+    if (Status started = tokens_->Start(factor); !started) return AsFactor(started.error());
   }
   for (const envelope::FactorRecord& factor : path.factors) {
     if (const auto* tpm = std::get_if<envelope::Tpm2Record>(&factor)) {
@@ -145,25 +115,16 @@ Status PathOpener::Begin(std::size_t path_index) {
 Status PathOpener::Present(std::size_t path_index) {
   RETURN_IF_ERROR(Begin(path_index));
   for (const envelope::FactorRecord& factor : envelope_.header().paths.at(path_index).factors) {
-    if (IdentityOf(factor)) RETURN_IF_ERROR(LocateToken(factor));
+    if (!IdentityOf(factor)) continue;
+    if (Status located = tokens_->Locate(factor); !located) return AsFactor(located.error());
   }
   return Ok();
 }
 
-void PathOpener::Finish() {
-  for (const auto& token : tokens_) {
-    if (token->factor) (*token->factor)->Finish();
-  }
-}
+void PathOpener::Finish() { tokens_->Finish(); }
 
 Result<SecretBytes> PathOpener::OpenToken(const envelope::FactorRecord& record) {
-  const TokenIdentity identity = *IdentityOf(record);
-  Token& token = FindOrStartToken(*identity.token, *identity.spki, *identity.uri);
-  if (!token.factor) return AsFactor(token.factor.error());
-  const auto* rsa = std::get_if<envelope::Pkcs11RsaRecord>(&record);
-  auto secret = rsa != nullptr
-                    ? (*token.factor)->UnwrapRsa(*rsa)
-                    : (*token.factor)->DeriveEcdh(std::get<envelope::Pkcs11EcdhRecord>(record));
+  auto secret = tokens_->Open(record);
   if (!secret) return AsFactor(std::move(secret).error());
   PausePoint("token-opened");
   return secret;
@@ -188,6 +149,19 @@ Result<SecretBytes> PathOpener::OpenTpm(const envelope::Tpm2Record& record,
 }
 
 Result<envelope::OpenedEnvelope> PathOpener::Open(std::size_t path_index) {
+  SecretBytes typed_password;
+  auto opened = OpenWith(path_index, typed_password);
+  if (!opened && options_.refused_passwords != nullptr && !typed_password.empty() &&
+      (opened.error().code() == ErrorCode::kWrongPassword ||
+       opened.error().code() == ErrorCode::kTpmWrongAuth)) {
+    options_.refused_passwords->Add(std::move(typed_password),
+                                    envelope_.header().paths.at(path_index));
+  }
+  return opened;
+}
+
+Result<envelope::OpenedEnvelope> PathOpener::OpenWith(std::size_t path_index,
+                                                      SecretBytes& typed_password) {
   const envelope::PathRecord& path = envelope_.header().paths.at(path_index);
   RETURN_IF_ERROR(Present(path_index));
 
@@ -199,6 +173,14 @@ Result<envelope::OpenedEnvelope> PathOpener::Open(std::size_t path_index) {
     auto typed = options_.secrets->Password(path.id, options_.purpose);
     if (!typed) return AsFactor(std::move(typed).error());
     PausePoint("password-read");
+    if (options_.refused_passwords != nullptr) {
+      if (options_.refused_passwords->Refuses(*typed, path)) {
+        return AsFactor(Error(ErrorCode::kFactorMissing, Action::kReauthenticate,
+                              "the password was refused before, and is not tried again",
+                              "run the command for this key alone, with its password"));
+      }
+      ASSIGN_OR_RETURN(typed_password, SecretBytes::CopyOf(typed->Expose()));
+    }
     options_.progress->Step("stretching the password");
     ASSIGN_OR_RETURN(password_secret, passwords_.Stretch(*typed, *record));
     PausePoint("password-stretched");

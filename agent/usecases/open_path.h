@@ -11,9 +11,26 @@
 #include "agent/usecases/agent.h"
 #include "agent/usecases/devices.h"
 #include "agent/usecases/secrets.h"
+#include "agent/usecases/token_sessions.h"
 #include "envelope/sealed_envelope.h"
 
 namespace keyescrow::agent {
+
+// RefusedPasswords keeps the passwords that a path refused in this command. A TPM counts wrong
+// tries, and a token's session is not spent on them: such a password is not tried again with any
+// TPM, nor with the same token.
+class RefusedPasswords {
+ public:
+  bool Refuses(const SecretBytes& typed, const envelope::PathRecord& path) const;
+  void Add(SecretBytes typed, const envelope::PathRecord& path);
+
+ private:
+  struct Entry {
+    SecretBytes typed;
+    std::vector<Bytes> tokens;  // SPKIs of the path that refused it
+  };
+  std::vector<Entry> entries_;
+};
 
 // PathOpenOptions: what opens an envelope. `agent` is null on a machine without state.
 struct PathOpenOptions {
@@ -25,6 +42,9 @@ struct PathOpenOptions {
   std::string tcti_host;                // this host's name, for messages
   std::string purpose;                  // completes the question for a password
   bool use_last_try = false;
+  // For commands that open many envelopes: sessions that are shared, passwords that were refused.
+  TokenSessions* tokens = nullptr;  // null: the opener's own
+  RefusedPasswords* refused_passwords = nullptr;
 };
 
 // StretchedPasswords keeps S of a password by salt and parameters, so that a KDF runs once for each
@@ -64,21 +84,16 @@ class PathOpener {
   Status Present(std::size_t path_index);
 
   // Open collects the factors' secrets and opens the envelope. One authorisation a device at most.
-  // Errors: of the factors (Failure::kFactor), kWrongPassword, kEnvelopeUnwrap, kEnvelopeMac.
+  // Errors: of the factors (Failure::kFactor), kWrongPassword, kEnvelopeUnwrap, kEnvelopeMac,
+  // kFactorMissing.
   Result<envelope::OpenedEnvelope> Open(std::size_t path_index);
 
   // Finish lets the tokens log out while the caller goes on. No path is opened after it.
   void Finish();
 
  private:
-  struct Token {
-    Bytes spki;
-    Result<std::unique_ptr<envelope::TokenFactor>> factor;
-    std::optional<Status> located;
-  };
-  Token& FindOrStartToken(const std::string& name, const Bytes& spki, const std::string& uri);
-  Status LocateToken(const envelope::FactorRecord& record);
   Status TpmPresent(const envelope::Tpm2Record& record);
+  Result<envelope::OpenedEnvelope> OpenWith(std::size_t path_index, SecretBytes& typed_password);
   Result<SecretBytes> OpenToken(const envelope::FactorRecord& record);
   Result<SecretBytes> OpenTpm(const envelope::Tpm2Record& record, std::string_view binding,
                               const SecretBytes* password_secret);
@@ -86,7 +101,8 @@ class PathOpener {
   const envelope::SealedEnvelope& envelope_;
   PathOpenOptions options_;
   StretchedPasswords& passwords_;
-  std::vector<std::unique_ptr<Token>> tokens_;
+  std::unique_ptr<TokenSessions> own_tokens_;
+  TokenSessions* tokens_ = nullptr;
 };
 
 }  // namespace keyescrow::agent

@@ -7,12 +7,13 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "agent/key_locations/crash_safe_file.h"
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/fingerprint.h"
 #include "agent/usecases/policy_checks.h"
 #include "envelope/base/base64url.h"
+#include "agent/usecases/path_proof.h"
+#include "agent/usecases/stateless_events.h"
 #include "envelope/base/pause_point.h"
 
 namespace keyescrow::agent {
@@ -22,7 +23,9 @@ namespace {
 class EventSink {
  public:
   EventSink(const Environment& environment, Agent* agent, std::string file)
-      : environment_(environment), agent_(agent), file_(std::move(file)) {}
+      : environment_(environment),
+        agent_(agent),
+        stateless_(environment, "restore", std::move(file)) {}
 
   // Record returns once the event is durable.
   Status Record(audit::Event event, const store::Change& change, bool is_last) {
@@ -35,43 +38,16 @@ class EventSink {
       receipt_ = receipt;
       return Ok();
     }
-    return RecordInFile(std::move(event));
+    return stateless_.Record(std::move(event));
   }
 
   const std::optional<AppendReceipt>& receipt() const { return receipt_; }
-  const std::string& file() const { return file_; }
+  const std::string& file() const { return stateless_.file(); }
 
  private:
-  Status RecordInFile(audit::Event event) {
-    RETURN_IF_ERROR(CompleteEvent(event, *environment_.clock, *environment_.random));
-    event.source = audit::kStatelessSource;
-    event.source_seq = num_recorded_;
-    event.host = ThisHost(*environment_.config);
-    if (file_.empty()) file_ = "./" + StatelessEventFileName(event.id);
-    ASSIGN_OR_RETURN(const std::string line, audit::SerializeEvent(event));
-    Status written;
-    if (num_recorded_ == 0) {
-      DurableWriteOptions options;
-      options.mode = 0600;
-      options.exclusive = true;
-      written = WriteFileDurably(file_, AsBytes(line + "\n"), options);
-    } else {
-      written = AppendLineDurably(file_, line);
-    }
-    if (!written) {
-      return Error(ErrorCode::kEventLogUnavailable, Action::kCheckSystemState,
-                   "the event of this restore cannot be written, so nothing is released: " +
-                       written.error().message(),
-                   "name a new file on a disk that can be written with --event-log FILE");
-    }
-    ++num_recorded_;
-    return Ok();
-  }
-
   const Environment& environment_;
   Agent* agent_;
-  std::string file_;
-  std::uint64_t num_recorded_ = 0;
+  StatelessEvents stateless_;
   std::optional<AppendReceipt> receipt_;
 };
 
@@ -89,32 +65,6 @@ audit::Event MakeEvent(audit::EventType type, audit::Outcome outcome,
   event.reason = request.reason;
   event.ticket = request.ticket;
   return event;
-}
-
-// TellsOfThePath: the failure lies in the path itself, not in what was typed, in a device that is
-// away or locked, or in the destination; the path then counts as broken until it opens again.
-bool TellsOfThePath(const Error& error) {
-  switch (error.code()) {
-    case ErrorCode::kEnvelopeUnwrap:
-    case ErrorCode::kEnvelopeMac:
-    case ErrorCode::kFactorBad:
-    case ErrorCode::kTokenDataInvalid:
-    case ErrorCode::kTokenKeyNotFound:
-    case ErrorCode::kTokenKeyUsage:
-    case ErrorCode::kTpmPcrMismatch:
-    case ErrorCode::kTpmPolicySignature:
-    case ErrorCode::kTpmSrkUntrusted:
-    case ErrorCode::kTpmWrongDevice: return true;
-    default: return false;
-  }
-}
-
-// IsOfThisHost: that another host's TPM is not here tells nothing of the path.
-bool IsOfThisHost(const Agent& agent, const envelope::PathRecord& path) {
-  return std::ranges::all_of(path.factors, [&](const envelope::FactorRecord& factor) {
-    const auto* tpm = std::get_if<envelope::Tpm2Record>(&factor);
-    return tpm == nullptr || tpm->host == agent.identity().host;
-  });
 }
 
 // RecordRefusal logs an attempt that found no path to try.
@@ -318,6 +268,18 @@ void PrepareModule(const Environment& environment, Agent* agent, const RestoreRe
   if (!module.empty()) environment.devices->PrepareModule(module);
 }
 
+// Prove signs that the path opened. A key that was delivered is not held back for want of it.
+std::optional<audit::EventDrill> Prove(const Environment& environment, Agent* agent,
+                                       const envelope::SealedEnvelope& sealed,
+                                       const envelope::OpenedEnvelope& opened) {
+  const auto checkpoint = NewestCheckpoint(agent);
+  if (!checkpoint) return std::nullopt;
+  const auto drill =
+      ProveOpened(sealed, opened, {*checkpoint, std::nullopt, environment.clock->NowUnixSeconds()});
+  if (!drill) return std::nullopt;
+  return *drill;
+}
+
 }  // namespace
 
 Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
@@ -421,10 +383,14 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
 
     audit::Event event = MakeEvent(audit::EventType::kRestoreCompleted, audit::Outcome::kSuccess,
                                    sealed, path, request);
+    event.drill = Prove(environment, agent, sealed, *opened);
     store::Change change;
     if (agent != nullptr && source.record) {
-      change.path_outcomes.push_back(
-          {header.key_name, header.key_version, header.revision, path.id, agent->Now(), true, ""});
+      store::PathOutcome outcome{
+          header.key_name, header.key_version, header.revision, path.id, agent->Now(), true, ""};
+      outcome.proven_by = "restore";
+      if (event.drill) outcome.event_index = 0;
+      change.path_outcomes.push_back(std::move(outcome));
     }
     if (agent != nullptr && source.record) {
       AddRestoredFingerprint(*agent, header.key_name, header.key_version, opened->content(),

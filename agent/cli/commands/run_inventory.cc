@@ -70,8 +70,14 @@ std::string RenderKey(const Json& document) {
       {"source", "  source"},
   };
   constexpr Column kPaths[] = {
-      {"id", "path"},         {"factors", "factors"}, {"portable", "portable"},
-      {"condition", "state"}, {"proven", "proven"},   {"opens_here", "opens here"},
+      {"id", "path"},
+      {"factors", "factors"},
+      {"portable", "portable"},
+      {"condition", "state"},
+      {"proven", "proven"},
+      {"proven_by", "by"},
+      {"proof_seq", "signed entry"},
+      {"opens_here", "opens here"},
       {"why_not", "why not"},
   };
   return fmt::format("{} version {}\n",

@@ -65,7 +65,7 @@ TEST(SqliteStore, KeepsEveryKindOfRow) {
   removal.removed_trust = {"thumb"};
   removal.removal_time = 99;
   removal.removed_destinations = {"/k"};
-  removal.path_outcomes = {{"a", 1, 2, "tpm", 20, true, ""}};
+  removal.path_outcomes = {{"a", 1, 2, "tpm", 20, true, "", "drill", 0}};
   removal.settings = {{"s", std::nullopt}};
   ASSERT_TRUE(Append(store, removal));
   EXPECT_TRUE(store.Tokens()->empty());
@@ -74,6 +74,9 @@ TEST(SqliteStore, KeepsEveryKindOfRow) {
   EXPECT_TRUE(store.Destinations()->empty());
   EXPECT_EQ(store.PathStates("")->at(1).proven, 20);
   EXPECT_EQ(store.PathStates("")->at(1).failed, 11);
+  EXPECT_EQ(store.PathStates("")->at(1).proven_by, "drill");
+  EXPECT_EQ(store.PathStates("")->at(1).proof_seq, store.Head()->size - 1);
+  EXPECT_FALSE(store.PathStates("")->at(0).proof_seq);
   EXPECT_FALSE(*store.GetSetting("s"));
 }
 
@@ -175,6 +178,8 @@ TEST(SqliteStore, AnOlderSchemaIsUpgradedAndTheLogSaysSo) {
   EXPECT_EQ(fixture.Tamper("INSERT INTO checkpoint (size, p256_signed, note, counts) "
                            "VALUES (1000, 1, '', '')"),
             SQLITE_OK);  // 0006
+  EXPECT_EQ(fixture.Tamper("UPDATE path_state SET proven_by = '', proof_seq = NULL"),
+            SQLITE_OK);  // 0007
 }
 
 TEST(SqliteStore, ANewerSchemaIsRefused) {
