@@ -23,22 +23,24 @@ constexpr OptionSpec kGlobalOptions[] = {
 };
 
 constexpr const CommandSpec* kCommands[] = {
-    &kInitCommand,       &kDoctorCommand,       &kTokenAddCommand,       &kTokenListCommand,
-    &kTokenShowCommand,  &kTokenKeygenCommand,  &kTokenRemoveCommand,    &kKeyAddCommand,
-    &kKeyListCommand,    &kKeyRemoveCommand,    &kBackupCommand,         &kRestoreCommand,
-    &kVerifyCommand,     &kExportCommand,       &kImportCommand,         &kImportEventCommand,
-    &kListCommand,       &kShowCommand,         &kStatusCommand,         &kGateCommand,
-    &kWhatIfCommand,     &kAgentKeyShowCommand, &kAgentKeyExportCommand, &kTrustAddCommand,
-    &kTrustListCommand,  &kTrustRemoveCommand,  &kPolicyShowCommand,     &kPolicyCheckCommand,
-    &kPolicySignCommand, &kPolicySetCommand,    &kAuditLogCommand,       &kAuditCheckpointCommand,
-    &kAuditProveCommand, &kAuditAnchorCommand,  &kAuditReportCommand,    &kCompletionCommand,
-    &kVersionCommand,
+    &kInitCommand,        &kDoctorCommand,       &kTokenAddCommand,
+    &kTokenListCommand,   &kTokenShowCommand,    &kTokenKeygenCommand,
+    &kTokenRemoveCommand, &kKeyAddCommand,       &kKeyListCommand,
+    &kKeyRemoveCommand,   &kBackupCommand,       &kRestoreCommand,
+    &kDrillCommand,       &kVerifyCommand,       &kExportCommand,
+    &kImportCommand,      &kImportEventCommand,  &kListCommand,
+    &kShowCommand,        &kStatusCommand,       &kGateCommand,
+    &kWhatIfCommand,      &kAgentKeyShowCommand, &kAgentKeyExportCommand,
+    &kTrustAddCommand,    &kTrustListCommand,    &kTrustRemoveCommand,
+    &kPolicyShowCommand,  &kPolicyCheckCommand,  &kPolicySignCommand,
+    &kPolicySetCommand,   &kAuditLogCommand,     &kAuditCheckpointCommand,
+    &kAuditProveCommand,  &kAuditAnchorCommand,  &kAuditReportCommand,
+    &kCompletionCommand,  &kVersionCommand,
 };
 
 constexpr std::string_view kLaterCommands[] = {
-    "drill",        "rotate",  "path",           "password",         "adopt",
-    "recovery-key", "destroy", "recovery-sheet", "wizard",           "daemon",
-    "sync",         "host",    "token probe",    "agent-key rotate", "audit export",
+    "rotate", "path",   "password", "adopt", "recovery-key", "destroy",          "recovery-sheet",
+    "wizard", "daemon", "sync",     "host",  "token probe",  "agent-key rotate", "audit export",
 };
 
 Error BadValue(const OptionSpec& spec, std::string_view value, std::string_view wanted) {

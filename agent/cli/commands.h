@@ -26,6 +26,7 @@ int RunRestore(const GlobalOptions& global, const RestoreOptions& options, Sessi
 // PrepareRestore begins what takes time and needs neither configuration nor state: the worker of a
 // token, where the command line shows that one is meant.
 void PrepareRestore(const RestoreOptions& options, Devices& devices);
+int RunDrill(const GlobalOptions& global, const DrillOptions& options, Session& session);
 int RunVerify(const GlobalOptions& global, const VerifyOptions& options, Session& session);
 int RunExport(const GlobalOptions& global, const ExportOptions& options, Session& session);
 int RunImport(const GlobalOptions& global, const ImportOptions& options, Session& session);

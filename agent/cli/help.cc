@@ -29,6 +29,7 @@ Restore a key
   keyescrow import-event FILE                 log such a restore afterwards
 
 Prove that it works
+  keyescrow drill --all                       open every path, and sign that it opened
   keyescrow status                            each key and path: proven, stale, unproven, broken
   keyescrow what-if --lose token:ops          what would be lost with it; --steal: opened
   keyescrow verify                            everything that can be checked without a secret

@@ -118,6 +118,20 @@ struct RestoreOptions {
   SecretOptions secrets;
 };
 
+// DrillOptions: at most one of `name_or_file` and `all`; neither only with `challenge` (the parser
+// checks both).
+struct DrillOptions {
+  std::string name_or_file;
+  bool all = false;
+  std::string via;        // path id
+  std::string challenge;  // FILE
+  std::string answers;    // FILE: what the tokens made of the challenge's nonces
+  std::string module;
+  std::string agent;      // thumbprint
+  std::string event_log;  // FILE
+  SecretOptions secrets;
+};
+
 struct VerifyOptions {
   std::vector<std::string> names_or_files;  // or state folders; empty: everything in the store
   std::string trust;                        // FILE
@@ -227,12 +241,12 @@ struct TextToPrint {
 using CommandOptions =
     std::variant<TextToPrint, InitOptions, DoctorOptions, TokenAddOptions, TokenListOptions,
                  TokenShowOptions, TokenKeygenOptions, TokenRemoveOptions, KeyAddOptions,
-                 KeyListOptions, KeyRemoveOptions, BackupOptions, RestoreOptions, VerifyOptions,
-                 ExportOptions, ImportOptions, ImportEventOptions, ListOptions, ShowOptions,
-                 StatusOptions, GateOptions, AgentKeyShowOptions, AgentKeyExportOptions,
-                 TrustAddOptions, TrustListOptions, TrustRemoveOptions, PolicyShowOptions,
-                 PolicyCheckOptions, PolicySignOptions, PolicySetOptions, AuditLogOptions,
-                 AuditCheckpointOptions, AuditProveOptions, AuditReportOptions, WhatIfOptions,
-                 AuditAnchorOptions>;
+                 KeyListOptions, KeyRemoveOptions, BackupOptions, RestoreOptions, DrillOptions,
+                 VerifyOptions, ExportOptions, ImportOptions, ImportEventOptions, ListOptions,
+                 ShowOptions, StatusOptions, GateOptions, AgentKeyShowOptions,
+                 AgentKeyExportOptions, TrustAddOptions, TrustListOptions, TrustRemoveOptions,
+                 PolicyShowOptions, PolicyCheckOptions, PolicySignOptions, PolicySetOptions,
+                 AuditLogOptions, AuditCheckpointOptions, AuditProveOptions, AuditReportOptions,
+                 WhatIfOptions, AuditAnchorOptions>;
 
 }  // namespace keyescrow::agent

@@ -8,8 +8,8 @@
 #include "agent/usecases/enroll.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/fingerprint.h"
-#include "agent/usecases/policy_checks.h"
 #include "agent/usecases/path_proof.h"
+#include "agent/usecases/policy_checks.h"
 #include "agent/usecases/registry.h"
 #include "envelope/base/pause_point.h"
 

@@ -10,10 +10,10 @@
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/fingerprint.h"
-#include "agent/usecases/policy_checks.h"
-#include "envelope/base/base64url.h"
 #include "agent/usecases/path_proof.h"
+#include "agent/usecases/policy_checks.h"
 #include "agent/usecases/stateless_events.h"
+#include "envelope/base/base64url.h"
 #include "envelope/base/pause_point.h"
 
 namespace keyescrow::agent {

@@ -17,6 +17,7 @@ extern const CommandSpec kKeyListCommand;
 extern const CommandSpec kKeyRemoveCommand;
 extern const CommandSpec kBackupCommand;
 extern const CommandSpec kRestoreCommand;
+extern const CommandSpec kDrillCommand;
 extern const CommandSpec kVerifyCommand;
 extern const CommandSpec kExportCommand;
 extern const CommandSpec kImportCommand;

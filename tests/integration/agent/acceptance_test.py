@@ -22,6 +22,7 @@ from crash_cases import *  # noqa: E402,F403
 from destinations_cases import *  # noqa: E402,F403
 from devices_cases import *  # noqa: E402,F403
 from doctor_cases import *  # noqa: E402,F403
+from drill_cases import *  # noqa: E402,F403
 from envelopes_cases import *  # noqa: E402,F403
 from evidence_cases import *  # noqa: E402,F403
 from gate_cases import *  # noqa: E402,F403

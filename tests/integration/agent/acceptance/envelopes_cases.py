@@ -2,8 +2,9 @@
 
 import base64
 import json
+import resource
 
-from world import SECOND_DECODER, UNLOCK, AcceptanceCase
+from world import SECOND_DECODER, UNLOCK, AcceptanceCase, within
 
 
 def decode(text):
@@ -29,6 +30,35 @@ class Envelope(AcceptanceCase):
         error = self.refused(code, 4, "import", "bad.escrow", num_runs=1)
         self.world.path("bad.escrow").unlink()
         return error
+
+    def test_memory_that_runs_out(self):
+        """The largest files under ever more memory, from what the program starts with: an error each
+        time, and no signal."""
+        outer = json.loads(self.envelope)
+        size = 3 * 1024 * 1024 - 600
+        self.world.write("text.escrow", json.dumps(dict(outer, payload="A" * size)))
+        self.world.write("list.escrow", b"[" + b'"",' * (size // 3))
+        self.world.write("names.escrow", "{" + ",".join(
+            f'"{n:06}":0' for n in range(size // 11)) + "}")
+        lowest = next(mib for mib in range(4, 400, 2)
+                      if self.limited(mib, "version").status == 0)
+        codes = set()
+        for name in ("text.escrow", "list.escrow", "names.escrow"):
+            for mib in range(lowest, lowest + 160, 16):
+                done = self.limited(mib, "verify", name, "--json", *self.trust)
+                self.assertIn(done.status, (2, 4), f"{name}, {mib} MiB: {done}")
+                codes.add(json.loads(done.err)["error"]["code"])
+        if within(1) == 1:
+            self.assertIn("out_of_memory", codes)
+        self.assertIn("envelope_format", codes)
+        for name in ("text.escrow", "list.escrow", "names.escrow"):
+            self.world.path(name).unlink()
+
+    def limited(self, mib, *arguments):
+        """A sanitizer's shadow memory is beyond any limit: there is none in such a build."""
+        limit = mib << 20 if within(1) == 1 else resource.RLIM_INFINITY
+        return self.world.run(*arguments, before=lambda: resource.setrlimit(
+            resource.RLIMIT_AS, (limit, limit)))
 
     def test_truncated(self):
         for size in (0, 1, 100, len(self.envelope) // 2, len(self.envelope) - 2):

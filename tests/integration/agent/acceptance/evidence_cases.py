@@ -297,7 +297,7 @@ class Evidence(AcceptanceCase):  # one test: each method has a copy of the class
             ("DELETE FROM trust WHERE removed IS NOT NULL", "trust_unlogged"),
             ("UPDATE path_state SET proven = proven + 86400 WHERE key_name = 'app/key'",
              "proof_unlogged"),
-            ("INSERT INTO path_state VALUES ('app/key', 1, 'planted', 1, 1, NULL, '')",
+            ("INSERT INTO path_state VALUES ('app/key', 1, 'planted', 1, 1, NULL, '', '', NULL)",
              "proof_unlogged"),
             ("DELETE FROM imported_event WHERE seq = (SELECT max(seq) FROM imported_event)",
              "import_unlogged"),

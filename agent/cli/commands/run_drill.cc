@@ -1,0 +1,159 @@
+// drill: prove that paths open; nothing of a key is written anywhere.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "agent/cli/commands.h"
+#include "agent/cli/session.h"
+#include "agent/cli/view_json.h"
+#include "agent/key_locations/crash_safe_file.h"
+#include "agent/usecases/drill.h"
+#include "envelope/base/base64url.h"
+
+namespace keyescrow::agent {
+namespace {
+
+DrillRequest MakeRequest(const DrillOptions& options) {
+  DrillRequest request;
+  request.name_or_file = options.name_or_file;
+  request.all = options.all;
+  request.via = options.via;
+  request.challenge_file = options.challenge;
+  request.module = options.module;
+  request.trusted_agent = options.agent;
+  request.event_log = options.event_log;
+  return request;
+}
+
+Json PathJson(const PathDrill& path) {
+  Json json = Json::object();
+  json["id"] = path.path_id;
+  json["factors"] = path.expression;
+  json["outcome"] = DrillOutcomeName(path.outcome);
+  json["error"] = path.error ? ErrorJson(*path.error) : Json(nullptr);
+  json["statement"] = TextOrNull(path.statement);
+  json["signature"] =
+      path.statement.empty() ? Json(nullptr) : Json(EncodeBase64Url(path.signature));
+  json["drill_key"] = EncodeBase64Url(path.drill_key);
+  return json;
+}
+
+Json ReportJson(const DrillReport& report) {
+  Json document = NewDocument("drill");
+  document["complete"] = report.Complete();
+  document["proven"] = report.num_proven;
+  document["failed"] = report.num_failed;
+  document["skipped"] = report.num_skipped;
+  document["challenge"] =
+      report.challenge ? Json(EncodeBase64Url(*report.challenge)) : Json(nullptr);
+  document["keys"] = Json::array();
+  for (const KeyDrill& key : report.keys) {
+    Json row = Json::object();
+    row["key"] = KeyJson(key.key_name, key.key_version);
+    row["envelope_sha256"] = EncodeBase64Url(key.envelope_hash);
+    row["error"] = key.error ? ErrorJson(*key.error) : Json(nullptr);
+    row["paths"] = Json::array();
+    for (const PathDrill& path : key.paths) row["paths"].push_back(PathJson(path));
+    document["keys"].push_back(std::move(row));
+  }
+  document["answers"] = Json::array();
+  for (const NonceAnswer& answer : report.answers) {
+    Json row = Json::object();
+    row["token"] = answer.token;
+    row["key_sha256"] = EncodeBase64Url(answer.key_sha256);
+    row["outcome"] = answer.error ? DrillOutcomeName(answer.outcome) : "answered";
+    row["answer"] = answer.error ? Json(nullptr) : Json(EncodeBase64Url(answer.answer));
+    row["error"] = answer.error ? ErrorJson(*answer.error) : Json(nullptr);
+    document["answers"].push_back(std::move(row));
+  }
+  document["event_file"] = TextOrNull(report.event_file);
+  document["agent_signed_log"] = report.p256_signed;
+  return document;
+}
+
+std::string RenderReport(const Json& document) {
+  constexpr Column kColumns[] = {
+      {"key.name", "key"},      {"key.version", "version", CellFormat::kText, true},
+      {"id", "path"},           {"outcome", "outcome"},
+      {"error.message", "why"},
+  };
+  constexpr Column kAnswers[] = {
+      {"token", "token"}, {"outcome", "nonce"}, {"error.message", "why"}};
+  Json rows = Json::array();
+  for (const Json& key : document["keys"]) {
+    if (!key["error"].is_null()) {
+      rows.push_back({{"key", key["key"]}, {"outcome", "failed"}, {"error", key["error"]}});
+    }
+    for (const Json& path : key["paths"]) {
+      Json row = path;
+      row["key"] = key["key"];
+      rows.push_back(std::move(row));
+    }
+  }
+  std::string text =
+      fmt::format("{} proven, {} failed, {} skipped\n\n", document["proven"].get<std::size_t>(),
+                  document["failed"].get<std::size_t>(), document["skipped"].get<std::size_t>());
+  text += RenderTable(rows, kColumns);
+  if (!document["answers"].empty()) text += "\n" + RenderTable(document["answers"], kAnswers);
+  // Without a log the statements are all there is: they are for whoever checks the drill.
+  if (document["event_file"].is_null()) return text;
+  for (const Json& key : document["keys"]) {
+    for (const Json& path : key["paths"]) {
+      if (path["statement"].is_null()) continue;
+      text += "\n" + path["statement"].get<std::string>() + "signature " +
+              path["signature"].get<std::string>() + "\n";
+    }
+  }
+  return text;
+}
+
+Status WriteAnswers(const DrillReport& report, const std::string& file) {
+  audit::TokenAnswers answers;
+  answers.nonce = *report.challenge;
+  for (const NonceAnswer& row : report.answers) {
+    if (!row.error) answers.answers.push_back({row.key_sha256, row.answer});
+  }
+  DurableWriteOptions options;
+  options.mode = 0644;
+  options.exclusive = true;
+  return WriteFileDurably(file, AsBytes(audit::FormatTokenAnswers(answers)), options);
+}
+
+Result<int> DoDrill(const DrillOptions& options, Session& session) {
+  const bool is_file = !options.name_or_file.empty() && MeansFile(options.name_or_file);
+  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgentFor(is_file));
+  if (agent != nullptr && !options.event_log.empty()) {
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 "--event-log is for a machine without a state: here the audit log has the event",
+                 "leave --event-log out");
+  }
+  ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets(options.secrets));
+  ASSIGN_OR_RETURN(
+      const DrillReport report,
+      Drill(session.environment(), agent, MakeRequest(options), *secrets, session.progress()));
+  if (!options.answers.empty()) RETURN_IF_ERROR(WriteAnswers(report, options.answers));
+  const Json document = ReportJson(report);
+  const bool one_key = !options.name_or_file.empty();
+  ASSIGN_OR_RETURN(const int status, session.Finish(document, RenderReport(document),
+                                                    report.Complete() ? kExitDone : kExitFindings));
+  Terminal& terminal = session.terminal();
+  if (!report.p256_signed) {
+    terminal.Warn("the log's checkpoint lacks the agent key's signature: the tpm did not sign");
+  }
+  if (!report.event_file.empty()) {
+    terminal.Note("next: on the agent's host, keyescrow import-event " + report.event_file);
+  }
+  // One key, and not one path of it: the status says why.
+  if (one_key && report.num_proven == 0) {
+    if (const auto cause = report.Cause()) return *cause;
+  }
+  return status;
+}
+
+}  // namespace
+
+int RunDrill(const GlobalOptions& /*global*/, const DrillOptions& options, Session& session) {
+  return session.Exit(DoDrill(options, session));
+}
+
+}  // namespace keyescrow::agent
