@@ -79,7 +79,7 @@ class OneTpm(AcceptanceCase):
 
     def all_end(self, children, status=0):
         for child in children:
-            out, err = child.communicate(timeout=120)
+            out, err = child.communicate(timeout=600)
             self.assertEqual(child.returncode, status, f"{child.args}\n{out}\n{err}")
 
     def test_backups_and_restores(self):
@@ -107,7 +107,7 @@ class OneTpm(AcceptanceCase):
         children = [self.world.start("backup", "one/key", "--from", "app.key", "--path",
                                      self.paths[0], "--path", self.paths[1], *UNLOCK, "--json")
                     for _ in range(NUM_AT_ONCE)]
-        ended = [(child.communicate(timeout=120), child.returncode) for child in children]
+        ended = [(child.communicate(timeout=600), child.returncode) for child in children]
         versions = [json.loads(out)["key"]["version"] for (out, _), status in ended if status == 0]
         self.assertEqual(sorted(versions), list(range(1, len(versions) + 1)), ended)
         self.assertTrue(versions)

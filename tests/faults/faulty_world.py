@@ -155,7 +155,7 @@ class FaultyWorld(World):
             "FAULTY_TCTI_RULES": tpm, "FAULTY_TCTI_TRACE": str(traces[0]),
             "FAULTY_PKCS11_RULES": token, "FAULTY_PKCS11_TRACE": str(traces[1])})
         try:
-            out, err = child.communicate(timeout=world.COMMAND_TIMEOUT_S)
+            out, err = child.communicate(timeout=world.within(world.COMMAND_TIMEOUT_S))
         except BaseException:
             child.kill()
             child.communicate()
@@ -235,7 +235,7 @@ class FaultCase(AcceptanceCase):
         self.nothing_runs(run)
 
     def nothing_runs(self, run):
-        deadline = time.monotonic() + GONE_WITHIN_S
+        deadline = time.monotonic() + world.within(GONE_WITHIN_S)
         while left := processes_of(run.session):
             self.assertLess(time.monotonic(), deadline, f"{left} still runs after\n{run}")
             time.sleep(0.01)

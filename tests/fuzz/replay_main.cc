@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "tests/fuzz/fuzz.h"
+#include "tests/slowness.h"
 
 namespace keyescrow::fuzz {
 namespace {
@@ -20,6 +21,8 @@ constexpr bool kLimitsAddressSpace = false;  // the shadow memory is beyond any 
 #else
 constexpr bool kLimitsAddressSpace = true;
 #endif
+
+const unsigned kCpuSeconds = kLimits.cpu_s * static_cast<unsigned>(kSlowness);
 
 int num_inputs = 0;
 int num_failed = 0;
@@ -45,7 +48,7 @@ void RunOne(ByteView input) {
   FUZZ_CHECK(child >= 0);
   if (child == 0) {
     if (kLimitsAddressSpace) Limit(RLIMIT_AS, AddressSpaceBytes() + (kLimits.memory_mib << 20));
-    Limit(RLIMIT_CPU, kLimits.cpu_s);
+    Limit(RLIMIT_CPU, kCpuSeconds);
     Limit(RLIMIT_CORE, 0);
     LLVMFuzzerTestOneInput(input.data(), input.size());
     std::fflush(nullptr);
@@ -59,7 +62,7 @@ void RunOne(ByteView input) {
   std::printf("FAILED: %s (%s %d; limits: %zu MiB, %u s)\n", current.c_str(),
               WIFSIGNALED(status) ? "signal" : "exit status",
               WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), kLimits.memory_mib,
-              kLimits.cpu_s);
+              kCpuSeconds);
 }
 
 Bytes ReadFile(const std::filesystem::path& path) {

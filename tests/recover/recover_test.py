@@ -104,7 +104,7 @@ class Recovery:
             self.out.write_bytes(self.there_before)
         done = subprocess.run(
             [*(shell or ("bash", "-eu")), script], env=self.environment, cwd=self.machine.folder,
-            input="".join(f"{answer}\n" for answer in self.answers).encode(), timeout=TIMEOUT_S,
+            input="".join(f"{answer}\n" for answer in self.answers).encode(), timeout=world.within(TIMEOUT_S),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         return self.result(done.returncode, done.stdout)
 
@@ -118,7 +118,7 @@ class Recovery:
             os.chdir(self.machine.folder)
             os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"],
                        {**self.environment, "PS1": "READY> ", "TERM": "xterm"})
-        said, deadline = b"", time.monotonic() + TIMEOUT_S
+        said, deadline = b"", time.monotonic() + world.within(TIMEOUT_S)
 
         def until(pattern, text=b""):
             nonlocal said

@@ -31,6 +31,19 @@ PR_SET_PDEATHSIG = 1
 SECOND_DECODER = pathlib.Path(__file__).resolve().parents[3] / "second_decoder"
 
 
+def slowness(binary):
+    """By how much a limit of time is multiplied for this build (tests/CMakeLists.txt)."""
+    for folder in binary.parents:
+        if (folder / "tests/slowness").exists():
+            return int((folder / "tests/slowness").read_text())
+    return 1
+
+
+def within(seconds):
+    """`seconds` in a plain build; in one that a sanitizer or gcov slows down, more."""
+    return seconds * slowness(BINARY)
+
+
 def soft_hsm_module():
     found = glob.glob("/usr/lib/softhsm/libsofthsm2.so") + glob.glob(
         "/usr/lib/*/softhsm/libsofthsm2.so")
@@ -66,6 +79,7 @@ class World:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="ka.", dir="/tmp"))
         self.processes = []
         self.binary = BINARY
+        self.launcher = []  # a command that starts the binary: simulators/kill_at and its arguments
         self.module = soft_hsm_module()
         self.user = NOBODY if ordinary_user and os.geteuid() == 0 else None
         home = str(self.folder)
@@ -205,7 +219,7 @@ class World:
         if self.user is not None:
             prefix = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups",
                       "--inh-caps=-all", "--bounding-set=-all"]
-        return prefix + [str(self.binary)] + [str(argument) for argument in arguments]
+        return [*self.launcher, *prefix, str(self.binary), *map(str, arguments)]
 
     def start(self, *arguments, env=None, cwd=None, stdin=subprocess.DEVNULL, before=None,
               **options):
@@ -218,6 +232,8 @@ class World:
         if "LD_PRELOAD" in environment:  # a sanitizer would have its own library first
             environment["ASAN_OPTIONS"] = "verify_asan_link_order=0:" + environment.get(
                 "ASAN_OPTIONS", "")
+        if self.launcher:  # the leak check is a tracer itself
+            environment["ASAN_OPTIONS"] = "detect_leaks=0:" + environment.get("ASAN_OPTIONS", "")
         return subprocess.Popen(
             self.command(*arguments), cwd=cwd or self.folder, stdin=stdin,
             env={name: value for name, value in environment.items() if value is not None},
@@ -230,7 +246,7 @@ class World:
         begin = time.monotonic()
         child = self.start(*arguments, **options)
         try:
-            out, err = child.communicate(input, timeout=COMMAND_TIMEOUT_S)
+            out, err = child.communicate(input, timeout=within(COMMAND_TIMEOUT_S))
         except subprocess.TimeoutExpired:
             child.kill()
             child.communicate()
@@ -246,7 +262,7 @@ class World:
             command = self.command(*arguments)
             os.execvpe(command[0], command, self.environment)
         seen, answers = b"", list(answers)
-        deadline = time.monotonic() + COMMAND_TIMEOUT_S
+        deadline = time.monotonic() + within(COMMAND_TIMEOUT_S)
         os.set_blocking(terminal, False)
         quiet_since = time.monotonic()
         while time.monotonic() < deadline:
@@ -382,7 +398,7 @@ def parse_arguments(doc, *files):
     global BINARY
     parser = argparse.ArgumentParser(usage=doc, add_help=False)
     for name in ("binary", *files):
-        parser.add_argument("--" + name, required=True, type=pathlib.Path)
+        parser.add_argument("--" + name.replace("_", "-"), required=True, type=pathlib.Path)
     options, others = parser.parse_known_args()
     for name in ("binary", *files):
         setattr(options, name, getattr(options, name).resolve(strict=True))
