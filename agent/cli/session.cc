@@ -51,6 +51,7 @@ Result<Agent*> Session::OpenAgent() {
   RETURN_IF_ERROR(RequireConfig());
   if (!agent_) {
     ASSIGN_OR_RETURN(agent_, Agent::Open(environment_));
+    WarnOfOtherMachine();
   }
   return agent_.get();
 }
@@ -69,9 +70,14 @@ Result<Agent*> Session::OpenAgentFor(bool all_files) {
                      opened.error().message());
     }
     if (opened) agent_ = std::move(*opened);
+    WarnOfOtherMachine();
   }
   if (!agent_) devices().UseTpm(environment_.tcti, {});
   return agent_.get();
+}
+
+void Session::WarnOfOtherMachine() {
+  if (agent_ && !agent_->warning().empty()) terminal_.Warn(agent_->warning());
 }
 
 Result<CliSecrets*> Session::OpenSecrets(const SecretOptions& options,

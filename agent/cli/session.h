@@ -96,6 +96,8 @@ class Session {
   int Exit(const Result<int>& outcome);
 
  private:
+  void WarnOfOtherMachine();
+
   const GlobalOptions& global_;
   Terminal& terminal_;
   SecretPrompt prompt_;

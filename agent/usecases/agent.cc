@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "agent/usecases/policy_in_force.h"
+#include "agent/usecases/process_facts.h"
 #include "envelope/base/hash.h"
 #include "envelope/header.h"
 
@@ -14,6 +15,8 @@ namespace {
 
 // kTctiSetting keeps the TCTI that init was given, so that later commands need no --tpm.
 constexpr std::string_view kTctiSetting = "tcti";
+
+constexpr std::chrono::milliseconds kOtherMachinePatience{500};
 
 Error KeyUnavailable(const Error& cause) {
   Error error(ErrorCode::kAgentKeyUnavailable, cause.action(),
@@ -74,6 +77,10 @@ Result<std::unique_ptr<Agent>> Agent::Open(const Environment& environment) {
   ASSIGN_OR_RETURN(AgentIdentity identity, LoadAgentIdentity(environment.state_dir));
   auto agent = std::unique_ptr<Agent>(new Agent(environment, std::move(identity)));
   agent->signer_ = std::make_unique<LazySigner>(*agent);
+  ASSIGN_OR_RETURN(StateUse use, StateUse::Claim(environment.state_dir,
+                                                 {BootId(), MachineId(), agent->identity_.host},
+                                                 kOtherMachinePatience));
+  agent->use_.emplace(std::move(use));
   ASSIGN_OR_RETURN(SecretBytes seed, LoadEd25519Seed(environment.state_dir));
   JournalOptions options{environment.state_dir, agent->identity_,           std::move(seed),
                          agent->signer_.get(),  environment.clock,          environment.random,

@@ -10,6 +10,7 @@
 #include "agent/usecases/agent_state.h"
 #include "agent/usecases/devices.h"
 #include "agent/usecases/journal.h"
+#include "agent/usecases/state_use.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/random.h"
 #include "envelope/sealed_envelope.h"
@@ -35,8 +36,9 @@ inline constexpr std::string_view kMachineSetting = "machine";
 
 class Agent {
  public:
-  // Open loads the identity and opens the store. No device is touched before it is needed.
-  // Errors: kNotInitialized, kStatePermissions, kStore*.
+  // Open loads the identity, claims the state for this machine and opens the store. No device is
+  // touched before it is needed. Errors: kNotInitialized, kStatePermissions, kStore*; kStoreBusy
+  // where another machine works in the state at this moment.
   static Result<std::unique_ptr<Agent>> Open(const Environment& environment);
   ~Agent();
 
@@ -51,6 +53,8 @@ class Agent {
   // signer is the agent key; a key in the TPM is opened at its first signature.
   envelope::Signer& signer();
   std::int64_t Now() const { return environment_.clock->NowUnixSeconds(); }
+  // warning says that another machine used the state last, "" where none did.
+  const std::string& warning() const { return use_->warning(); }
 
   // TrustedAgents: this agent itself, and those that `trust add` registered.
   Result<std::vector<envelope::TrustedAgent>> TrustedAgents();
@@ -71,6 +75,7 @@ class Agent {
   AgentIdentity identity_;
   std::string tcti_;
   std::unique_ptr<LazySigner> signer_;
+  std::optional<StateUse> use_;  // until the store is closed
   std::optional<Journal> journal_;
   std::unique_ptr<PolicyInForce> policy_;
 };

@@ -137,6 +137,10 @@ void CheckSecrets(const Environment& environment, Agent* agent, Examination& exa
 }
 
 void CheckMachine(Agent& agent, Examination& examination) {
+  if (!agent.warning().empty()) {
+    examination.Warn("state", agent.warning(),
+                     "give the other machine a state of its own ('keyescrow init --state DIR')");
+  }
   const auto made_on = agent.store().GetSetting(kMachineSetting);
   const std::string here = MachineId();
   if (!made_on || !*made_on || here.empty() || **made_on == here) return;

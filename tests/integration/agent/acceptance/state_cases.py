@@ -1,5 +1,6 @@
 """State that is missing, read-only, newer, damaged, open to others, or on a full disk."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -173,3 +174,52 @@ class Store(AcceptanceCase):
         self.world.give_to_user()
         done = self.world.run("verify", env=self.on_copy)
         self.assertEqual(done.status, 4, str(done))
+
+
+class OtherMachine(AcceptanceCase):
+    """Another machine on the same state, told by its boot id in the file `in-use`."""
+
+    world_options = {"tpm": False}
+    elsewhere = {"boot": "another boot", "host": "db2", "machine": "another machine", "pid": 4711}
+    writing = (BACKUP, ("restore", "app/key", "--to", "out.key", *UNLOCK),
+               ("export", "app/key", "-o", "x.escrow"), ("import", "app.escrow"),
+               ("trust", "add", "A" * 43), ("token", "remove", "ops", "--yes"), ("list",))
+
+    def setUp(self):
+        self.in_use = self.world.path("state") / "in-use"
+        self.in_use.write_text(json.dumps(self.elsewhere) + "\n")
+
+    def test_is_told_while_one_works(self):
+        with self.in_use.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            for command in self.writing:
+                error = self.refused("store_busy", 9, *command)
+                self.assertIn("process 4711 on the host db2", error["message"])
+                self.assertEqual(error["action"], "check_system_state")
+            # A file needs no state: it is restored, and the event is kept beside it.
+            done = self.world.run("restore", "app.escrow", "--agent", self.world.thumbprint, "--to",
+                                  "out.key", "--module", self.world.module, *UNLOCK, "--event-log",
+                                  "event.json")
+            self.assertEqual(done.status, 0, str(done))
+            self.assertIn(b"warning: going on without the state", done.err)
+            self.assertEqual(self.world.path("out.key").read_bytes(), self.world.key)
+            self.world.path("out.key").unlink()
+        self.assertIn(b"db2", self.succeeds("list").err)
+        self.succeeds("import-event", "event.json")
+
+    def test_is_told_afterwards_and_once(self):
+        for command in (("list",), BACKUP):
+            self.setUp()
+            done = self.succeeds(*command)
+            self.assertIn(b"warning: another machine used this state last", done.err)
+            self.assertNotIn(b"warning: another", self.succeeds("list").err)
+        self.setUp()
+        self.assertIn(b"another machine used this state last", self.world.run("doctor").out)
+
+    def test_commands_of_one_machine_share_it(self):
+        """The first ones after a boot, all at once."""
+        self.in_use.write_text(json.dumps(dict(self.elsewhere, machine="")) + "\n")
+        commands = [self.world.start("list") for _ in range(8)]
+        for command in commands:
+            _, err = command.communicate(timeout=60)
+            self.assertEqual(command.returncode, 0, err)
