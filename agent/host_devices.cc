@@ -41,6 +41,33 @@ TokenKeyFacts Facts(const hsm::FoundKey& found) {
   return facts;
 }
 
+// EvidenceText is what the registration keeps of a private key's attributes: claims of the module.
+std::string EvidenceText(const hsm::KeyEvidence& evidence) {
+  nlohmann::ordered_json json;
+  json["source"] = "token-asserted";
+  json["module"] = evidence.module_description;
+  json["library_version"] = evidence.library_version;
+  json["token"] = {
+      {"label", evidence.token.label},       {"manufacturer", evidence.token.manufacturer},
+      {"model", evidence.token.model},       {"serial", evidence.token.serial},
+      {"firmware", evidence.token.firmware}, {"software", evidence.token.software()}};
+  const auto add = [&](const char* name, const std::optional<bool>& value) {
+    if (value) json["attributes"][name] = *value;
+  };
+  add("sensitive", evidence.sensitive);
+  add("extractable", evidence.extractable);
+  add("always_sensitive", evidence.always_sensitive);
+  add("never_extractable", evidence.never_extractable);
+  add("local", evidence.local);
+  add("wrap_with_trusted", evidence.wrap_with_trusted);
+  add("always_authenticate", evidence.always_authenticate);
+  add("decrypt", evidence.decrypt);
+  add("derive", evidence.derive);
+  add("sign", evidence.sign);
+  add("unwrap", evidence.unwrap);
+  return json.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+}
+
 hsm::TokenSpec Spec(const TokenSpec& spec) {
   hsm::TokenSpec result;
   result.name = spec.name;
@@ -191,29 +218,7 @@ Result<TokenKeyFacts> HostDevices::FindTokenKey(const std::string& module, const
 Result<std::string> HostDevices::ReadTokenEvidence(const TokenSpec& spec,
                                                    envelope::PinProvider& pins) {
   ASSIGN_OR_RETURN(const hsm::KeyEvidence evidence, hsm::ReadKeyEvidence(Spec(spec), pins));
-  nlohmann::ordered_json json;
-  json["source"] = "token-asserted";
-  json["module"] = evidence.module_description;
-  json["library_version"] = evidence.library_version;
-  json["token"] = {
-      {"label", evidence.token.label},       {"manufacturer", evidence.token.manufacturer},
-      {"model", evidence.token.model},       {"serial", evidence.token.serial},
-      {"firmware", evidence.token.firmware}, {"software", evidence.token.software()}};
-  const auto add = [&](const char* name, const std::optional<bool>& value) {
-    if (value) json["attributes"][name] = *value;
-  };
-  add("sensitive", evidence.sensitive);
-  add("extractable", evidence.extractable);
-  add("always_sensitive", evidence.always_sensitive);
-  add("never_extractable", evidence.never_extractable);
-  add("local", evidence.local);
-  add("wrap_with_trusted", evidence.wrap_with_trusted);
-  add("always_authenticate", evidence.always_authenticate);
-  add("decrypt", evidence.decrypt);
-  add("derive", evidence.derive);
-  add("sign", evidence.sign);
-  add("unwrap", evidence.unwrap);
-  return json.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+  return EvidenceText(evidence);
 }
 
 Result<TokenKeyFacts> HostDevices::GenerateTokenKey(const KeyPairRequest& request,
@@ -226,8 +231,10 @@ Result<TokenKeyFacts> HostDevices::GenerateTokenKey(const KeyPairRequest& reques
   spec.label = request.label;
   spec.id.resize(8);
   RETURN_IF_ERROR(SystemRandom().Fill(spec.id));
-  ASSIGN_OR_RETURN(const hsm::FoundKey found, hsm::GenerateKeyPair(spec, pins));
-  return Facts(found);
+  ASSIGN_OR_RETURN(const hsm::KeyEvidence made, hsm::GenerateKeyPair(spec, pins));
+  TokenKeyFacts facts = Facts({made.token, made.key});
+  facts.evidence = EvidenceText(made);
+  return facts;
 }
 
 }  // namespace keyescrow::agent

@@ -62,6 +62,89 @@ std::optional<bool> Tristate(std::uint8_t value) {
   return value == 1;
 }
 
+// EvidenceOf reads what the token says of the private half of `spki`; `key` is the public half
+// where the token shows it. Needs a login.
+Result<KeyEvidence> EvidenceOf(TokenClient& client, const TokenInfo& token,
+                               std::optional<TokenKey> key, const Bytes& spki) {
+  std::optional<Bytes> id;
+  if (key) id = key->id;
+  ASSIGN_OR_RETURN(const std::vector<KeyRow> rows, client.ListKeys(KeyClass::kPrivate));
+  const auto row = FindPrivateKey(rows, spki, id, DescribeToken(token));
+  if (!row) {
+    RETURN_IF_ERROR(CheckStillThere(client, token));
+    return row.error();
+  }
+  ASSIGN_OR_RETURN(const Bytes values, client.ReadEvidence(row->handle));
+  ASSIGN_OR_RETURN(const ModuleReport report, client.Report());
+  KeyEvidence evidence;
+  evidence.token = token;
+  if (key) {
+    evidence.key = *std::move(key);
+  } else {
+    evidence.key = PublicKeyOf(*row);
+    evidence.key.spki = spki;
+  }
+  evidence.module_description = report.description;
+  evidence.library_version = report.library_version;
+  // In the order of token_protocol.h's kReadEvidence.
+  std::optional<bool>* const fields[kNumEvidenceBooleans] = {&evidence.sensitive,
+                                                             &evidence.extractable,
+                                                             &evidence.always_sensitive,
+                                                             &evidence.never_extractable,
+                                                             &evidence.local,
+                                                             &evidence.wrap_with_trusted,
+                                                             &evidence.always_authenticate,
+                                                             &evidence.decrypt,
+                                                             &evidence.derive,
+                                                             &evidence.sign,
+                                                             &evidence.unwrap};
+  for (std::size_t index = 0; index < kNumEvidenceBooleans; ++index) {
+    *fields[index] = Tristate(values[index]);
+  }
+  return evidence;
+}
+
+// ReadNewKey looks at the pair that was just made, in the session that made it.
+Result<KeyEvidence> ReadNewKey(const GenerateSpec& spec, const OpenedToken& opened) {
+  ASSIGN_OR_RETURN(std::vector<TokenKey> keys, UsablePublicKeys(*opened.client));
+  for (TokenKey& key : keys) {
+    if (key.id != spec.id) continue;
+    const Bytes spki = key.spki;
+    return EvidenceOf(*opened.client, opened.token, std::move(key), spki);
+  }
+  RETURN_IF_ERROR(CheckStillThere(*opened.client, opened.token));
+  return Error(ErrorCode::kTokenVendor, Action::kCallOperator,
+               fmt::format("token {} says that it made the key, but does not show its public half",
+                           DescribeToken(opened.token)),
+               "look at the token with the vendor's tool");
+}
+
+// MayHaveBeenDone: a worker that died or hung, or a token that went away or broke, may have carried
+// the call out; any other answer of the module is believed.
+bool MayHaveBeenDone(const Error& error) {
+  switch (error.code()) {
+    case ErrorCode::kModuleFailed:
+    case ErrorCode::kTokenTimeout:
+    case ErrorCode::kTokenDevice:
+    case ErrorCode::kTokenRemoved: return true;
+    default: return false;
+  }
+}
+
+// LeftBehind tells that a key pair is on the token, or may be, and how to use it: nothing on a
+// token is ever destroyed.
+Error LeftBehind(Error error, const GenerateSpec& spec, const TokenInfo& token) {
+  TokenKey key;
+  key.id = spec.id;
+  std::string hint = fmt::format(
+      "{}; if the pair is there, keyescrow token add NAME '{}' --module {} registers it, and "
+      "pkcs11-tool --delete-object removes it",
+      error.hint(), TokenUri(token, key), spec.where.module_path);
+  return std::move(error)
+      .WithContext("the new key pair may be on the token, unregistered")
+      .WithHint(std::move(hint));
+}
+
 }  // namespace
 
 Result<ModuleReport> InspectModule(const ProbeSpec& spec, const TokenWorkerOptions& options) {
@@ -135,46 +218,11 @@ Result<KeyEvidence> ReadKeyEvidence(const TokenSpec& spec, envelope::PinProvider
       if (key.spki == spec.spki) location.key = std::move(key);
     }
   }
-  std::optional<Bytes> id;
-  if (location.key) id = location.key->id;
-  ASSIGN_OR_RETURN(const std::vector<KeyRow> rows, client->ListKeys(KeyClass::kPrivate));
-  const auto row = FindPrivateKey(rows, spec.spki, id, DescribeToken(location.token));
-  if (!row) {
-    RETURN_IF_ERROR(CheckStillThere(*client, location.token));
-    return row.error();
-  }
-  ASSIGN_OR_RETURN(const Bytes values, client->ReadEvidence(row->handle));
-  ASSIGN_OR_RETURN(const ModuleReport report, client->Report());
-  KeyEvidence evidence;
-  evidence.token = location.token;
-  if (location.key) {
-    evidence.key = *std::move(location.key);
-  } else {
-    evidence.key = PublicKeyOf(*row);
-    evidence.key.spki = spec.spki;
-  }
-  evidence.module_description = report.description;
-  evidence.library_version = report.library_version;
-  // In the order of token_protocol.h's kReadEvidence.
-  std::optional<bool>* const fields[kNumEvidenceBooleans] = {&evidence.sensitive,
-                                                             &evidence.extractable,
-                                                             &evidence.always_sensitive,
-                                                             &evidence.never_extractable,
-                                                             &evidence.local,
-                                                             &evidence.wrap_with_trusted,
-                                                             &evidence.always_authenticate,
-                                                             &evidence.decrypt,
-                                                             &evidence.derive,
-                                                             &evidence.sign,
-                                                             &evidence.unwrap};
-  for (std::size_t index = 0; index < kNumEvidenceBooleans; ++index) {
-    *fields[index] = Tristate(values[index]);
-  }
-  return evidence;
+  return EvidenceOf(*client, location.token, std::move(location.key), spec.spki);
 }
 
-Result<FoundKey> GenerateKeyPair(const GenerateSpec& spec, envelope::PinProvider& pins,
-                                 const TokenWorkerOptions& options) {
+Result<KeyEvidence> GenerateKeyPair(const GenerateSpec& spec, envelope::PinProvider& pins,
+                                    const TokenWorkerOptions& options) {
   if (spec.id.empty() || spec.id.size() > 64 || spec.label.empty() || spec.label.size() > 128) {
     return Error(ErrorCode::kUsage, Action::kFixInput,
                  "a new key needs an id of 1–64 bytes and a label of 1–128",
@@ -193,17 +241,13 @@ Result<FoundKey> GenerateKeyPair(const GenerateSpec& spec, envelope::PinProvider
           "choose another id; 'pkcs11-tool --module SO --list-objects' lists those in use");
     }
   }
-  RETURN_IF_ERROR(
-      opened.client->GenerateKeyPair(static_cast<std::uint8_t>(spec.kind), spec.id, spec.label));
-  ASSIGN_OR_RETURN(std::vector<TokenKey> keys, UsablePublicKeys(*opened.client));
-  for (TokenKey& key : keys) {
-    if (key.id == spec.id) return FoundKey{opened.token, std::move(key)};
-  }
-  RETURN_IF_ERROR(CheckStillThere(*opened.client, opened.token));
-  return Error(ErrorCode::kTokenVendor, Action::kCallOperator,
-               fmt::format("token {} says that it made the key, but does not show its public half",
-                           DescribeToken(opened.token)),
-               "look at the token with the vendor's tool");
+  Status made =
+      opened.client->GenerateKeyPair(static_cast<std::uint8_t>(spec.kind), spec.id, spec.label);
+  if (!made && !MayHaveBeenDone(made.error())) return std::move(made).error();
+  if (!made) return LeftBehind(std::move(made).error(), spec, opened.token);
+  Result<KeyEvidence> evidence = ReadNewKey(spec, opened);
+  if (!evidence) return LeftBehind(std::move(evidence).error(), spec, opened.token);
+  return evidence;
 }
 
 }  // namespace keyescrow::hsm

@@ -82,8 +82,10 @@ struct GenerateSpec {
 };
 
 // GenerateKeyPair makes a key pair inside the token: sensitive, not extractable, every usage flag
-// explicit. Errors: kAlreadyExists, kTokenMechanism, kTokenVendor, as TokenFactor's login.
-Result<FoundKey> GenerateKeyPair(const GenerateSpec& spec, envelope::PinProvider& pins,
-                                 const TokenWorkerOptions& options = {});
+// explicit; and reads, under the same login, what the token says of it. A failure after the pair
+// was made, or may have been, says so, and its hint how to use the pair or to be rid of it.
+// Errors: kAlreadyExists, kTokenMechanism, kTokenVendor, as TokenFactor's login.
+Result<KeyEvidence> GenerateKeyPair(const GenerateSpec& spec, envelope::PinProvider& pins,
+                                    const TokenWorkerOptions& options = {});
 
 }  // namespace keyescrow::hsm

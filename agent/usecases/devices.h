@@ -48,7 +48,8 @@ struct TokenKeyFacts {
   std::string label;
   Bytes id;
   Bytes spki;
-  std::string uri;  // names the token and the key; may be stored
+  std::string uri;       // names the token and the key; may be stored
+  std::string evidence;  // of GenerateTokenKey alone: what ReadTokenEvidence would say
 };
 
 struct ModuleFacts {
@@ -135,6 +136,8 @@ class Devices {
   // ReadTokenEvidence returns the private key's attributes as JSON: claims of the module.
   virtual Result<std::string> ReadTokenEvidence(const TokenSpec& spec,
                                                 envelope::PinProvider& pins) = 0;
+  // GenerateTokenKey makes a pair on the token and reads its evidence, with one login. Nothing on a
+  // token is ever destroyed: where it fails after the pair was made, the hint says how to use it.
   virtual Result<TokenKeyFacts> GenerateTokenKey(const KeyPairRequest& request,
                                                  envelope::PinProvider& pins) = 0;
 };

@@ -59,7 +59,10 @@ Result<TokenAddResult> Register(Agent& agent, const TokenAddRequest& request, To
   record.spki = key.spki;
   record.added = agent.Now();
   record.pin_source = request.pin_source;
-  if (secrets.HasPin(request.name)) {
+  if (!key.evidence.empty()) {
+    record.evidence = key.evidence;
+    result.evidence_read = true;
+  } else if (secrets.HasPin(request.name)) {
     ASSIGN_OR_RETURN(record.evidence,
                      agent.environment().devices->ReadTokenEvidence(
                          {request.name, request.module, key.uri, key.spki, request.use_last_try},
@@ -143,7 +146,16 @@ Result<TokenAddResult> GenerateToken(Agent& agent, const TokenAddRequest& reques
                       request.use_last_try};
   ASSIGN_OR_RETURN(TokenKeyFacts key,
                    agent.environment().devices->GenerateTokenKey(pair, secrets.Pins()));
-  return Register(agent, request, std::move(key), secrets);
+  const std::string uri = key.uri;
+  auto registered = Register(agent, request, std::move(key), secrets);
+  if (registered) return registered;
+  // Nothing on a token is ever destroyed: an entry that failed may yet turn out to be written.
+  const std::string hint = registered.error().hint();
+  return std::move(registered)
+      .error()
+      .WithContext("the new key pair is on the token, but was not registered")
+      .WithHint(hint + "; then keyescrow token add " + request.name + " '" + uri + "' --module " +
+                request.module + " registers it, and pkcs11-tool --delete-object removes it");
 }
 
 Result<std::vector<std::string>> StrandedKeys(Agent& agent, const std::string& token_name) {

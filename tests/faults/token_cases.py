@@ -6,6 +6,7 @@ Every kind of fault is a test. No PIN is sent twice, whatever happens.
 import collections
 import concurrent.futures
 import itertools
+import re
 import shutil
 
 from faulty_world import FAULTY, NOTHING_HERE, FaultCase
@@ -130,8 +131,33 @@ class TokenKeygen(Calls, FaultCase):
     def prepare(cls):
         cls.world.must("init")
 
+    def keys(self):
+        """How many key pairs the token has."""
+        return len(list(self.world.path("tokens").rglob("*.object")))
+
+    def once(self, function, n, action, codes, more=""):
+        self.world.begin_again(*self.outputs)
+        self.num_before = self.keys()
+        return super().once(function, n, action, codes, more)
+
     def holds(self, run):
+        """A pair that stayed on the token is named, with the command that registers it."""
+        made = self.keys() > self.num_before
+        if run.status != 0:
+            hint = re.search(r"keyescrow (token add \S+) '(\S+)' --module (\S+) ",
+                             run.error()["hint"])
+            if made:
+                self.assertTrue(hint, f"nothing is said of the pair that stayed\n{run}")
+            if hint and made:
+                self.world.must("token", "add", "kept", hint[2], "--module", hint[3], "--pin-file",
+                                "pin")
+                self.world.begin_again()
+                return
         self.is_registered_or_not(run)
+
+    def test_one_login(self):
+        self.assertEqual(self.healthy["C_Login"], 1, self.order)
+        self.assertEqual(self.healthy["C_Initialize"], 1, self.order)
 
     test_gone = None  # as pulled
 
