@@ -1,5 +1,7 @@
 #include "agent/cli/command_line.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -17,6 +19,8 @@ namespace keyescrow::agent {
 namespace {
 
 using Words = std::span<const char* const>;
+
+constexpr std::size_t kMaxOwnersShown = 3;  // commands that are named where an option is not known
 
 std::string Quoted(std::string_view text) { return "'" + EscapeForTerminal(text) + "'"; }
 
@@ -89,6 +93,7 @@ class Parser {
   Status CheckComplete() const;
   const OptionSpec* FindOption(std::string_view name) const;
   Error UnknownOption(std::string_view name) const;
+  std::vector<std::string_view> OwnersOf(std::string_view name) const;
   std::array<std::span<const OptionSpec>, 4> OptionGroups() const;
 
   Words words_;
@@ -127,17 +132,31 @@ Error Parser::UnknownOption(std::string_view name) const {
     return Wrong(message).WithHint("did you mean " + std::string(nearest) + "? see '" +
                                    HelpCommand() + "'");
   }
+  const std::vector<std::string_view> owners = OwnersOf(name);
+  if (owners.empty()) return Wrong(message);
+  std::string list;
+  const std::size_t num_shown = std::min(owners.size(), kMaxOwnersShown);
+  for (std::size_t index = 0; index < num_shown; ++index) {
+    const bool last = index + 1 == owners.size();
+    list.append(index == 0 ? "" : last ? " and " : ", ").append("'").append(owners[index]) += "'";
+  }
+  if (num_shown < owners.size()) list += fmt::format(" and {} more", owners.size() - num_shown);
+  return Wrong(message).WithHint(
+      fmt::format("{} belongs to {}; see '{}'", name, list, HelpCommand()));
+}
+
+// OwnersOf lists the other commands that take an option.
+std::vector<std::string_view> Parser::OwnersOf(std::string_view name) const {
+  std::vector<std::string_view> owners;
   for (const CommandSpec* other : AllCommands()) {
     if (other == command_) continue;
+    bool takes = false;
     for (const auto group : {other->options, other->password_options, other->pin_options}) {
-      for (const OptionSpec& option : group) {
-        if (option.name != name) continue;
-        return Wrong(message).WithHint(std::string(name) + " belongs to '" +
-                                       std::string(other->name) + "'; see '" + HelpCommand() + "'");
-      }
+      takes = takes || std::ranges::find(group, name, &OptionSpec::name) != group.end();
     }
+    if (takes) owners.push_back(other->name);
   }
-  return Wrong(message);
+  return owners;
 }
 
 Status Parser::ReadOption(std::string_view word) {

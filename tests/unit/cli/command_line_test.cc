@@ -317,5 +317,14 @@ TEST(ParseCommandLine, TakesAThumbprintThatBeginsWithADash) {
   EXPECT_EQ(std::get<TrustAddOptions>(added->options).agent, thumbprint);
 }
 
+TEST(CommandLine, NamesTheCommandsThatTakeAnOptionOfOthers) {
+  const std::string thumbprint(43, 'A');
+  const std::string hint = ErrorOf({"show", "app.escrow", "--agent", thumbprint.c_str()}).hint();
+  EXPECT_NE(hint.find("--agent belongs to 'restore'"), std::string::npos) << hint;
+  EXPECT_NE(hint.find("'verify'"), std::string::npos) << hint;
+  const std::string many = ErrorOf({"status", "--pin-file", "pin"}).hint();
+  EXPECT_NE(many.find(" more; see "), std::string::npos) << many;
+}
+
 }  // namespace
 }  // namespace keyescrow::agent
