@@ -1,5 +1,5 @@
-// kSlowness: by how much every limit of time in a test is multiplied; 1 in a plain build, more where
-// a sanitizer or gcov slows it down. tests/CMakeLists.txt sets it.
+// kSlowness: by how much every limit of time in a test is multiplied; 1 in a plain build, more
+// where a sanitizer or gcov slows it down. tests/CMakeLists.txt sets it.
 #pragma once
 
 namespace keyescrow {

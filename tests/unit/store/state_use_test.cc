@@ -72,7 +72,7 @@ TEST(StateUse, WaitsForACommandThatIsAboutToEnd) {
 }
 
 TEST(StateUse, TakesARecordThatIsNoneForNobody) {
-  for (const std::string left :
+  for (const std::string& left :
        {std::string(), std::string(40, '\0'), std::string("{\"boot\":"), std::string("[1]"),
         std::string("{\"boot\":7,\"pid\":\"x\"}"), std::string(5000, '{')}) {
     TemporaryFolder folder;
