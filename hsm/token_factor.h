@@ -61,7 +61,7 @@ class PreparedModule {
 };
 
 // One worker process, one login. Blocking up to the options' deadlines; used from the thread that
-// called Start (the worker is killed when that thread ends).
+// called Start (the worker ends when that thread does).
 class TokenFactor final : public envelope::TokenFactor {
  public:
   // Start spawns the worker and returns at once; the module loads while the caller goes on. `pins`

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -367,11 +368,36 @@ class Worker {
   ModuleSession session_;
 };
 
+// How long the call that a worker is in may go on once the agent is gone.
+constexpr time_t kEndPatienceSeconds = 15;
+timer_t end_timer;
+
+extern "C" void EndSoon(int) {
+  const itimerspec patience{{}, {kEndPatienceSeconds, 0}};
+  timer_settime(end_timer, 0, &patience, nullptr);  // async-signal-safe
+}
+
+// EndAfterTheAgent lets the worker finish the call that it is in when the agent is gone, killed or
+// not; the socket's end then ends it. SoftHSM 2.6 writes a token's file anew at each login: killed
+// in the middle of that, it leaves a token that nothing opens again. A call that does not return
+// is cut short.
+void EndAfterTheAgent() {
+  sigevent kill{};
+  kill.sigev_notify = SIGEV_SIGNAL;
+  kill.sigev_signo = SIGKILL;
+  struct sigaction action {};
+  action.sa_handler = &EndSoon;
+  action.sa_flags = SA_RESTART;  // a module that waits for a lock goes on waiting
+  const bool patient = timer_create(CLOCK_MONOTONIC, &kill, &end_timer) == 0 &&
+                       sigaction(SIGTERM, &action, nullptr) == 0;
+  prctl(PR_SET_PDEATHSIG, patient ? SIGTERM : SIGKILL, 0, 0, 0);
+}
+
 }  // namespace
 
 int RunTokenWorker(int socket_fd) {
   if (!IsSeqpacketSocket(socket_fd)) _exit(2);
-  prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  EndAfterTheAgent();
   prctl(PR_SET_NAME, "keyescrow-token", 0, 0, 0);
   HardenProcess();
   // Ctrl-C is the agent's to handle: its end ends the worker, in the middle of no C_Login by us.

@@ -20,7 +20,8 @@ class WorkerProcess {
  public:
   // Spawn starts the worker: the socket on descriptor 3 and no other above, stdin and stdout on
   // /dev/null (a module that prints must not reach our output), no signal blocked or ignored but
-  // SIGPIPE as it was. The worker is killed when the calling thread ends (PR_SET_PDEATHSIG).
+  // SIGPIPE as it was. When the calling thread ends, the worker finishes the call that it is
+  // in, for 15 s at most, and goes.
   // Errors: kModuleFailed where the process cannot be started.
   static Result<std::unique_ptr<WorkerProcess>> Spawn(const TokenWorkerOptions& options);
   ~WorkerProcess();  // Leave, then wait for up to a second, then SIGKILL; always reaps

@@ -44,8 +44,9 @@ std::optional<Record> Read(int file) {
   return record;
 }
 
-// Write need not be durable: after a power cut nobody works here.
-void Write(int file, const StateUse::User& user) {
+// Write need not be durable: after a power cut nobody works here. False where the record is not
+// there whole.
+bool Write(int file, const StateUse::User& user) {
   nlohmann::ordered_json json;
   json["boot"] = user.boot;
   json["host"] = user.host;
@@ -53,8 +54,8 @@ void Write(int file, const StateUse::User& user) {
   json["pid"] = getpid();
   const std::string text =
       json.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-  if (ftruncate(file, 0) != 0) return;
-  if (pwrite(file, text.data(), text.size(), 0) < 0) return;  // advisory
+  return ftruncate(file, 0) == 0 &&
+         pwrite(file, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size());
 }
 
 enum class Lock { kHeld, kTaken, kNone };
@@ -117,10 +118,14 @@ Result<StateUse> StateUse::Claim(const std::string& state_dir, const User& user,
               "state write one log in two ways; use it on one machine alone",
               Shown(*last));
         }
-        if (!last || last->user.boot != user.boot) Write(use.file_, user);
+        const bool is_ours = last && last->user.boot == user.boot;
+        const bool recorded = is_ours || Write(use.file_, user);
         if (alone == Lock::kNone) return use;
         flock(use.file_, LOCK_UN);
-        continue;
+        if (recorded) continue;
+        // A full disk: nobody is told of this use, and nobody waits for it.
+        TryLock(use.file_, LOCK_SH);
+        return use;
       }
     }
     if (std::chrono::steady_clock::now() > deadline) return InUse(state_dir, last);
