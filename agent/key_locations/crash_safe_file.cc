@@ -130,6 +130,14 @@ Result<FileReplacement> FileReplacement::Beside(const std::string& suffix) const
   return FileReplacement(path_ + suffix, folder_, name_ + suffix, folder_fd);
 }
 
+Status FileReplacement::RemoveExisting() const {
+  if (unlinkat(folder_fd_, name_.c_str(), 0) != 0 && errno != ENOENT) {
+    return SystemError("remove", errno);
+  }
+  if (fsync(folder_fd_) != 0) return SystemError("sync the folder of", errno);
+  return Ok();
+}
+
 Result<bool> FileReplacement::Inspect(struct stat* found) const {
   if (fstatat(folder_fd_, name_.c_str(), found, AT_SYMLINK_NOFOLLOW) != 0) {
     if (errno == ENOENT) return false;
@@ -236,12 +244,14 @@ Status FileReplacement::SyncExisting(int existing_fd) const {
   return Ok();
 }
 
-Status WriteFileDurably(const std::string& path, ByteView bytes,
-                        const DurableWriteOptions& options) {
-  ASSIGN_OR_RETURN(FileReplacement replacement, FileReplacement::Open(path));
+namespace {
+
+// Prepare stages `bytes` with the access that the name has, or is to have.
+Result<FileReplacement::Existing> Prepare(FileReplacement& replacement, ByteView bytes,
+                                          const DurableWriteOptions& options) {
   struct stat found {};
   ASSIGN_OR_RETURN(const bool exists, replacement.Inspect(&found));
-  if (exists && options.exclusive) return Taken(path);
+  if (exists && options.exclusive) return Taken(replacement.path());
   RETURN_IF_ERROR(replacement.Stage(bytes));
   if (exists) {
     ASSIGN_OR_RETURN(const int existing_fd, replacement.OpenExisting());
@@ -251,8 +261,31 @@ Status WriteFileDurably(const std::string& path, ByteView bytes,
   } else {
     RETURN_IF_ERROR(replacement.SetMode(options.mode));
   }
-  return replacement.Publish(exists ? FileReplacement::Existing::kReplace
-                                    : FileReplacement::Existing::kKeep);
+  return exists ? FileReplacement::Existing::kReplace : FileReplacement::Existing::kKeep;
+}
+
+}  // namespace
+
+Status WriteFileDurably(const std::string& path, ByteView bytes,
+                        const DurableWriteOptions& options) {
+  ASSIGN_OR_RETURN(FileReplacement replacement, FileReplacement::Open(path));
+  ASSIGN_OR_RETURN(const auto existing, Prepare(replacement, bytes, options));
+  return replacement.Publish(existing);
+}
+
+Status WritePairDurably(const std::string& path, ByteView bytes, const std::string& suffix,
+                        ByteView companion_bytes, const DurableWriteOptions& options) {
+  ASSIGN_OR_RETURN(FileReplacement file, FileReplacement::Open(path));
+  ASSIGN_OR_RETURN(const auto existing, Prepare(file, bytes, options));
+  ASSIGN_OR_RETURN(FileReplacement companion, file.Beside(suffix));
+  ASSIGN_OR_RETURN(const auto existing_companion, Prepare(companion, companion_bytes, options));
+  RETURN_IF_ERROR(file.Sync());
+  RETURN_IF_ERROR(companion.Sync());
+  if (existing_companion == FileReplacement::Existing::kReplace) {
+    RETURN_IF_ERROR(companion.RemoveExisting());
+  }
+  RETURN_IF_ERROR(file.Publish(existing));
+  return companion.Publish(FileReplacement::Existing::kKeep);
 }
 
 Status AppendLineDurably(const std::string& path, std::string_view line) {

@@ -27,6 +27,13 @@ struct DurableWriteOptions {
 Status WriteFileDurably(const std::string& path, ByteView bytes,
                         const DurableWriteOptions& options);
 
+// WritePairDurably is WriteFileDurably for `path` and for `path + suffix`, which tells of it: new
+// bytes never stand beside an old companion. A kill or a power cut in between may leave none.
+// Errors: as WriteFileDurably; both are as they were, but where a rename or a sync of the folder
+// failed.
+Status WritePairDurably(const std::string& path, ByteView bytes, const std::string& suffix,
+                        ByteView companion_bytes, const DurableWriteOptions& options);
+
 // FileReplacement: the steps of WriteFileDurably one by one, for those who must do something in
 // between. It holds a lock (flock) on the folder from Open to its end, so that writers take turns
 // and a temporary file found there is a dead writer's. Unless Publish succeeded, the destructor
@@ -47,6 +54,9 @@ class FileReplacement {
   // (`found` is then filled), false if nothing is.
   // Errors: kDestinationIsFolder, kDestinationIsSymlink, kDestinationNotRegular.
   Result<bool> Inspect(struct stat* found) const;
+
+  // RemoveExisting removes what stands at the name, durably. Errors: kDestinationUnwritable.
+  Status RemoveExisting() const;
 
   // OpenExisting opens the regular file for reading, no link followed; the caller closes it.
   // Errors: kDestinationUnwritable: what cannot be compared is not replaced.

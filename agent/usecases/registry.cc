@@ -106,7 +106,7 @@ bool IsThumbprint(std::string_view text) {
   return bytes && bytes->size() == 32;
 }
 
-std::string ReceiptPath(const std::string& file) { return file + ".receipt"; }
+constexpr char kReceiptSuffix[] = ".receipt";
 
 // NoPin refuses: to look whether a token is there costs no try.
 class NoPin final : public envelope::PinProvider {
@@ -320,9 +320,8 @@ Result<std::string> WritePortable(Agent& agent, const store::EnvelopeRecord& rec
   ASSIGN_OR_RETURN(const std::string receipt, agent.journal().ProveEnvelope(record));
   DurableWriteOptions options;
   options.mode = 0644;
-  RETURN_IF_ERROR(WriteFileDurably(path, record.bytes, options));
-  RETURN_IF_ERROR(WriteFileDurably(ReceiptPath(path), AsBytes(receipt), options));
-  return ReceiptPath(path);
+  RETURN_IF_ERROR(WritePairDurably(path, record.bytes, kReceiptSuffix, AsBytes(receipt), options));
+  return path + kReceiptSuffix;
 }
 
 Result<ExportResult> ExportKey(Agent& agent, const std::string& key_name, const std::string& sink) {

@@ -336,6 +336,8 @@ class Export:
     def prepare(self, run):
         run.init()
         run.add_token()
+        run.backup("-o", "copy.escrow")  # the key's first version
+        self.old_key = run.key
         run.backup()
 
     def command(self, run):
@@ -346,13 +348,17 @@ class Export:
         copy = root / "copy.escrow"
         if acknowledged and not copy.exists():
             raise Broken("the file is gone")
-        if copy.exists() and run.restores(root, "copy.escrow") != run.key:
+        restored = run.restores(root, "copy.escrow") if copy.exists() else None
+        if restored != run.key and (acknowledged or restored != self.old_key):
             raise Broken("the file does not open")
         receipt = root / "copy.escrow.receipt"
         if acknowledged and not receipt.exists():
             raise Broken("the receipt is gone")
         if receipt.exists():
             whole_receipt(receipt)
+            done = run.run(root, "verify", "copy.escrow")
+            if done.status not in (0, 1):
+                raise Broken(f"the receipt is not that of the file\n{done}")
         if acknowledged and "audit.exported" not in run.log(root):
             raise Broken(f"the export is not in the log: {run.log(root)}")
         copy.unlink(missing_ok=True)

@@ -44,6 +44,29 @@ TEST_F(CrashSafeFile, PublishKeepSeesANameThatAppearedMeanwhile) {
   EXPECT_EQ(Get("a"), "theirs");
 }
 
+TEST_F(CrashSafeFile, APairIsReplacedTogetherAndKeepsItsModes) {
+  ASSERT_TRUE(WritePairDurably(At("a"), AsBytes("1"), ".receipt", AsBytes("of 1"), {.mode = 0640}));
+  EXPECT_EQ(chmod(At("a.receipt").c_str(), 0600), 0);
+  ASSERT_TRUE(WritePairDurably(At("a"), AsBytes("2"), ".receipt", AsBytes("of 2"), {.mode = 0640}));
+  EXPECT_EQ(Get("a"), "2");
+  EXPECT_EQ(Get("a.receipt"), "of 2");
+  EXPECT_EQ(ModeOf("a"), 0640u);
+  EXPECT_EQ(ModeOf("a.receipt"), 0600u);
+  EXPECT_THAT(Names(), ElementsAre("a", "a.receipt"));
+}
+
+TEST_F(CrashSafeFile, WhereOneOfAPairCannotBeWrittenBothAreAsTheyWere) {
+  Put("a", "1");
+  std::filesystem::create_directory(At("a.receipt"));
+  EXPECT_FALSE(WritePairDurably(At("a"), AsBytes("2"), ".receipt", AsBytes("of 2"), {}));
+  EXPECT_EQ(Get("a"), "1");
+  EXPECT_THAT(Names(), ElementsAre("a", "a.receipt"));
+  Put("b.receipt", "of b");
+  std::filesystem::create_directory(At("b"));
+  EXPECT_FALSE(WritePairDurably(At("b"), AsBytes("2"), ".receipt", AsBytes("of 2"), {}));
+  EXPECT_EQ(Get("b.receipt"), "of b");
+}
+
 TEST_F(CrashSafeFile, AnUnpublishedFileIsRemoved) {
   {
     auto replacement = FileReplacement::Open(At("a"));
