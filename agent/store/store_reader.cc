@@ -354,6 +354,17 @@ Result<std::optional<Bytes32>> StoreReader::EnvelopeSha256(std::string_view key_
   return std::optional(CopyHash(row.Blob(0)));
 }
 
+Result<std::optional<Bytes>> StoreReader::EnvelopeBytes(std::string_view key_name,
+                                                        std::int64_t version,
+                                                        std::int64_t revision) {
+  Statement row = impl_->connection.Prepare(
+      "SELECT bytes FROM envelope WHERE key_name = ? AND key_version = ? AND revision = ?");
+  row.Bind(key_name).Bind(version).Bind(revision);
+  ASSIGN_OR_RETURN(const bool found, row.Step());
+  if (!found) return std::optional<Bytes>();
+  return std::optional(ToBytes(row.Blob(0)));
+}
+
 Result<EnvelopeRecord> StoreReader::FindEnvelope(std::string_view key_name) {
   Statement row = impl_->connection.Prepare(
       "SELECT " KEYESCROW_ENVELOPE_COLUMNS

@@ -112,6 +112,9 @@ class StoreReader {
   // EnvelopeSha256 returns the hash column of one revision.
   Result<std::optional<Bytes32>> EnvelopeSha256(std::string_view key_name, std::int64_t version,
                                                 std::int64_t revision);
+  // EnvelopeBytes returns the file of one revision.
+  Result<std::optional<Bytes>> EnvelopeBytes(std::string_view key_name, std::int64_t version,
+                                             std::int64_t revision);
   // FindEnvelope returns the newest revision of the newest version. Errors: kKeyNotFound.
   Result<EnvelopeRecord> FindEnvelope(std::string_view key_name);
   Result<std::vector<TokenRecord>> Tokens();  // without pin_source

@@ -22,7 +22,8 @@ struct RegistrationTally {
   std::uint64_t num_trusted = 0;
   std::uint64_t num_imported = 0;
   std::uint64_t num_proofs = 0;
-  std::vector<std::string> settings;  // names
+  std::uint64_t num_signed_proofs = 0;  // of these, signed with the path's own key
+  std::vector<std::string> settings;    // names
   audit::LogFindings findings;
 };
 
@@ -41,14 +42,18 @@ class RegistrationChecker {
   // CheckEnvelopeIndex compares the index by key with the rows, and looks for gaps in it.
   Status CheckEnvelopeIndex(store::StoreReader& reader);
   Status CheckEntryIndex(store::StoreReader& reader);
-  // CheckProofs looks for the entry behind each proven path: the `part`th of `num_parts` shares of
-  // them. Nothing with `quick`.
+  // CheckProofs looks for the entry behind each proven path, and verifies the signature that the
+  // path's own key made: the `part`th of `num_parts` shares of them. Nothing with `quick`.
   Status CheckProofs(store::StoreReader& reader, unsigned part, unsigned num_parts);
   Status CheckRows(store::StoreReader& reader);
   RegistrationTally Take() { return std::move(tally_); }
 
  private:
   void Add(audit::LogFault fault, std::uint64_t position, std::string text);
+  // CheckSignature verifies the statement in `event`, entry `seq`, which proves the path of
+  // `state`; true where it holds. What is wrong with the envelope itself is told elsewhere.
+  Result<bool> CheckSignature(store::StoreReader& reader, const store::PathState& state,
+                              std::uint64_t seq, const audit::Event& event);
   Status CheckTokens(store::StoreReader& reader);
   Status CheckTrust(store::StoreReader& reader);
   Status CheckImported(store::StoreReader& reader);

@@ -337,6 +337,7 @@ Status StoreVerifier::ReadRegistrations() {
   result_.num_trusted = tally.num_trusted;
   result_.num_imported = tally.num_imported;
   result_.num_proofs = tally.num_proofs;
+  result_.num_signed_proofs = tally.num_signed_proofs;
   result_.unlogged_settings = std::move(tally.settings);
   findings_.Append(std::move(tally.findings));
   return Ok();

@@ -49,6 +49,7 @@ struct StoreVerification {
   std::uint64_t num_anchors = 0;               // whose certificates were checked
   std::uint64_t num_unchecked_anchors = 0;     // no key of the counter was known
   std::uint64_t num_proofs = 0;                // proven paths that the log tells of too
+  std::uint64_t num_signed_proofs = 0;         // of these, signed with the path's own key
   std::vector<std::string> unlogged_settings;  // names of settings, which nothing vouches for
   std::uint64_t file_bytes = 0;
   unsigned num_threads = 1;

@@ -108,7 +108,8 @@ void SayChecked(const StateVerifyRequest& request, const StoreVerification& foun
         Plural(found.num_envelope_signatures, "envelope's signature", "envelopes' signatures"),
         Plural(found.num_tpm_objects, "TPM public area", "TPM public areas")));
     checked.push_back(
-        fmt::format("{} of paths, each by its entry", Plural(found.num_proofs, "proof", "proofs")));
+        fmt::format("{} of paths, each by its entry; {} signed with the path's own key",
+                    Plural(found.num_proofs, "proof", "proofs"), found.num_signed_proofs));
   }
   checked.push_back(fmt::format("{}, each with its end; {}, {} and {} against the log",
                                 Plural(found.num_releases, "restore", "restores"),

@@ -71,6 +71,7 @@ Json StoreJson(const StoreVerification& store) {
   json["keys"] = store.num_keys;
   json["paths"] = store.num_paths;
   json["proofs"] = store.num_proofs;
+  json["signed_proofs"] = store.num_signed_proofs;
   json["tpm_public_areas"] = store.num_tpm_objects;
   json["tokens"] = store.num_tokens;
   json["trusted_agents"] = store.num_trusted;

@@ -10,6 +10,7 @@
 
 #include "agent/audit/checkpoint.h"
 #include "agent/usecases/keyed_sum.h"
+#include "envelope/base/clock.h"
 #include "tests/bench/store_maker.h"
 
 namespace keyescrow::agent {
@@ -143,6 +144,33 @@ TEST_F(VerifyStoreTest, FindsOneChangedRowAmongMany) {
     EXPECT_TRUE(Has(*found, audit::LogFault::kEnvelopeSignature, 16));
     EXPECT_FALSE(Has(*found, audit::LogFault::kRoot, 4350));  // the bodies are as they were
   }
+}
+
+// Whoever holds the log's keys can log that a path opened, and not sign it with the path's own key.
+TEST_F(VerifyStoreTest, AProofThatThePathsKeyDidNotSignIsNone) {
+  {
+    auto maker = *StoreMaker::Open(state_);
+    const auto record = *maker.journal().store().FindEnvelope("load/000/000007", std::nullopt);
+    audit::Event event;
+    event.type = audit::EventType::kDrillPassed;
+    event.key = audit::EventKey{record.key_name, record.key_version};
+    event.envelope = audit::EventEnvelope{record.envelope_id, record.revision, record.sha256};
+    event.paths.emplace_back().id = "token-ops";
+    const auto newest = *audit::ParseCheckpoint(audit::NoteText(Made().newest));
+    const std::int64_t now = SystemClock().NowUnixSeconds();
+    event.drill = audit::EventDrill{newest.size, newest.root, now, std::nullopt, {}};
+    store::Change change;
+    change.path_outcomes.push_back(
+        {record.key_name, record.key_version, record.revision, "token-ops", now, true, ""});
+    std::vector<audit::Event> events;
+    events.push_back(std::move(event));
+    ASSERT_TRUE(maker.journal().Append(std::move(events), change));
+  }
+  const auto found = VerifyStore(Options(2));
+  ASSERT_TRUE(found);
+  EXPECT_TRUE(Has(*found, audit::LogFault::kDrillProof, kRecords));
+  EXPECT_EQ(found->num_proofs, 1U);
+  EXPECT_EQ(found->num_signed_proofs, 0U);
 }
 
 TEST_F(VerifyStoreTest, AMissingEntryIsSaidOnceAndTheRestIsStillCompared) {

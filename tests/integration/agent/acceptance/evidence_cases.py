@@ -99,6 +99,7 @@ class Evidence(AcceptanceCase):  # one test: each method has a copy of the class
                     self.assertEqual(counts["envelope_signatures"], 4)
                     self.assertEqual(counts["imported_events"], 2)
                     self.assertGreater(counts["proofs"], 0)
+                    self.assertEqual(counts["signed_proofs"], counts["proofs"])
             self.assertEqual(self.state_of(self.copy), before)
 
     def test_without_trust_it_is_no_pass(self):
