@@ -30,7 +30,7 @@ inline std::optional<Bytes32> Hash(std::string_view text) {
     for (std::size_t i = 0; i < text.size(); ++i) {
       const std::size_t digit = std::string_view("0123456789abcdef").find(text[i]);
       if (digit == std::string_view::npos) return std::nullopt;
-      hash[i / 2] = static_cast<std::uint8_t>(hash[i / 2] << 4 | digit);
+      hash[i / 2] = static_cast<std::uint8_t>(std::size_t{hash[i / 2]} << 4 | digit);
     }
     return hash;
   }
