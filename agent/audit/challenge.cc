@@ -30,7 +30,7 @@ constexpr std::size_t kMaxPathIdSize = 16;
 Error Invalid(std::string what) {
   return Error(ErrorCode::kUsage, Action::kFixInput,
                "the file is not a challenge of an auditor: " + std::move(what),
-               "give the file that 'keyescrow audit sample' wrote, unchanged");
+               "give the auditor's file, unchanged");
 }
 
 Bytes32 ToBytes32(const Bytes& bytes) {
@@ -202,33 +202,16 @@ Result<Bytes32> AnswerNonce(const SecretBytes& nonce) {
   return ToBytes32(ToBytes(digest.Expose()));
 }
 
-Result<WrappedNonce> WrapNonce(const NonceTarget& target, RandomSource& random) {
+Result<WrappedNonce> WrapNonce(const envelope::TokenKey& target, RandomSource& random) {
+  auto nonce = envelope::WrapToToken(target, random);
+  if (!nonce) {
+    if (nonce.error().code() != ErrorCode::kFactorBad) return std::move(nonce).error();
+    return Invalid("the public key of the token " + target.token + " is no key");
+  }
   WrappedNonce wrapped;
   wrapped.expected.key_sha256 = Sha256(target.spki);
-  if (const auto rsa = RsaPublicKey::FromSpki(target.spki)) {
-    ASSIGN_OR_RETURN(const SecretBytes nonce, RandomSecret(random, kNonceSizeBytes));
-    envelope::Pkcs11RsaRecord record;
-    record.token = target.name;
-    record.spki = target.spki;
-    record.uri = target.uri;
-    ASSIGN_OR_RETURN(record.wrapped, rsa->EncryptOaep(record.hash, nonce));
-    ASSIGN_OR_RETURN(wrapped.expected.answer, AnswerNonce(nonce));
-    wrapped.record = std::move(record);
-    return wrapped;
-  }
-  const auto point = P256Point::FromSpki(target.spki);
-  if (!point) return Invalid("the public key of the token " + target.name + " is no key");
-  ASSIGN_OR_RETURN(const P256KeyPair ephemeral, P256KeyPair::Generate());
-  envelope::Pkcs11EcdhRecord record;
-  record.token = target.name;
-  record.spki = target.spki;
-  record.uri = target.uri;
-  const auto epk = ephemeral.Public().Uncompressed();
-  record.epk.assign(epk.begin(), epk.end());
-  ASSIGN_OR_RETURN(const SecretBytes shared, ephemeral.SharedX(*point));
-  ASSIGN_OR_RETURN(const SecretBytes nonce, envelope::EcdhSecret(shared, record));
-  ASSIGN_OR_RETURN(wrapped.expected.answer, AnswerNonce(nonce));
-  wrapped.record = std::move(record);
+  ASSIGN_OR_RETURN(wrapped.expected.answer, AnswerNonce(nonce->secret));
+  wrapped.record = std::move(nonce->record);
   return wrapped;
 }
 

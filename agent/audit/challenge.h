@@ -12,6 +12,7 @@
 #include "envelope/base/result.h"
 #include "envelope/base/secret_bytes.h"
 #include "envelope/header.h"
+#include "envelope/token_wrap.h"
 
 namespace keyescrow::agent::audit {
 
@@ -61,12 +62,7 @@ struct WrappedNonce {
 // WrapNonce wraps 32 fresh bytes to the public key: RSA-OAEP-256, or by ECDH with a fresh epk the
 // bytes that come out of it. `name` and `uri` say which token is meant.
 // Errors: kUsage where `spki` is no such key; kEntropyUnavailable.
-struct NonceTarget {
-  std::string name;
-  Bytes spki;
-  std::string uri;
-};
-Result<WrappedNonce> WrapNonce(const NonceTarget& target, RandomSource& random);
+Result<WrappedNonce> WrapNonce(const envelope::TokenKey& target, RandomSource& random);
 
 // TokenAnswers: the file of answers, as the auditor keeps those that are expected, and as a drill
 // writes those that the tokens gave.

@@ -17,7 +17,17 @@
 namespace keyescrow::agent::store {
 namespace {
 
+#define KEYESCROW_OF_ONE_REVISION \
+  "FROM envelope WHERE key_name = ? AND key_version = ? AND revision = ?"
+
 constexpr int kBusyTimeoutMs = 30'000;
+
+// OptionalBlob returns the first column of the only row; nothing where there is none.
+Result<std::optional<Bytes>> OptionalBlob(Statement& row) {
+  ASSIGN_OR_RETURN(const bool found, row.Step());
+  if (!found) return std::optional<Bytes>();
+  return std::optional(ToBytes(row.Blob(0)));
+}
 
 // FileState: what changes when somebody writes to a file.
 struct FileState {
@@ -337,19 +347,14 @@ Result<Bytes> StoreReader::Tile(unsigned level, std::uint64_t index) {
 
 Result<std::optional<Bytes>> StoreReader::EntryBytes(std::uint64_t seq) {
   Statement row = impl_->connection.Prepare("SELECT bytes FROM log_entry WHERE seq = ?");
-  row.Bind(static_cast<std::int64_t>(seq));
-  ASSIGN_OR_RETURN(const bool found, row.Step());
-  if (!found) return std::optional<Bytes>();
-  return std::optional(ToBytes(row.Blob(0)));
+  return OptionalBlob(row.Bind(static_cast<std::int64_t>(seq)));
 }
 
 Result<std::optional<Bytes32>> StoreReader::EnvelopeSha256(std::string_view key_name,
                                                            std::int64_t version,
                                                            std::int64_t revision) {
-  Statement row = impl_->connection.Prepare(
-      "SELECT sha256 FROM envelope WHERE key_name = ? AND key_version = ? AND revision = ?");
-  row.Bind(key_name).Bind(version).Bind(revision);
-  ASSIGN_OR_RETURN(const bool found, row.Step());
+  Statement row = impl_->connection.Prepare("SELECT sha256 " KEYESCROW_OF_ONE_REVISION);
+  ASSIGN_OR_RETURN(const bool found, row.Bind(key_name).Bind(version).Bind(revision).Step());
   if (!found) return std::optional<Bytes32>();
   return std::optional(CopyHash(row.Blob(0)));
 }
@@ -357,12 +362,8 @@ Result<std::optional<Bytes32>> StoreReader::EnvelopeSha256(std::string_view key_
 Result<std::optional<Bytes>> StoreReader::EnvelopeBytes(std::string_view key_name,
                                                         std::int64_t version,
                                                         std::int64_t revision) {
-  Statement row = impl_->connection.Prepare(
-      "SELECT bytes FROM envelope WHERE key_name = ? AND key_version = ? AND revision = ?");
-  row.Bind(key_name).Bind(version).Bind(revision);
-  ASSIGN_OR_RETURN(const bool found, row.Step());
-  if (!found) return std::optional<Bytes>();
-  return std::optional(ToBytes(row.Blob(0)));
+  Statement row = impl_->connection.Prepare("SELECT bytes " KEYESCROW_OF_ONE_REVISION);
+  return OptionalBlob(row.Bind(key_name).Bind(version).Bind(revision));
 }
 
 Result<EnvelopeRecord> StoreReader::FindEnvelope(std::string_view key_name) {

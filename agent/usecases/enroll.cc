@@ -10,6 +10,7 @@
 #include "envelope/base/rsa.h"
 #include "envelope/kdf.h"
 #include "envelope/password.h"
+#include "envelope/token_wrap.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -44,36 +45,17 @@ Status CheckTerm(Agent& agent, const FactorTerm& term) {
   return Unsupported("this path");
 }
 
-// WrapToToken makes a fresh S and wraps it to the token's public key; no token is needed.
-Status WrapToToken(const store::TokenRecord& token, RandomSource& random, EnrolledPath& path) {
-  ASSIGN_OR_RETURN(SecretBytes secret, RandomSecret(random, kSecretSizeBytes));
-  if (const auto rsa = RsaPublicKey::FromSpki(token.spki)) {
-    envelope::Pkcs11RsaRecord record;
-    record.token = token.name;
-    record.spki = token.spki;
-    record.uri = token.uri;
-    ASSIGN_OR_RETURN(record.wrapped, rsa->EncryptOaep(record.hash, secret));
-    path.factors.emplace_back(std::move(record));
-    path.secrets.push_back(std::move(secret));
-    return Ok();
-  }
-  const auto point = P256Point::FromSpki(token.spki);
-  if (!point) {
+// AddToken wraps a fresh S to the token's public key.
+Status AddToken(const store::TokenRecord& token, RandomSource& random, EnrolledPath& path) {
+  auto wrapped = envelope::WrapToToken({token.name, token.spki, token.uri}, random);
+  if (!wrapped) {
+    if (wrapped.error().code() != ErrorCode::kFactorBad) return std::move(wrapped).error();
     return Error(ErrorCode::kStoreDamaged, Action::kCallOperator,
                  "the public key that is registered for the token " + token.name + " is no key",
                  "remove the token and add it again");
   }
-  ASSIGN_OR_RETURN(const P256KeyPair ephemeral, P256KeyPair::Generate());
-  envelope::Pkcs11EcdhRecord record;
-  record.token = token.name;
-  record.spki = token.spki;
-  record.uri = token.uri;
-  const auto epk = ephemeral.Public().Uncompressed();
-  record.epk.assign(epk.begin(), epk.end());
-  ASSIGN_OR_RETURN(const SecretBytes shared, ephemeral.SharedX(*point));
-  ASSIGN_OR_RETURN(secret, envelope::EcdhSecret(shared, record));
-  path.factors.emplace_back(std::move(record));
-  path.secrets.push_back(std::move(secret));
+  std::visit([&](auto& record) { path.factors.emplace_back(std::move(record)); }, wrapped->record);
+  path.secrets.push_back(std::move(wrapped->secret));
   return Ok();
 }
 
@@ -195,7 +177,7 @@ Result<std::vector<EnrolledPath>> EnrollPaths(const EnrollContext& context,
       if (term.kind == FactorKind::kToken) {
         ASSIGN_OR_RETURN(const store::TokenRecord token,
                          context.agent->store().FindToken(term.name));
-        RETURN_IF_ERROR(WrapToToken(token, *context.agent->environment().random, path));
+        RETURN_IF_ERROR(AddToken(token, *context.agent->environment().random, path));
       } else if (term.kind == FactorKind::kPassword) {
         RETURN_IF_ERROR(passwords.Add(option, path));
       } else {

@@ -161,9 +161,7 @@ void FillLimits(report::ReportModel& model, std::uint64_t num_unread) {
   };
   model.not_checked = {
       "That a path opens today: nothing was opened for this report. A proof says when it last did.",
-      "That the log is whole and unchanged: 'keyescrow verify' recomputes it, and so does "
-      "verify.py "
-      "from the evidence pack.",
+      "That the log is whole and unchanged: 'keyescrow verify' recomputes it, here or from a copy.",
       "That the log was not cut together with its checkpoints: compare with a checkpoint that you "
       "kept, by 'keyescrow verify --since FILE'.",
       "Keys that nobody declared and nobody escrowed: they are not in the population.",
