@@ -7,6 +7,7 @@ import re
 
 HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ (\d+) *(.*)")
 SECRET_FLAGS = {"lo", "dd", "wf"}  # locked, not dumped, wiped at fork
+PAGE = 4096
 SLICE = 8  # a freed copy loses its first 16 bytes to malloc's links: parts count as well
 
 
@@ -141,14 +142,33 @@ class Finding:
         return hash((self.secret, self.address))
 
 
+def written_parts(data):
+    """(offset, bytes) of every run of pages that are not all zero, with the zeros around it that a
+    pattern may begin or end in: most of a process's memory was never written."""
+    zero, begin = bytes(PAGE), None
+    for at in range(0, len(data) + PAGE, PAGE):
+        page = data[at:at + PAGE]
+        blank = page == zero[:len(page)]
+        if begin is None and not blank:
+            begin = at
+        elif begin is not None and blank:
+            first = max(begin - PAGE, 0)
+            yield first, data[first:at + PAGE]
+            begin = None
+
+
 def find_secrets(regions, secrets):
     """A finding for every place at which a form of a secret (name → bytes) stands."""
-    findings = []
+    parts = [(region, offset, data) for region in regions
+             for offset, data in written_parts(region.data)]
+    findings = set()
     for name, secret in secrets.items():
         for form, pattern in set(forms(secret)):
-            for region in regions:
-                at = region.data.find(pattern)
+            if not any(pattern):
+                raise ValueError(f"{name} is too easy to find: {pattern}")
+            for region, offset, data in parts:
+                at = data.find(pattern)
                 while at >= 0:
-                    findings.append(Finding(name, form, region.start + at, region))
-                    at = region.data.find(pattern, at + 1)
+                    findings.add(Finding(name, form, region.start + offset + at, region))
+                    at = data.find(pattern, at + 1)
     return sorted(findings, key=lambda finding: finding.address)
