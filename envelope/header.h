@@ -38,6 +38,10 @@ struct Pbkdf2Parameters {
 };
 using KdfParameters = std::variant<Argon2idParameters, Pbkdf2Parameters>;
 
+// The defaults of a path that a password alone opens; the members' are those beside hardware.
+inline constexpr Argon2idParameters kPasswordOnlyArgon2id{4, 1048576, 4};
+inline constexpr Pbkdf2Parameters kPasswordOnlyPbkdf2{2000000};
+
 struct PasswordRecord {
   KdfParameters kdf;
   std::string salt;  // 32 lower-case hexadecimal digits; the salt's bytes are these characters

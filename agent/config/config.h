@@ -7,6 +7,10 @@
 //   state = "/var/lib/keyescrow"      # state folder; --state and KEYESCROW_STATE override it
 //   [defaults]
 //   kdf = "argon2id"                  # or "pbkdf2-sha512"
+//   argon2id_memory_kib = 262144      # costs of every new path; default: the format's
+//   argon2id_passes = 4
+//   argon2id_lanes = 4
+//   pbkdf2_iterations = 1000000
 //   paths = ["password & token:ops"]  # for keys that name none
 //   password_profile = "nist-800-63b" # or "ssrs"
 //   [[key]]
@@ -17,6 +21,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,6 +38,16 @@ struct DeclaredKey {
   std::uint32_t line = 0;  // of its [[key]] in the file, from 1; 0 where it was not read
 };
 
+// KdfCosts: what a guess at a new password costs, where the format's defaults are not wanted. The
+// machine that restores must afford it as well. Ranges: envelope::CheckKdfParameters.
+struct KdfCosts {
+  std::optional<std::uint32_t> argon2id_memory_kib;
+  std::optional<std::uint32_t> argon2id_passes;
+  std::optional<std::uint32_t> argon2id_lanes;
+  std::optional<std::uint32_t> pbkdf2_iterations;
+  bool operator==(const KdfCosts&) const = default;
+};
+
 struct AgentConfig {
   bool present = false;  // the file is there
   std::string file;      // its path
@@ -40,6 +55,7 @@ struct AgentConfig {
   std::string tpm;       // "": not set
   std::string state;     // "": not set
   std::string default_kdf = "argon2id";
+  KdfCosts kdf_costs;
   std::vector<std::string> default_paths;
   std::string password_profile;  // "": not set
   std::vector<DeclaredKey> keys;

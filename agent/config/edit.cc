@@ -56,7 +56,8 @@ bool SameKeys(const std::vector<DeclaredKey>& left, const std::vector<DeclaredKe
 
 bool SameSettings(const AgentConfig& left, const AgentConfig& right) {
   return left.host == right.host && left.tpm == right.tpm && left.state == right.state &&
-         left.default_kdf == right.default_kdf && left.default_paths == right.default_paths &&
+         left.default_kdf == right.default_kdf && left.kdf_costs == right.kdf_costs &&
+         left.default_paths == right.default_paths &&
          left.password_profile == right.password_profile;
 }
 

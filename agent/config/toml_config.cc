@@ -14,11 +14,14 @@ namespace keyescrow::agent {
 namespace {
 
 constexpr std::size_t kMaxPaths = 16;
-constexpr char kManual[] = "keyescrow(5) lists what agent.toml may hold";
+constexpr std::int64_t kMaxNumber = 33554432;
+constexpr char kManual[] = "CONFIGURATION in keyescrow(1) lists what agent.toml may hold";
 
 constexpr std::string_view kRootKeys[] = {"agent", "defaults", "key"};
 constexpr std::string_view kAgentKeys[] = {"host", "tpm", "state"};
-constexpr std::string_view kDefaultsKeys[] = {"kdf", "paths", "password_profile"};
+constexpr std::string_view kDefaultsKeys[] = {
+    "kdf",   "argon2id_memory_kib", "argon2id_passes", "argon2id_lanes", "pbkdf2_iterations",
+    "paths", "password_profile"};
 constexpr std::string_view kKeyKeys[] = {"name", "source", "paths", "kdf"};
 constexpr std::string_view kKdfs[] = {"argon2id", "pbkdf2-sha512"};
 constexpr std::string_view kProfiles[] = {"nist-800-63b", "ssrs"};
@@ -56,6 +59,11 @@ class Reader {
       RETURN_IF_ERROR(Choice(*table, "kdf", kKdfs, &config.default_kdf));
       RETURN_IF_ERROR(Choice(*table, "password_profile", kProfiles, &config.password_profile));
       RETURN_IF_ERROR(Paths(*table, &config.default_paths));
+      KdfCosts& costs = config.kdf_costs;
+      RETURN_IF_ERROR(Number(*table, "argon2id_memory_kib", &costs.argon2id_memory_kib));
+      RETURN_IF_ERROR(Number(*table, "argon2id_passes", &costs.argon2id_passes));
+      RETURN_IF_ERROR(Number(*table, "argon2id_lanes", &costs.argon2id_lanes));
+      RETURN_IF_ERROR(Number(*table, "pbkdf2_iterations", &costs.pbkdf2_iterations));
     }
     if (const toml::node* node = root.get("key")) RETURN_IF_ERROR(Keys(*node, &parsed));
     return parsed;
@@ -93,6 +101,21 @@ class Reader {
       return Wrong(node->source().begin, fmt::format("'{}' has a NUL character", key));
     }
     *out = text->get();
+    return Ok();
+  }
+
+  // Number leaves `out` alone where the key is absent.
+  Status Number(const toml::table& table, std::string_view key,
+                std::optional<std::uint32_t>* out) const {
+    const toml::node* node = table.get(key);
+    if (node == nullptr) return Ok();
+    const toml::value<std::int64_t>* number = node->as_integer();
+    if (number == nullptr || number->get() < 1 || number->get() > kMaxNumber) {
+      return Wrong(node->source().begin,
+                   fmt::format("'{}' is not a whole number from 1 to {}", key, kMaxNumber),
+                   fmt::format("write {} = 4, or leave the line out", key));
+    }
+    *out = static_cast<std::uint32_t>(number->get());
     return Ok();
   }
 

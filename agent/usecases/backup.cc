@@ -42,16 +42,6 @@ Result<std::vector<PathOption>> ChoosePaths(Agent& agent, const BackupRequest& r
   return paths;
 }
 
-envelope::KdfParameters ChooseKdf(Agent& agent, const BackupRequest& request) {
-  if (request.kdf) return *request.kdf;
-  const AgentConfig& config = *agent.environment().config;
-  const DeclaredKey* declared = config.FindKey(request.key_name);
-  const std::string& name =
-      declared != nullptr && !declared->kdf.empty() ? declared->kdf : config.default_kdf;
-  if (name == "pbkdf2-sha512") return envelope::Pbkdf2Parameters{};
-  return envelope::Argon2idParameters{};
-}
-
 // KeyMaterial: the protected key, and where a generated one still has to go.
 struct KeyMaterial {
   SecretBytes key;
@@ -286,10 +276,8 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
                  "joined by '/', at most 128 in all; no segment is '.' or '..'");
   }
   ASSIGN_OR_RETURN(const std::vector<PathOption> paths, ChoosePaths(agent, request));
-  ASSIGN_OR_RETURN(
-      const envelope::KdfParameters kdf,
-      RaiseKdf(agent, request.key_name, ChooseKdf(agent, request), request.kdf.has_value()));
-  ASSIGN_OR_RETURN(const auto reported, CheckPlan(agent, request.key_name, paths, kdf));
+  ASSIGN_OR_RETURN(const PathKdfs kdfs, ChooseKdfs(agent, request.key_name, request.kdf));
+  ASSIGN_OR_RETURN(const auto reported, CheckPlan(agent, request.key_name, paths, kdfs));
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
   RETURN_IF_ERROR(CheckRequest(request, paths));
   std::unique_ptr<KeyLocation> output;
@@ -305,7 +293,7 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
   context.agent = &agent;
   context.secrets = &secrets;
   context.progress = &progress;
-  context.kdf = kdf;
+  context.kdfs = kdfs;
   StretchedPasswords passwords;
   context.passwords = &passwords;
   const std::int64_t now = agent.Now();

@@ -8,7 +8,6 @@
 #include "agent/usecases/agent.h"
 #include "agent/usecases/open_path.h"
 #include "agent/usecases/secrets.h"
-#include "envelope/header.h"
 #include "envelope/path_expression.h"
 
 namespace keyescrow::agent {
@@ -19,7 +18,7 @@ struct BackupRequest {
   std::size_t generate_bytes = 0;  // 1–65536: make the key, and deliver it to `sink` once proven
   std::string sink;
   std::vector<std::string> paths;  // [ID=]EXPR; empty: the declaration's, then the defaults
-  std::optional<envelope::KdfParameters> kdf;
+  std::string kdf;  // "argon2id", "pbkdf2-sha512"; "": the declaration's, the defaults'
   std::vector<std::string> prove;  // path ids; empty: every path whose factors are at hand
   bool prove_none = false;
   std::string note;

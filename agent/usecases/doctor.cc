@@ -14,6 +14,7 @@
 #include "agent/key_locations/key_location.h"
 #include "agent/key_locations/secret_file.h"
 #include "agent/usecases/anchoring.h"
+#include "agent/usecases/kdf_choice.h"
 #include "agent/usecases/process_facts.h"
 #include "agent/usecases/registry.h"
 #include "envelope/base/secret_bytes.h"
@@ -367,6 +368,13 @@ std::vector<Check> Doctor(const Environment& environment, const std::string& mod
     examination.Bad("configuration", *config_error);
   } else if (environment.config->present) {
     examination.Good("configuration", environment.config->file);
+    if (CostsBelowDefault(environment.config->kdf_costs)) {
+      examination.Warn("configuration",
+                       environment.config->file +
+                           " makes a guess at a password cheaper than the format's defaults",
+                       "take argon2id_* and pbkdf2_iterations out of [defaults], then back up "
+                       "again; a policy can ask for a least cost (kdf)");
+    }
   }
   CheckMemory(examination);
   CheckEntropy(examination);

@@ -64,7 +64,8 @@ std::string UserName() {
   return entry != nullptr ? entry->pw_name : "";
 }
 
-// Passwords asks for a path's password and checks it; the same password is stretched once.
+// Passwords asks for a path's password and checks it; the same password is stretched once at
+// each cost.
 class Passwords {
  public:
   explicit Passwords(const EnrollContext& context) : context_(context) {}
@@ -76,16 +77,17 @@ class Passwords {
     PausePoint("password-read");
     ASSIGN_OR_RETURN(SecretBytes password, envelope::NormalizePassword(typed));
     RETURN_IF_ERROR(Check(password, option));
+    const envelope::KdfParameters& kdf = context_.kdfs.Of(option.expression);
     for (const Known& known : known_) {
+      if (known.record.kdf != kdf) continue;
       if (!known.password.EqualsConstantTime(password)) continue;
       path.factors.emplace_back(known.record);
       ASSIGN_OR_RETURN(SecretBytes secret, SecretBytes::CopyOf(known.secret.Expose()));
       path.secrets.push_back(std::move(secret));
       return Ok();
     }
-    ASSIGN_OR_RETURN(
-        envelope::PasswordRecord record,
-        envelope::NewPasswordRecord(context_.kdf, *context_.agent->environment().random));
+    ASSIGN_OR_RETURN(envelope::PasswordRecord record,
+                     envelope::NewPasswordRecord(kdf, *context_.agent->environment().random));
     context_.progress->Step("stretching the password");
     ASSIGN_OR_RETURN(SecretBytes secret, envelope::StretchPassword(password, record));
     PausePoint("password-stretched");

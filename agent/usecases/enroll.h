@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "agent/usecases/agent.h"
+#include "agent/usecases/kdf_choice.h"
 #include "agent/usecases/open_path.h"
 #include "agent/usecases/secrets.h"
 #include "envelope/path_expression.h"
@@ -18,7 +19,7 @@ struct EnrollContext {
   Progress* progress = nullptr;
   StretchedPasswords* passwords = nullptr;
   envelope::EnvelopeDraft draft;  // key name, version, envelope id: what the labels bind
-  envelope::KdfParameters kdf;
+  PathKdfs kdfs;
 };
 
 // CheckPaths refuses what this version cannot make: shares, recovery keys, another host's TPM, a

@@ -89,25 +89,6 @@ std::vector<std::string> FindingTexts(const std::vector<Finding>& findings) {
   return texts;
 }
 
-Result<envelope::KdfParameters> RaiseKdf(Agent& agent, const std::string& key_name,
-                                         envelope::KdfParameters kdf, bool chosen) {
-  ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
-  for (const policy::Rule* rule : RulesOf(agent, *in_force, key_name)) {
-    if (rule->fips && !chosen) kdf = envelope::Pbkdf2Parameters{};
-  }
-  for (const policy::Rule* rule : RulesOf(agent, *in_force, key_name)) {
-    if (auto* argon2id = std::get_if<envelope::Argon2idParameters>(&kdf)) {
-      argon2id->memory_kib =
-          std::max(argon2id->memory_kib, rule->kdf.argon2id_memory_kib.value_or(0));
-      argon2id->passes = std::max(argon2id->passes, rule->kdf.argon2id_passes.value_or(0));
-    } else if (auto* pbkdf2 = std::get_if<envelope::Pbkdf2Parameters>(&kdf)) {
-      pbkdf2->iterations = std::max(pbkdf2->iterations, rule->kdf.pbkdf2_iterations.value_or(0));
-    }
-  }
-  RETURN_IF_ERROR(envelope::CheckKdfParameters(kdf));
-  return kdf;
-}
-
 Result<std::vector<PathOption>> PlannedPaths(Agent& agent, const std::string& key_name) {
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
   std::vector<PathOption> options;
@@ -122,8 +103,7 @@ Result<std::vector<PathOption>> PlannedPaths(Agent& agent, const std::string& ke
 }
 
 Result<std::vector<Finding>> CheckPlan(Agent& agent, const std::string& key_name,
-                                       const std::vector<PathOption>& paths,
-                                       const envelope::KdfParameters& kdf) {
+                                       const std::vector<PathOption>& paths, const PathKdfs& kdfs) {
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
   ASSIGN_OR_RETURN(const policy::Facts facts, GatherFacts(agent));
   policy::KeyFacts key;
@@ -135,7 +115,7 @@ Result<std::vector<Finding>> CheckPlan(Agent& agent, const std::string& key_name
     policy::PathFacts& path = key.paths.emplace_back();
     path.id = option.id;
     path.expression = option.expression;
-    if (option.expression.Has(FactorKind::kPassword)) path.kdf = kdf;
+    if (option.expression.Has(FactorKind::kPassword)) path.kdf = kdfs.Of(option.expression);
     for (const FactorTerm& term : option.expression.factors) {
       std::vector<std::string> names = term.members;
       if (term.kind == FactorKind::kToken) names.push_back(term.name);

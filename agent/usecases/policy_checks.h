@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "agent/usecases/agent.h"
+#include "agent/usecases/kdf_choice.h"
 #include "agent/usecases/policy_in_force.h"
 #include "envelope/header.h"
 #include "envelope/path_expression.h"
@@ -19,11 +20,6 @@ Error RefusedBy(const PolicyInForce& in_force, const Finding& finding);
 // FindingTexts returns each finding's text.
 std::vector<std::string> FindingTexts(const std::vector<Finding>& findings);
 
-// RaiseKdf returns the parameters with the costs that the key's rules ask for; PBKDF2 where a rule
-// asks for FIPS-approvable algorithms and no parameters were chosen.
-Result<envelope::KdfParameters> RaiseKdf(Agent& agent, const std::string& key_name,
-                                         envelope::KdfParameters kdf, bool chosen);
-
 // PlannedPaths returns the paths that the policy requires of the key, as options; none where it
 // requires none.
 Result<std::vector<envelope::PathOption>> PlannedPaths(Agent& agent, const std::string& key_name);
@@ -32,7 +28,7 @@ Result<std::vector<envelope::PathOption>> PlannedPaths(Agent& agent, const std::
 // Errors: RefusedBy's; kTokenNotRegistered.
 Result<std::vector<Finding>> CheckPlan(Agent& agent, const std::string& key_name,
                                        const std::vector<envelope::PathOption>& paths,
-                                       const envelope::KdfParameters& kdf);
+                                       const PathKdfs& kdfs);
 
 // CheckRelease asks for what a release must come with. Errors: RefusedBy's.
 Result<std::vector<Finding>> CheckRelease(Agent& agent, const envelope::Header& header,

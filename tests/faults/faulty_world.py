@@ -67,7 +67,7 @@ class FaultyWorld(World):
         try:
             self.socket = str(self.path("tpm.sock"))
             tcti = f"{FAULTY_TCTI}:{self.tcti}" if tpm else "none"
-            self.write("agent.toml", f'[agent]\nhost = "faults"\ntpm = "{tcti}"\n')
+            self.configure(tcti, "faults")
             self.environment["FAULTY_PKCS11_MODULE"] = self.module
             self.environment["FAULTY_PKCS11_TOKENS"] = str(self.path("tokens"))
             self.key = os.urandom(32)

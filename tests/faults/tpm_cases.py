@@ -209,7 +209,7 @@ class TpmPassword(Kinds, FaultCase):
     def prepare(cls):
         cls.escrowed()
         cls.world.must("backup", "pw/key", "--from", "app.key", "--path", "password & tpm",
-                       "--path", "password & token:ops", "--kdf", "pbkdf2-sha512", *UNLOCK)
+                       "--path", "password & token:ops", *UNLOCK)
 
     def holds(self, run):
         self.holds_the_key_or_nothing("out.key", run)

@@ -24,8 +24,8 @@ Result<BackupRequest> MakeRequest(const BackupOptions& options, const std::strin
   request.generate_bytes = options.generate_bytes.value_or(0);
   request.sink = options.to;
   request.paths = options.paths;
-  if (options.kdf == KdfChoice::kArgon2id) request.kdf = envelope::Argon2idParameters{};
-  if (options.kdf == KdfChoice::kPbkdf2Sha512) request.kdf = envelope::Pbkdf2Parameters{};
+  if (options.kdf == KdfChoice::kArgon2id) request.kdf = "argon2id";
+  if (options.kdf == KdfChoice::kPbkdf2Sha512) request.kdf = "pbkdf2-sha512";
   request.prove_none = options.prove.size() == 1 && options.prove.front() == "none";
   if (!request.prove_none) request.prove = options.prove;
   request.note = options.note;

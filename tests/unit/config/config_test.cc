@@ -1,5 +1,6 @@
 #include "agent/config/config.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include "tests/unit/key_locations/scratch_folder.h"
@@ -18,6 +19,10 @@ state = "/srv/keyescrow"
 
 [defaults]
 kdf = "pbkdf2-sha512"
+argon2id_memory_kib = 65536
+argon2id_passes = 3
+argon2id_lanes = 2
+pbkdf2_iterations = 500000
 paths = ["password & token:ops", "tpm"]
 password_profile = "ssrs"
 
@@ -52,6 +57,7 @@ TEST(Config, ReadsAllThatItMayHold) {
   EXPECT_EQ(config->tpm, "swtpm:path=/run/tpm.sock");
   EXPECT_EQ(config->state, "/srv/keyescrow");
   EXPECT_EQ(config->default_kdf, "pbkdf2-sha512");
+  EXPECT_EQ(config->kdf_costs, (KdfCosts{65536, 3, 2, 500000}));
   EXPECT_EQ(config->password_profile, "ssrs");
   EXPECT_THAT(config->default_paths, ElementsAre("password & token:ops", "tpm"));
   ASSERT_EQ(config->keys.size(), 2u);
@@ -59,7 +65,7 @@ TEST(Config, ReadsAllThatItMayHold) {
   EXPECT_EQ(config->keys[0].source, "file:/etc/app/key");
   EXPECT_TRUE(config->keys[0].paths.empty());
   EXPECT_EQ(config->keys[0].kdf, "");
-  EXPECT_EQ(config->keys[0].line, 12u);
+  EXPECT_EQ(config->keys[0].line, 16u);
   EXPECT_THAT(config->keys[1].paths, ElementsAre("off = password & 2 of (token:a, token:b)"));
   EXPECT_EQ(config->keys[1].kdf, "argon2id");
   EXPECT_EQ(config->FindKey("prod/db/backup"), &config->keys[1]);
@@ -71,7 +77,19 @@ TEST(Config, AnEmptyFileGivesTheDefaults) {
   ASSERT_TRUE(config);
   EXPECT_TRUE(config->present);
   EXPECT_EQ(config->default_kdf, "argon2id");
+  EXPECT_EQ(config->kdf_costs, KdfCosts{});
   EXPECT_TRUE(config->keys.empty());
+}
+
+TEST(Config, CostsAreWholeNumbers) {
+  for (const std::string key :
+       {"argon2id_memory_kib", "argon2id_passes", "argon2id_lanes", "pbkdf2_iterations"}) {
+    for (const char* value : {"0", "-1", "1.5", "\"4\"", "true", "33554433"}) {
+      ExpectRefused(fmt::format("[defaults]\n{} = {}\n", key, value),
+                    fmt::format("line 2 column {}", key.size() + 4),
+                    "not a whole number from 1 to 33554432");
+    }
+  }
 }
 
 TEST(Config, RefusesUnknownKeysAndNamesTheNearest) {

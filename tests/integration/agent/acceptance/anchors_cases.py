@@ -122,7 +122,7 @@ class Anchors(AcceptanceCase):
     def test_a_restore_leaves_it_to_the_next_command(self):
         bus = TpmBus(self.world.folder, str(self.world.path("tpm.sock")))
         self.addCleanup(bus.close)
-        self.world.write("agent.toml", f'[agent]\nhost = "acceptance"\ntpm = "{bus.tcti}"\n')
+        self.world.configure(bus.tcti)
         self.anchor()
         bus.forget()
         self.restored("out.key", "--via", "tpm")

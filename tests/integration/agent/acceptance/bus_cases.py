@@ -31,8 +31,7 @@ class Bus(AcceptanceCase):
         super().setUpClass()
         cls.bus = TpmBus(cls.world.folder, str(cls.world.path("tpm.sock")))
         cls.addClassCleanup(cls.bus.close)
-        cls.world.write("agent.toml",
-                        f'[agent]\nhost = "acceptance"\ntpm = "{cls.bus.tcti}"\n')
+        cls.world.configure(cls.bus.tcti)
         cls.world.escrow(paths=BOTH_PATHS)
         cls.setup_commands = cls.bus.commands()
         cls.setup_bytes = cls.bus.everything()

@@ -26,9 +26,12 @@ class Drill(AcceptanceCase):  # one test: its methods share three keys
     def setUpClass(cls):
         super().setUpClass()
         for name in ("app/two", "app/three"):
+            if name == "app/three":  # slow enough for a progress line
+                cls.world.costs = ""
+                cls.world.configure(cls.world.tcti)
             done = cls.world.run("backup", name, "--from", "app.key", "--path", BOTH_PATHS[0],
-                                 "--path", BOTH_PATHS[1], "--prove", "none", "--kdf",
-                                 "pbkdf2-sha512", *UNLOCK, "-o", name.replace("/", "-") + ".escrow")
+                                 "--path", BOTH_PATHS[1], "--prove", "none", *UNLOCK, "-o",
+                                 name.replace("/", "-") + ".escrow")
             assert done.status == 1, str(done)  # nothing is proven
         cls.world.write("wrong-pin", "00000000\n")
 
@@ -202,4 +205,4 @@ class Drill(AcceptanceCase):  # one test: its methods share three keys
         done = self.world.run_on_terminal("drill", "--all", "--via", "tpm", "--password-file", "pw",
                                           answers=[])
         self.assertEqual(done.status, 0, str(done))
-        self.assertRegex(done.out, rb"[1-3] of 3: ")
+        self.assertRegex(done.out, rb"[23] of 3: ")

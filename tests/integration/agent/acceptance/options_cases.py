@@ -67,6 +67,62 @@ class PinSource(AcceptanceCase):
         self.assertEqual(world.run("token", "list").status, 8)
 
 
+class Costs(AcceptanceCase):
+    """What a guess at a password costs: the format's defaults, or agent.toml's."""
+
+    world_options = {"tpm": False, "costs": ""}
+    paths = ()
+
+    def kdfs(self, *paths, more=()):
+        done = self.world.run("backup", "app/key", "--from", "app.key", *more, *paths, *UNLOCK,
+                              "--prove", "none", "--json")
+        self.assertEqual(done.status, 1, str(done))  # nothing is proven
+        shown = self.world.must("show", "app/key", "--json").json()
+        self.assertEqual(shown["key"], done.json()["key"])
+        return {path["id"]: record["kdf"] for path in shown["paths"]
+                for record in path["records"] if record["kind"] == "password"}
+
+    def test_defaults_and_agent_toml(self):
+        world = self.world
+        world.write("app.key", os.urandom(32))
+        # The built-in policy allows no path of a password alone.
+        vkey = world.must("policy", "sign", "--new-key", "signer.key").out.decode().strip()
+        world.write("policy.toml", '[policy]\nname = "corp"\nserial = 1\nmode = "report"\n'
+                                   'simulators = "allowed"\n[[rule]]\nname = "all"\nmatch = "**"\n')
+        world.must("policy", "sign", "policy.toml", "--key", "signer.key")
+        world.must("init", "--policy", "policy.toml", "--policy-key", vkey)
+        world.must("token", "add", "ops", "pkcs11:token=ops", "--module", world.module,
+                   "--pin-file", "pin")
+        both = ("--path", "password & token:ops", "--path", "alone=password")
+        # Beside a token, and alone: nothing else holds a thief up there. One password, two salts.
+        self.assertEqual(self.kdfs(*both), {"token-ops": "argon2id t=4 m=262144 p=4",
+                                            "alone": "argon2id t=4 m=1048576 p=4"})
+        alone = ("--path", "alone=password")
+        self.assertEqual(self.kdfs(*alone, more=("--kdf", "pbkdf2-sha512")),
+                         {"alone": "pbkdf2-sha512 iter=2000000"})
+        world.costs = "[defaults]\nargon2id_memory_kib = 32768\npbkdf2_iterations = 300000\n"
+        world.configure("none")
+        self.assertEqual(self.kdfs(*both), dict.fromkeys(("token-ops", "alone"),
+                                                         "argon2id t=4 m=32768 p=4"))
+        self.assertEqual(self.kdfs(*both, more=("--kdf", "pbkdf2-sha512")),
+                         dict.fromkeys(("token-ops", "alone"), "pbkdf2-sha512 iter=300000"))
+        world.must("restore", "app/key", "--via", "alone", "--to", "out.key", *UNLOCK)
+        checks = world.run("doctor", "--json").json()["checks"]
+        self.assertIn("cheaper than the format's defaults", [
+            check["what"] for check in checks
+            if check["area"] == "configuration" and check["outcome"] == "warning"][0])
+        # Outside the format's range: nothing is made, not even asked for.
+        for costs in ("argon2id_memory_kib = 19455", "argon2id_passes = 33",
+                      "argon2id_lanes = 17", "argon2id_passes = 1\nargon2id_memory_kib = 47103"):
+            with self.subTest(costs):
+                world.costs = f"[defaults]\n{costs}\n"
+                world.configure("none")
+                done = world.run("backup", "app/key", "--from", "app.key", *both, *UNLOCK,
+                                 "--json")
+                self.check_json(done, "configuration", 2)
+        self.assertEqual(world.must("show", "app/key", "--json").json()["key"]["version"], 4)
+
+
 class Versions(AcceptanceCase):
     world_options = {"tpm": False}
 

@@ -10,7 +10,6 @@ import subprocess
 from world import BOTH_PATHS, UNLOCK, AcceptanceCase
 
 HOSTILE = "INC-1 <script>document.title='taken'</script> \u202egpj.exe \x07 <img src=x onerror=alert(1)>"
-FAST = ("--kdf", "pbkdf2-sha512")
 
 # Measures the report in a frame of a given width: sizes, and the contrast of every text.
 PROBE = """<!DOCTYPE html><html><body><iframe id=f src="%s" width="%d" height="900"></iframe>

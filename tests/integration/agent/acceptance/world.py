@@ -72,10 +72,20 @@ class Done:
         return json.loads(self.out)
 
 
+# The format's least: a test of something else need not wait for a slow guess at its own password.
+LEAST_COSTS = """[defaults]
+argon2id_memory_kib = 19456
+argon2id_passes = 2
+argon2id_lanes = 1
+pbkdf2_iterations = 210000
+"""
+
+
 class World:
     """`ordinary_user` runs keyescrow without root's rights, on a copy of the binary, without TPM."""
 
-    def __init__(self, tpm=True, token=True, ordinary_user=False):
+    def __init__(self, tpm=True, token=True, ordinary_user=False, costs=LEAST_COSTS):
+        self.costs = costs  # [defaults] of agent.toml
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="ka.", dir="/tmp"))
         self.processes = []
         self.binary = BINARY
@@ -104,7 +114,7 @@ class World:
                 shutil.copy(self.binary, self.folder / "keyescrow")
                 self.binary = self.folder / "keyescrow"
             self.tcti = self.start_tpm("tpm") if tpm else "none"
-            self.write("agent.toml", f'[agent]\nhost = "acceptance"\ntpm = "{self.tcti}"\n')
+            self.configure(self.tcti)
             self.write("pin", PIN + "\n")
             self.write("pw", PASSWORD + "\n")
             self.write("wrong", "another horse entirely 8\n")
@@ -152,6 +162,9 @@ class World:
                 content = os.readlink(path)
             found[str(relative)] = (status.st_mode, content)
         return found
+
+    def configure(self, tcti, host="acceptance"):
+        self.write("agent.toml", f'[agent]\nhost = "{host}"\ntpm = "{tcti}"\n' + self.costs)
 
     # --- devices
 
