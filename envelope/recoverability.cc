@@ -386,6 +386,23 @@ bool PathModel::Opened(FactorSet stolen) const {
                      [stolen](const Rule& rule) { return Opens(rule, stolen); });
 }
 
+std::string PathModel::CanonicalText() const {
+  std::string text = fmt::format("{} {} {}\n", factors_.size(), rules_.size(), words_.size());
+  // Sizes stand before names, so that no name can look like the next one's beginning.
+  for (const std::string& name : factors_) text += fmt::format("{} {}\n", name.size(), name);
+  for (const Rule& rule : rules_) {
+    text +=
+        fmt::format("{} {} {} {}", rule.all, rule.threshold, rule.num_members, rule.recovery_key);
+    for (const FactorSet members : rule.members) text += fmt::format(" {}", members);
+    text += '\n';
+  }
+  for (const Word& word : words_) {
+    const std::string atom = FormatAtom(word.atom);
+    text += fmt::format("{} {} {}\n", word.set, atom.size(), atom);
+  }
+  return text;
+}
+
 std::vector<std::string> PathModel::Names(FactorSet set) const {
   std::vector<std::string> names;
   for (std::size_t index = 0; index < factors_.size(); ++index) {

@@ -95,6 +95,10 @@ class PathModel {
   // Names returns the factors' names of a set, in the order of factors().
   std::vector<std::string> Names(FactorSet set) const;
 
+  // CanonicalText tells two models apart that answer any question differently. For hashing, never
+  // read again.
+  std::string CanonicalText() const;
+
   // SameShape: the same paths over factors of other names, so that one analysis serves both.
   bool SameShape(const PathModel& other) const {
     return factors_.size() == other.factors_.size() && rules_ == other.rules_;

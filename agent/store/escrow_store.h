@@ -30,6 +30,16 @@ struct EnvelopeRecord {
   Bytes bytes;                  // the file; empty in listings
   std::uint64_t log_seq = 0;    // the entry that escrowed it; set by Commit from event_index
   std::size_t event_index = 0;  // which of the commit's events escrows it
+  std::optional<Bytes32> path_set = {};  // which paths it is under; read by PathSets alone
+};
+
+// PathSetRow: the newest revision of a version, and which paths it is under. None where an older
+// version wrote the envelope, or its paths have no digest.
+struct PathSetRow {
+  std::string_view key_name;  // lasts until the visitor returns
+  std::uint32_t key_version = 0;
+  std::uint32_t revision = 0;
+  std::optional<Bytes32> path_set;
 };
 
 struct TokenRecord {
@@ -242,6 +252,11 @@ class EscrowStore {
   };
   virtual Status Envelopes(const EnvelopeQuery& query,
                            const std::function<bool(const EnvelopeRecord&)>& visit) = 0;
+
+  // PathSets reads no envelope: of every version of every key, or of one key, in the order of
+  // Envelopes.
+  virtual Status PathSets(std::string_view key_name,
+                          const std::function<bool(const PathSetRow&)>& visit) = 0;
 
   virtual Result<std::vector<TokenRecord>> Tokens() = 0;
   virtual Result<TokenRecord> FindToken(std::string_view name) = 0;  // kTokenNotRegistered

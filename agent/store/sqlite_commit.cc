@@ -15,7 +15,11 @@ Status PutEnvelope(Connection& connection, const EnvelopeRecord& row, std::int64
       "log_seq, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
   put.Bind(std::string_view(row.key_name)).Bind(row.key_version).Bind(row.revision);
   put.Bind(std::string_view(row.envelope_id)).Bind(ByteView(row.sha256)).Bind(row.created);
-  return put.Bind(log_seq).Bind(ByteView(row.bytes)).Run();
+  RETURN_IF_ERROR(put.Bind(log_seq).Bind(ByteView(row.bytes)).Run());
+  if (!row.path_set) return Ok();
+  Statement set = connection.Prepare(
+      "INSERT INTO path_set (envelope_row, digest) VALUES (last_insert_rowid(), ?)");
+  return set.Bind(ByteView(*row.path_set)).Run();
 }
 
 Status PutToken(Connection& connection, const TokenRecord& row) {

@@ -33,6 +33,8 @@ TokenRecord ReadToken(const Statement& row);
 TrustRecord ReadTrust(const Statement& row);
 PathState ReadPathState(const Statement& row);
 Result<std::vector<TrustRecord>> ReadTrustRows(Connection& connection);
+// The newest `limit` ones, all for 0.
+Result<std::vector<PolicyRecord>> ReadPolicyRows(Connection& connection, std::size_t limit);
 
 inline std::int64_t TileId(unsigned level, std::uint64_t index) {
   return static_cast<std::int64_t>(std::uint64_t{level} << 56 | index);

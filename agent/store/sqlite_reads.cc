@@ -1,5 +1,6 @@
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "agent/store/sqlite_impl.h"
@@ -74,6 +75,27 @@ Result<std::vector<TrustRecord>> ReadTrustRows(Connection& connection) {
     ASSIGN_OR_RETURN(const bool found, row.Step());
     if (!found) return trust;
     trust.push_back(ReadTrust(row));
+  }
+}
+
+Result<std::vector<PolicyRecord>> ReadPolicyRows(Connection& connection, std::size_t limit) {
+  Statement row = connection.Prepare(
+      "SELECT serial, name, sha256, text, note, signers, next_signers, set_time FROM policy "
+      "ORDER BY serial DESC LIMIT ?");
+  row.Bind(limit == 0 ? std::int64_t{-1} : static_cast<std::int64_t>(limit));
+  std::vector<PolicyRecord> policies;
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, row.Step());
+    if (!found) return policies;
+    PolicyRecord& policy = policies.emplace_back();
+    policy.serial = static_cast<std::uint64_t>(row.Integer(0));
+    policy.name = std::string(row.Text(1));
+    policy.sha256 = CopyHash(row.Blob(2));
+    policy.text = std::string(AsText(row.Blob(3)));
+    policy.note = std::string(row.Text(4));
+    policy.signers = std::string(row.Text(5));
+    policy.next_signers = std::string(row.Text(6));
+    policy.set_time = row.Integer(7);
   }
 }
 
@@ -219,6 +241,32 @@ Status SqliteStore::Envelopes(const EnvelopeQuery& query,
   }
 }
 
+Status SqliteStore::PathSets(std::string_view key_name,
+                             const std::function<bool(const PathSetRow&)>& visit) {
+  // Both are read from the index of envelopes and from path_set; envelopes lie elsewhere.
+  Statement row = impl_->connection.Prepare(
+      key_name.empty()
+          ? "SELECT key_name, key_version, max(revision), digest FROM envelope AS e "
+            "INDEXED BY envelope_by_key LEFT JOIN path_set ON envelope_row = e.id "
+            "WHERE ?1 = '' GROUP BY key_name, key_version ORDER BY key_name, key_version"
+          : "SELECT key_name, key_version, max(revision), digest FROM envelope AS e "
+            "INDEXED BY envelope_by_key LEFT JOIN path_set ON envelope_row = e.id "
+            "WHERE key_name = ?1 GROUP BY key_name, key_version ORDER BY key_name, key_version");
+  row.Bind(key_name);
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, row.Step());
+    if (!found) return Ok();
+    PathSetRow set;
+    set.key_name = row.Text(0);
+    set.key_version = static_cast<std::uint32_t>(row.Integer(1));
+    set.revision = static_cast<std::uint32_t>(row.Integer(2));
+    if (const ByteView digest = row.Blob(3); digest.size() == Bytes32{}.size()) {
+      std::copy(digest.begin(), digest.end(), set.path_set.emplace().begin());
+    }
+    if (!visit(set)) return Ok();
+  }
+}
+
 Result<std::vector<TokenRecord>> SqliteStore::Tokens() {
   Statement row = impl_->connection.Prepare(
       "SELECT name, uri, module, spki, evidence, added, pin_source FROM token ORDER BY name");
@@ -286,24 +334,7 @@ Result<std::vector<DestinationRecord>> SqliteStore::Destinations() {
 }
 
 Result<std::vector<PolicyRecord>> SqliteStore::Policies(std::size_t limit) {
-  Statement row = impl_->connection.Prepare(
-      "SELECT serial, name, sha256, text, note, signers, next_signers, set_time FROM policy "
-      "ORDER BY serial DESC LIMIT ?");
-  row.Bind(limit == 0 ? std::int64_t{-1} : static_cast<std::int64_t>(limit));
-  std::vector<PolicyRecord> policies;
-  for (;;) {
-    ASSIGN_OR_RETURN(const bool found, row.Step());
-    if (!found) return policies;
-    PolicyRecord& policy = policies.emplace_back();
-    policy.serial = static_cast<std::uint64_t>(row.Integer(0));
-    policy.name = std::string(row.Text(1));
-    policy.sha256 = CopyHash(row.Blob(2));
-    policy.text = std::string(AsText(row.Blob(3)));
-    policy.note = std::string(row.Text(4));
-    policy.signers = std::string(row.Text(5));
-    policy.next_signers = std::string(row.Text(6));
-    policy.set_time = row.Integer(7);
-  }
+  return ReadPolicyRows(impl_->connection, limit);
 }
 
 Result<std::vector<PolicyFile>> SqliteStore::PolicyFiles(std::uint64_t serial) {

@@ -55,6 +55,8 @@ class SqliteStore final : public EscrowStore {
                                       std::optional<std::uint32_t> version) override;
   Status Envelopes(const EnvelopeQuery& query,
                    const std::function<bool(const EnvelopeRecord&)>& visit) override;
+  Status PathSets(std::string_view key_name,
+                  const std::function<bool(const PathSetRow&)>& visit) override;
   Result<std::vector<TokenRecord>> Tokens() override;
   Result<TokenRecord> FindToken(std::string_view name) override;
   Result<std::vector<TrustRecord>> Trust() override;

@@ -267,15 +267,21 @@ Result<std::optional<std::string>> StoreReader::NewestCheckpoint(std::uint64_t s
 
 Status StoreReader::Envelopes(std::int64_t first_id, std::int64_t last_id,
                               const std::function<bool(const EnvelopeRow&)>& visit) {
-  Statement row = impl_->connection.Prepare(
-      "SELECT id, key_name, key_version, revision, envelope_id, sha256, created, log_seq, bytes "
-      "FROM envelope WHERE id >= ? AND id <= ? ORDER BY id");
+#define KEYESCROW_COLUMNS \
+  "SELECT id, key_name, key_version, revision, envelope_id, sha256, created, log_seq, bytes, "
+  Statement row =
+      impl_->connection.Prepare(impl_->schema_version < 8 ? KEYESCROW_COLUMNS
+                                    "NULL FROM envelope WHERE id >= ? AND id <= ? ORDER BY id"
+                                                          : KEYESCROW_COLUMNS
+                                    "digest FROM envelope LEFT JOIN path_set ON envelope_row = id "
+                                    "WHERE id >= ? AND id <= ? ORDER BY id");
+#undef KEYESCROW_COLUMNS
   row.Bind(first_id).Bind(last_id);
   for (;;) {
     ASSIGN_OR_RETURN(const bool found, row.Step());
     if (!found) return Ok();
     if (!visit({row.Integer(0), row.Text(1), row.Integer(2), row.Integer(3), row.Text(4),
-                row.Blob(5), row.Integer(6), row.Integer(7), row.Blob(8)})) {
+                row.Blob(5), row.Integer(6), row.Integer(7), row.Blob(8), row.Blob(9)})) {
       return Ok();
     }
   }
@@ -376,6 +382,19 @@ Result<EnvelopeRecord> StoreReader::FindEnvelope(std::string_view key_name) {
   return Error(ErrorCode::kKeyNotFound, Action::kFixInput,
                fmt::format("no key named {} is escrowed there", key_name),
                "name a key of that store, or leave the name out to verify all of it");
+}
+
+Result<std::optional<std::int64_t>> StoreReader::FirstCreated(std::string_view key_name) {
+  Statement row = impl_->connection.Prepare(
+      "SELECT created FROM envelope WHERE key_name = ? AND key_version = 1 "
+      "ORDER BY revision DESC LIMIT 1");
+  ASSIGN_OR_RETURN(const bool found, row.Bind(key_name).Step());
+  return found ? std::optional(row.Integer(0)) : std::nullopt;
+}
+
+Result<std::vector<PolicyRecord>> StoreReader::Policies() {
+  if (impl_->schema_version < 4) return std::vector<PolicyRecord>();
+  return ReadPolicyRows(impl_->connection, 0);
 }
 
 Result<std::vector<TokenRecord>> StoreReader::Tokens() {

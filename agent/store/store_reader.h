@@ -42,6 +42,7 @@ struct EnvelopeRow {
   std::int64_t created = 0;
   std::int64_t log_seq = 0;
   ByteView bytes;
+  ByteView path_set;  // its digest; empty where the store has none
 };
 struct CheckpointRow {
   std::uint64_t size = 0;
@@ -117,7 +118,10 @@ class StoreReader {
                                              std::int64_t revision);
   // FindEnvelope returns the newest revision of the newest version. Errors: kKeyNotFound.
   Result<EnvelopeRecord> FindEnvelope(std::string_view key_name);
-  Result<std::vector<TokenRecord>> Tokens();  // without pin_source
+  // FirstCreated returns when the key's first version was made, where it is here.
+  Result<std::optional<std::int64_t>> FirstCreated(std::string_view key_name);
+  Result<std::vector<PolicyRecord>> Policies();  // the newest first, without files
+  Result<std::vector<TokenRecord>> Tokens();     // without pin_source
   Result<std::vector<TrustRecord>> Trust();
   Result<std::vector<std::string>> SettingNames();
   Result<std::uint64_t> CountTiles();

@@ -9,6 +9,7 @@
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/fingerprint.h"
 #include "agent/usecases/path_proof.h"
+#include "agent/usecases/path_set.h"
 #include "agent/usecases/policy_checks.h"
 #include "agent/usecases/registry.h"
 #include "envelope/base/pause_point.h"
@@ -101,6 +102,7 @@ Result<AppendReceipt> CommitEnvelope(Agent& agent, const envelope::EnvelopeDraft
   record.sha256 = sealed.hash;
   record.created = fingerprint.time;
   record.bytes = ToBytes(AsBytes(sealed.file));
+  record.path_set = PathSetDigest(read_back.header());
   store::Change change;
   change.envelopes.push_back(std::move(record));
   change.fingerprints.push_back(fingerprint);

@@ -10,6 +10,7 @@
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/event_order.h"
+#include "agent/usecases/path_set.h"
 #include "agent/usecases/policy_checks.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/hash.h"
@@ -382,6 +383,7 @@ Result<ImportKeyResult> ImportKey(Agent& agent, const std::string& file) {
   record.sha256 = sealed.hash();
   record.created = agent.Now();
   record.bytes = source.bytes;
+  record.path_set = PathSetDigest(header);
   store::Change change;
   change.envelopes.push_back(std::move(record));
   audit::Event event;

@@ -81,6 +81,16 @@ class Evaluation {
     key.thefts_left = analysis.TheftsLeft(stolen);
   }
 
+  // AddAlike adds a version that is under the same paths as the `index`-th.
+  void AddAlike(std::size_t index, std::string_view name, std::uint32_t version) {
+    WhatIfKey key = report_.keys[index];
+    key.name = name;
+    key.version = version;
+    if (NamesHost(stolen_, key.host)) ++report_.num_in_use_on_stolen_host;
+    report_.keys.push_back(std::move(key));
+  }
+  std::size_t size() const { return report_.keys.size(); }
+
   // CheckKnown refuses an atom that no key knows: a slip of the pen would look like safety.
   Status CheckKnown() const {
     for (const auto* atoms : {&lost_, &stolen_}) {
@@ -124,20 +134,31 @@ Result<WhatIfReport> WhatIf(Agent& agent, const WhatIfRequest& request) {
   Evaluation evaluation(std::move(lost), std::move(stolen));
   // Nothing is opened: who signed an envelope changes nothing about what it would take.
   ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
-  std::optional<Error> failed;
-  store::EscrowStore::EnvelopeQuery query;
-  query.key_name = request.key_name;
-  query.with_bytes = true;
-  RETURN_IF_ERROR(agent.store().Envelopes(query, [&](const store::EnvelopeRecord& record) {
-    auto sealed = envelope::SealedEnvelope::Read(record.bytes, trust);
-    if (!sealed) {
-      failed = std::move(sealed).error().WithContext(record.key_name);
-      return false;
+  std::map<Bytes32, std::size_t> seen;  // path set → a key that is under it
+  const auto add = [&](const store::PathSetRow& row) -> Status {
+    if (row.path_set) {
+      const auto [known, is_new] = seen.emplace(*row.path_set, evaluation.size());
+      if (!is_new) {
+        evaluation.AddAlike(known->second, row.key_name, row.key_version);
+        return Ok();
+      }
     }
+    ASSIGN_OR_RETURN(const store::EnvelopeRecord record,
+                     agent.store().FindEnvelope(row.key_name, row.key_version));
+    auto sealed = envelope::SealedEnvelope::Read(record.bytes, trust);
+    if (!sealed) return std::move(sealed).error().WithContext(record.key_name);
     evaluation.Add(sealed->header());
-    return true;
-  }));
-  if (failed) return *failed;
+    return Ok();
+  };
+  const auto add_all = [&]() -> Status {
+    Status added = Ok();
+    RETURN_IF_ERROR(agent.store().PathSets(request.key_name, [&](const store::PathSetRow& row) {
+      added = add(row);
+      return static_cast<bool>(added);
+    }));
+    return added;
+  };
+  RETURN_IF_ERROR(agent.store().ReadTogether(add_all));
   if (evaluation.empty()) {
     if (!request.key_name.empty()) {
       return Error(ErrorCode::kKeyNotFound, Action::kFixInput,

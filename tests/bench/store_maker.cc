@@ -9,6 +9,7 @@
 
 #include "agent/audit/checkpoint.h"
 #include "agent/usecases/agent.h"
+#include "agent/usecases/path_set.h"
 #include "envelope/base/ed25519.h"
 #include "envelope/base/hash.h"
 #include "envelope/base/random.h"
@@ -145,6 +146,10 @@ Result<MadeRecord> StoreMaker::Make() {
   path.id = paths.front().id;
   path.factors = paths.front().factors;
   made.event.paths = DescribePaths({&path});
+  envelope::Header header;
+  header.host = draft.host;
+  header.paths.push_back(std::move(path));
+  made.envelope.path_set = PathSetDigest(header);
   ++impl.num_made;
   return made;
 }

@@ -1,6 +1,7 @@
 #include "agent/store/sqlite_store.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "agent/store/schema.h"
@@ -105,6 +106,40 @@ TEST(SqliteStore, CurrentIsTheHighestVersionAndRevision) {
   EXPECT_EQ(count({"", true, true}), 4);
   EXPECT_EQ(count({"a", false, true}), 2);
   EXPECT_EQ(count({"b", true, false}), 0);
+}
+
+TEST(SqliteStore, PathSetsAreOfTheHighestRevision) {
+  StoreFixture fixture;
+  const auto digest = [](std::uint8_t byte) {
+    Bytes32 bytes{};
+    bytes.fill(byte);
+    return bytes;
+  };
+  struct Row {
+    const char* name;
+    std::uint32_t version;
+    std::uint32_t revision;
+    std::optional<Bytes32> path_set;
+  };
+  for (const Row& row : {Row{"b", 1, 1, digest(1)}, Row{"a", 1, 1, digest(2)},
+                         Row{"a", 1, 2, digest(3)}, Row{"a", 2, 1, std::nullopt}}) {
+    Change change;
+    change.envelopes = {MakeEnvelope(row.name, row.version, row.revision)};
+    change.envelopes[0].path_set = row.path_set;
+    ASSERT_TRUE(Append(*fixture.store, change));
+  }
+  const auto sets = [&](std::string_view key_name) {
+    std::string text;
+    EXPECT_TRUE(fixture.store->PathSets(key_name, [&](const PathSetRow& row) {
+      text += fmt::format("{}{}.{}:{} ", row.key_name, row.key_version, row.revision,
+                          row.path_set ? (*row.path_set)[31] : 0);
+      return true;
+    }));
+    return text;
+  };
+  EXPECT_EQ(sets(""), "a1.2:3 a2.1:0 b1.1:1 ");
+  EXPECT_EQ(sets("b"), "b1.1:1 ");
+  EXPECT_EQ(sets("c"), "");
 }
 
 TEST(SqliteStore, AChangeIsAllOrNothing) {
