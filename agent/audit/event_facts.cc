@@ -185,11 +185,12 @@ void ScanKeyEnvelopeAndPolicy(Scanner& in, EventFacts& facts) {
     in.Expect("}");
   }
   if (in.Take(R"(,"policy":{"id":")")) {
+    facts.has_policy = true;
     in.Text(kMaxShortBytes);
     in.Expect(R"(,"serial":)");
-    in.Number(std::numeric_limits<std::uint64_t>::max());
+    facts.policy_serial = in.Number(std::numeric_limits<std::uint64_t>::max());
     in.Expect(R"(,"sha256":")");
-    in.FixedBytes<32>();
+    facts.policy_sha256 = in.FixedBytes<32>();
     in.Expect("}");
   }
 }
@@ -240,6 +241,11 @@ EventFacts FactsOf(const Event& event) {
     facts.envelope_id = event.envelope->id;
     facts.revision = event.envelope->revision;
     facts.envelope_sha256 = event.envelope->sha256;
+  }
+  if (event.policy) {
+    facts.has_policy = true;
+    facts.policy_serial = event.policy->serial;
+    facts.policy_sha256 = event.policy->sha256;
   }
   if (!event.paths.empty()) {
     const EventPath& path = event.paths.front();

@@ -31,6 +31,9 @@ struct EventFacts {
   std::string_view envelope_id;
   std::uint32_t revision = 0;
   Bytes32 envelope_sha256{};
+  bool has_policy = false;
+  std::uint64_t policy_serial = 0;
+  Bytes32 policy_sha256{};
   std::string_view path_id;    // of the first path
   std::string_view factor_id;  // of its first factor
   std::optional<Bytes32> factor_key_sha256;

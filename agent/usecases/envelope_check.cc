@@ -7,7 +7,9 @@
 #include <cstring>
 #include <utility>
 
+#include "agent/usecases/path_set.h"
 #include "envelope/base/base64url.h"
+#include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
 
 namespace keyescrow::agent {
@@ -169,6 +171,12 @@ Status EnvelopeChecker::CheckContent(const store::EnvelopeRow& row, const Bytes3
         fmt::format("the envelope is of {} version {} revision {}", header.key_name,
                     header.key_version, header.revision));
   }
+  if (!row.path_set.empty()) {
+    const auto set = PathSetDigest(header);
+    if (!set || !std::equal(set->begin(), set->end(), row.path_set.begin(), row.path_set.end())) {
+      Add(LogFault::kEnvelopeColumn, row, "path_set says other paths than the envelope has");
+    }
+  }
   if (!trust_.Allows(header, static_cast<std::uint64_t>(row.log_seq))) {
     Add(LogFault::kEnvelopeSignature, row,
         fmt::format("the agent {} was not trusted for it then", header.agent));
@@ -179,7 +187,22 @@ Status EnvelopeChecker::CheckContent(const store::EnvelopeRow& row, const Bytes3
       if (std::holds_alternative<envelope::Tpm2Record>(factor)) ++tally_.num_tpm_objects;
     }
   }
+  RETURN_IF_ERROR(CheckPolicy(row, header));
   return CheckPrevious(row, header);
+}
+
+Status EnvelopeChecker::CheckPolicy(const store::EnvelopeRow& row, const envelope::Header& header) {
+  // An envelope that was imported was made under the policy of another agent.
+  if (!trust_.IsOwn(header.agent)) return Ok();
+  auto first_created = ParseUtc(header.created);
+  if (policies_.asks_age()) {
+    ASSIGN_OR_RETURN(first_created, reader_.FirstCreated(row.key_name));
+  }
+  const std::string violation = policies_.Violation(header, static_cast<std::uint64_t>(row.log_seq),
+                                                    first_created.value_or(row.created));
+  ++tally_.num_held_to_policy;
+  if (!violation.empty()) Add(LogFault::kPolicyNotMet, row, violation);
+  return Ok();
 }
 
 Status EnvelopeChecker::CheckPrevious(const store::EnvelopeRow& row,

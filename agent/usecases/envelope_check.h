@@ -15,6 +15,7 @@
 #include "agent/store/store_reader.h"
 #include "agent/usecases/event_order.h"
 #include "agent/usecases/keyed_sum.h"
+#include "agent/usecases/policy_timeline.h"
 #include "envelope/sealed_envelope.h"
 
 namespace keyescrow::agent {
@@ -75,6 +76,7 @@ struct EnvelopeTally {
   std::uint64_t num_signatures = 0;
   std::uint64_t num_paths = 0;
   std::uint64_t num_tpm_objects = 0;  // whose public area was recomputed
+  std::uint64_t num_held_to_policy = 0;
   audit::LogFindings findings;
 };
 
@@ -82,19 +84,21 @@ class EnvelopeChecker {
  public:
   // With `quick`, an envelope is hashed and compared with its entry, and not read. All outlive it.
   EnvelopeChecker(store::StoreReader& reader, ExpectedEnvelopes& expected,
-                  const TrustTimeline& trust, bool quick)
-      : reader_(reader), expected_(expected), trust_(trust), quick_(quick) {}
+                  const TrustTimeline& trust, const PolicyTimeline& policies, bool quick)
+      : reader_(reader), expected_(expected), trust_(trust), policies_(policies), quick_(quick) {}
   Status Check(const store::EnvelopeRow& row);
   EnvelopeTally& tally() { return tally_; }
 
  private:
   Status CheckContent(const store::EnvelopeRow& row, const Bytes32& kept_hash);
   Status CheckPrevious(const store::EnvelopeRow& row, const envelope::Header& header);
+  Status CheckPolicy(const store::EnvelopeRow& row, const envelope::Header& header);
   void Add(audit::LogFault fault, const store::EnvelopeRow& row, std::string_view what);
 
   store::StoreReader& reader_;
   ExpectedEnvelopes& expected_;
   const TrustTimeline& trust_;
+  const PolicyTimeline& policies_;
   bool quick_;
   EnvelopeTally tally_;
 };

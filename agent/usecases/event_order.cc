@@ -86,11 +86,16 @@ void NoticedSegment::Notice(std::uint64_t seq, const audit::EventFacts& facts) {
   if (!stateless) CompareTime(seq, facts.time);
   const bool anchors = facts.event != nullptr && facts.event->anchor.has_value();
   if (!stateless && !anchors && !MattersInOrder(facts.type)) return;
-  events.push_back({seq, facts.type, facts.outcome, facts.time, facts.id, stateless, facts.uid,
-                    facts.pid, std::string(facts.key_name), facts.key_version,
-                    std::string(facts.factor_id), facts.factor_key_sha256,
-                    std::string(facts.reason),
-                    anchors ? std::make_shared<const audit::Event>(*facts.event) : nullptr});
+  const bool sets_policy = facts.type == EventType::kPolicyChanged && facts.has_policy &&
+                           facts.outcome == audit::Outcome::kSuccess && !stateless;
+  events.push_back(
+      {seq, facts.type, facts.outcome, facts.time, facts.id, stateless, facts.uid, facts.pid,
+       std::string(facts.key_name), facts.key_version, std::string(facts.factor_id),
+       facts.factor_key_sha256, std::string(facts.reason),
+       sets_policy
+           ? std::optional(PolicySet{seq, facts.time, facts.policy_serial, facts.policy_sha256})
+           : std::nullopt,
+       anchors ? std::make_shared<const audit::Event>(*facts.event) : nullptr});
 }
 
 void EventOrder::Add(NoticedSegment segment, audit::LogFindings& findings) {
@@ -125,6 +130,7 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
       tokens_[event.name] = {event.seq, false, event.key_sha256};
       return;
     case EventType::kPolicyChanged: {
+      if (event.policy) policies_.push_back(*event.policy);
       const std::string_view reason = event.reason;
       const bool added = reason.starts_with(kTrustAdded);
       if (!added && !reason.starts_with(kTrustRemoved)) return;

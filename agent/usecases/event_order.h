@@ -20,6 +20,14 @@
 
 namespace keyescrow::agent {
 
+// PolicySet: one `policy set`.
+struct PolicySet {
+  std::uint64_t seq = 0;
+  std::int64_t time = 0;
+  std::uint64_t serial = 0;
+  Bytes32 sha256{};
+};
+
 // NoticedEvent: an entry that EventOrder needs, copied out of its row.
 struct NoticedEvent {
   std::uint64_t seq = 0;
@@ -35,6 +43,7 @@ struct NoticedEvent {
   std::string name;  // a factor's
   std::optional<Bytes32> key_sha256;
   std::string reason;
+  std::optional<PolicySet> policy;             // of a policy that was set
   std::shared_ptr<const audit::Event> anchor;  // the whole event, where it is about an anchor
 };
 
@@ -78,6 +87,7 @@ class EventOrder {
 
   const std::map<std::string, std::vector<TrustChange>>& trust() const { return trust_; }
   const std::map<std::string, TokenChange>& tokens() const { return tokens_; }
+  const std::vector<PolicySet>& policies() const { return policies_; }  // in the log's order
   const std::map<Bytes16, std::uint64_t>& imported() const { return imported_; }
   std::uint64_t num_releases() const { return num_releases_; }
   std::uint64_t num_anchors() const { return anchors_.num_checked(); }
@@ -95,6 +105,7 @@ class EventOrder {
   audit::AnchorTrail other_anchors_;
   std::map<std::string, std::vector<TrustChange>> trust_;  // by thumbprint
   std::map<std::string, TokenChange> tokens_;              // by name; the last change
+  std::vector<PolicySet> policies_;
   std::map<Bytes16, std::uint64_t> imported_;
   std::map<std::string, Request> open_;
   std::optional<std::int64_t> last_time_;

@@ -71,6 +71,7 @@ class StoreVerifier {
   std::optional<audit::LogJoiner> joiner_;
   EventOrder order_;
   std::optional<TrustTimeline> trust_;
+  std::optional<PolicyTimeline> policies_;
   std::optional<KeyedSum> entry_keys_;
   std::optional<KeyedSum> envelope_keys_;
   audit::LogFindings findings_;
@@ -250,13 +251,17 @@ Status StoreVerifier::ReadEntries() {
 Status StoreVerifier::ReadEnvelopes() {
   ASSIGN_OR_RETURN(auto rows, readers_.front()->Trust());
   trust_.emplace(options_.agents, order_.trust(), std::move(rows));
+  ASSIGN_OR_RETURN(const auto policies, readers_.front()->Policies());
+  policies_.emplace(order_.policies(), policies, findings_);
+  result_.num_policies = policies_->num_policies();
+  result_.num_unread_policies = policies_->num_unread();
   // Numbers of rows have no gaps; where somebody made some, the ranges are longer and not more.
   const std::int64_t max_id = std::max<std::int64_t>(extent_.max_envelope_id, 0);
   const std::int64_t span = std::max(kEnvelopesAtATime, max_id / kMaxRanges + 1);
   const auto num_ranges = static_cast<std::uint64_t>(max_id / span) + 1;
   next_range_ = 0;
   return Parallel([&](unsigned worker) -> Status {
-    EnvelopeChecker checker(*readers_[worker], *expected_, *trust_, options_.quick);
+    EnvelopeChecker checker(*readers_[worker], *expected_, *trust_, *policies_, options_.quick);
     KeyedSum keys(key_);
     for (;;) {
       const std::uint64_t range = next_range_.fetch_add(1);
@@ -283,6 +288,7 @@ Status StoreVerifier::ReadEnvelopes() {
     result_.num_envelope_signatures += tally.num_signatures;
     result_.num_paths += tally.num_paths;
     result_.num_tpm_objects += tally.num_tpm_objects;
+    result_.num_held_to_policy += tally.num_held_to_policy;
     findings_.Append(std::move(tally.findings));
     envelope_keys_->Add(keys);
     return Ok();

@@ -42,6 +42,9 @@ struct StoreVerification {
   std::uint64_t num_envelope_signatures = 0;
   std::uint64_t num_paths = 0;
   std::uint64_t num_tpm_objects = 0;
+  std::uint64_t num_policies = 0;         // the built-in one not among them
+  std::uint64_t num_unread_policies = 0;  // that ask for a newer keyescrow
+  std::uint64_t num_held_to_policy = 0;   // envelopes, to the policy in force when they were made
   std::uint64_t num_tokens = 0;
   std::uint64_t num_trusted = 0;
   std::uint64_t num_imported = 0;

@@ -111,6 +111,12 @@ void SayChecked(const StateVerifyRequest& request, const StoreVerification& foun
         fmt::format("{} of paths, each by its entry; {} signed with the path's own key",
                     Plural(found.num_proofs, "proof", "proofs"), found.num_signed_proofs));
   }
+  if (!request.quick) {
+    checked.push_back(
+        fmt::format("{}: paths against the policy in force at their time; {} by text and signers",
+                    Plural(found.num_held_to_policy, "envelope", "envelopes"),
+                    Plural(found.num_policies, "signed policy", "signed policies")));
+  }
   checked.push_back(fmt::format("{}, each with its end; {}, {} and {} against the log",
                                 Plural(found.num_releases, "restore", "restores"),
                                 Plural(found.num_tokens, "token", "tokens"),
@@ -141,7 +147,15 @@ void SayNotChecked(const StateVerifyRequest& request, const StateKeys& keys,
                     Plural(found.num_unchecked_anchors, "certificate", "certificates")));
   }
   not_checked.emplace_back("that a path opens: that takes its factors");
-  not_checked.emplace_back("the paths against the policy in force at their time");
+  not_checked.emplace_back(
+      "what tokens and TPMs were when a policy asked for it; the policy that an imported envelope "
+      "was "
+      "made under; which signers the first policy was to have");
+  if (found.num_unread_policies > 0) {
+    not_checked.push_back(
+        fmt::format("{} that ask for a newer keyescrow, and what was escrowed under them",
+                    Plural(found.num_unread_policies, "policy", "policies")));
+  }
   not_checked.emplace_back(
       "what no entry tells: tokens' URIs, modules and evidence, destinations, failures of paths, "
       "when an envelope's row was written" +
@@ -153,7 +167,8 @@ void SayNotChecked(const StateVerifyRequest& request, const StateKeys& keys,
   if (request.quick) {
     item.partial = true;
     not_checked.emplace_back(
-        "with --quick: envelopes' signatures, formats and trust, older checkpoints' signatures, "
+        "with --quick: envelopes' signatures, formats, trust and policy, older checkpoints' "
+        "signatures, "
         "proofs of paths");
   }
   if (keys.basis == StateKeys::Basis::kEvidence) {

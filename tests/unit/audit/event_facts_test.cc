@@ -60,6 +60,9 @@ void ExpectAgreement(const EventFacts& facts, const Event& event) {
   EXPECT_EQ(facts.envelope_id, event.envelope ? event.envelope->id : "");
   EXPECT_EQ(facts.revision, event.envelope ? event.envelope->revision : 0U);
   EXPECT_EQ(facts.envelope_sha256, event.envelope ? event.envelope->sha256 : Bytes32{});
+  EXPECT_EQ(facts.has_policy, event.policy.has_value());
+  EXPECT_EQ(facts.policy_serial, event.policy ? event.policy->serial : 0);
+  EXPECT_EQ(facts.policy_sha256, event.policy ? event.policy->sha256 : Bytes32{});
   EXPECT_EQ(facts.path_id, event.paths.empty() ? "" : event.paths.front().id);
   EXPECT_EQ(facts.reason, event.reason);
   EXPECT_EQ(facts.prev_checkpoint, event.prev_checkpoint);

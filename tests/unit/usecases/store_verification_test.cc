@@ -132,6 +132,8 @@ TEST_F(VerifyStoreTest, FindsOneChangedRowAmongMany) {
       "UPDATE log_entry SET leaf_hash = zeroblob(32) WHERE seq = 4321;"
       "UPDATE envelope SET bytes = zeroblob(10) WHERE id = 17;"
       "UPDATE tile SET bytes = zeroblob(8192) WHERE id = 3;"
+      "DROP TRIGGER path_set_update;"
+      "UPDATE path_set SET digest = zeroblob(32) WHERE envelope_row = 23;"
       "DELETE FROM envelope WHERE id = 4000");
   for (const bool quick : {true, false}) {
     StoreVerifyOptions options = Options(3);
@@ -142,6 +144,7 @@ TEST_F(VerifyStoreTest, FindsOneChangedRowAmongMany) {
     EXPECT_TRUE(Has(*found, audit::LogFault::kTile, 768));
     EXPECT_TRUE(Has(*found, audit::LogFault::kEnvelopeMissing, 3999));
     EXPECT_TRUE(Has(*found, audit::LogFault::kEnvelopeSignature, 16));
+    EXPECT_EQ(Has(*found, audit::LogFault::kEnvelopeColumn, 22), !quick);
     EXPECT_FALSE(Has(*found, audit::LogFault::kRoot, 4350));  // the bodies are as they were
   }
 }

@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import shutil
 import subprocess
 
+from evidence_cases import editing
 from world import UNLOCK, AcceptanceCase
 
 HEAD = '[policy]\nname = "corp"\nserial = {serial}\nmode = "{mode}"\nsimulators = "allowed"\n'
@@ -270,6 +272,35 @@ class PolicyFromTheStart(AcceptanceCase):
         self.assertIn("t=5", str(created["paths"]))  # the cost that the policy asks for
         self.refused("policy_refused", 7, "token", "remove", "ops", "--yes")
         self.succeeds("export", "app/key", "-o", "second.escrow")
+        self.verified_with_its_policy()
+
+    def verified_with_its_policy(self):
+        """An auditor holds the policy against the log, and the envelopes against the policy."""
+        world = self.world
+        world.write("agent.json", world.must("agent-key", "export").out)
+        verify = ("verify", "copy", "--trust", "agent.json", "--json")
+        for sql, text in (("SELECT 1", ""),
+                          ("UPDATE policy SET text = CAST(replace(CAST(text AS TEXT), 'true', "
+                           "'false') AS BLOB)", "its text is another"),
+                          ("UPDATE policy SET note = replace(note, ' alice ', ' alien ')",
+                           "not the one that entry"),
+                          ("UPDATE policy SET serial = 4", "no entry of the log sets"),
+                          ("DELETE FROM policy", "it is not in the store")):
+            with self.subTest(sql=sql):
+                shutil.copytree(world.path("state"), world.path("copy"))
+                with editing(world.path("copy")) as database:
+                    database.execute(sql)
+                done = world.run(*verify)
+                item = done.json()["items"][0]
+                faults = [f"{f['fault']}: {f['what']}" for f in item["findings"] if f["damage"]]
+                shutil.rmtree(world.path("copy"))
+                if not text:
+                    self.assertEqual((done.status, faults), (0, []))
+                    self.assertIn("1 envelope: paths against the policy in force at their time; "
+                                  "1 signed policy by text and signers", item["checked"])
+                else:
+                    self.assertEqual(done.status, 4, str(done))
+                    self.assertRegex("\n".join(faults), "policy_unlogged: .*" + text)
 
 
 class PolicySignedByAgents(AcceptanceCase):

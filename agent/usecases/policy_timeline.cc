@@ -1,0 +1,127 @@
+#include "agent/usecases/policy_timeline.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "agent/policy/evaluate.h"
+#include "agent/policy/signature.h"
+#include "envelope/base/clock.h"
+#include "envelope/base/hash.h"
+
+namespace keyescrow::agent {
+namespace {
+
+using audit::LogFault;
+
+// These rest on what a device was then.
+bool AsksDevices(const Finding& finding) {
+  return finding.rule == "token_assurance" || finding.rule == "simulator";
+}
+
+}  // namespace
+
+PolicyTimeline::PolicyTimeline(const std::vector<PolicySet>& policies,
+                               const std::vector<store::PolicyRecord>& rows,
+                               audit::LogFindings& findings) {
+  periods_.push_back({0, 0, policy::BuiltinPolicy()});
+  std::map<std::uint64_t, const store::PolicyRecord*> by_serial;
+  for (const store::PolicyRecord& row : rows) by_serial.emplace(row.serial, &row);
+  std::set<std::uint64_t> logged;
+  std::optional<policy::Signers> signers;  // the first ones were pinned by hand
+  for (const PolicySet& set : policies) {
+    logged.insert(set.serial);
+    const auto found = by_serial.find(set.serial);
+    if (found == by_serial.end()) {
+      findings.Add(LogFault::kPolicyUnlogged, set.seq,
+                   fmt::format("entry {} sets the policy with the serial {}, and it is not in the "
+                               "store",
+                               set.seq, set.serial));
+      periods_.push_back({set.seq, set.time, std::nullopt});
+      continue;
+    }
+    const store::PolicyRecord& row = *found->second;
+    if (!signers) signers = policy::ParseSigners(row.signers);
+    periods_.push_back(
+        {set.seq, set.time, Read(set, row, signers.value_or(policy::Signers{}), findings)});
+    if (periods_.back().policy && periods_.back().policy->signers) {
+      signers = periods_.back().policy->signers;
+    }
+  }
+  for (const Period& period : periods_) {
+    if (!period.policy) continue;
+    asks_age_ |= std::any_of(period.policy->rules.begin(), period.policy->rules.end(),
+                             [](const policy::Rule& rule) { return rule.grace_s > 0; });
+  }
+  for (const store::PolicyRecord& row : rows) {
+    if (logged.contains(row.serial)) continue;
+    findings.Add(LogFault::kPolicyUnlogged, 0,
+                 fmt::format("no entry of the log sets the policy {} with the serial {}", row.name,
+                             row.serial));
+  }
+}
+
+std::optional<policy::Policy> PolicyTimeline::Read(const PolicySet& set,
+                                                   const store::PolicyRecord& row,
+                                                   const policy::Signers& signers,
+                                                   audit::LogFindings& findings) {
+  const auto wrong = [&](std::string_view why) {
+    findings.Add(LogFault::kPolicyUnlogged, set.seq,
+                 fmt::format("the policy {} with the serial {} is not the one that entry {} sets: "
+                             "{}",
+                             row.name, row.serial, set.seq, why));
+    return std::nullopt;
+  };
+  if (row.sha256 != set.sha256 || Sha256(AsBytes(row.text)) != set.sha256) {
+    return wrong("its text is another");
+  }
+  auto parsed = policy::ParsePolicy(row.text, "policy " + row.name);
+  if (!parsed && parsed.error().code() == ErrorCode::kPolicyNewerAgent) {
+    ++num_unread_;
+    return std::nullopt;
+  }
+  if (!parsed) return wrong(parsed.error().message());
+  if (parsed->serial != row.serial || parsed->name != row.name) {
+    return wrong("its row says another name or serial");
+  }
+  if (const Status verified = policy::VerifySignature(*parsed, row.note, signers); !verified) {
+    return wrong(verified.error().message());
+  }
+  ++num_checked_;
+  return std::move(*parsed);
+}
+
+std::string PolicyTimeline::ViolationOf(const Period& period, const envelope::Header& header,
+                                        std::int64_t first_created) {
+  if (!period.policy) return "";
+  policy::KeyFacts key = policy::FactsOf(header);
+  key.first_created = first_created;
+  policy::Facts facts;
+  facts.host = header.host;
+  facts.now = ParseUtc(header.updated).value_or(key.created);
+  facts.policy_set = period.time;
+  const policy::Evaluation evaluation =
+      policy::EvaluateKey(*period.policy, key, facts, {.shape_only = true, .as_enforced = false});
+  for (const Finding& finding : evaluation.findings) {
+    if (finding.severity == Severity::kCritical && !AsksDevices(finding)) {
+      return fmt::format("{} (policy {} serial {})", finding.what, period.policy->name,
+                         period.policy->serial);
+    }
+  }
+  return "";
+}
+
+std::string PolicyTimeline::Violation(const envelope::Header& header, std::uint64_t seq,
+                                      std::int64_t first_created) const {
+  const auto after = std::partition_point(periods_.begin() + 1, periods_.end(),
+                                          [seq](const Period& period) { return period.seq < seq; });
+  std::string violation = ViolationOf(*(after - 1), header, first_created);
+  if (violation.empty() || after - 1 == periods_.begin()) return violation;
+  if (ViolationOf(*(after - 2), header, first_created).empty()) return "";
+  return violation;
+}
+
+}  // namespace keyescrow::agent
