@@ -58,13 +58,13 @@ class Page {
     html += Section("unchecked", "What was not checked", Sentences(model_.not_checked));
     html += Section("controls", "Controls that this speaks to",
                     "<p class=\"note\">Requirements are paraphrased; the standards’ own texts "
-                    "count. File names are those of an evidence pack, which this version does "
-                    "not write yet.</p>" +
+                    "count. File names are those of the evidence pack that "
+                    "<code>keyescrow audit export</code> writes.</p>" +
                         ControlTable());
     html += fmt::format(
         "</main>\n<footer>Made by keyescrow {} on {}. This page has no script and asks for nothing "
-        "outside of itself. On its own it is a statement; <code>keyescrow verify</code> of the "
-        "state, or of a copy, checks it.</footer></div></body></html>\n",
+        "outside of itself. On its own it is a statement; the evidence pack lets anyone check "
+        "it.</footer></div></body></html>\n",
         HtmlText(model_.version), HtmlText(model_.host));
     return html;
   }

@@ -1,0 +1,1106 @@
+#!/usr/bin/env python3
+"""Checks an evidence pack of keyescrow with Python's standard library and the openssl command.
+
+  verify.py [PACK.tar | FOLDER] --trust AGENT-KEY.json [--since CHECKPOINT] [--json]
+
+PACK is the archive or the folder it was unpacked to; without it, the folder that this file is in.
+--trust takes what `keyescrow agent-key export` wrote on the host: get it by another way than the
+pack. --agent THUMBPRINT does instead where only the thumbprint is known. --since takes a checkpoint
+that you kept from before. --all-signatures checks the signature of every checkpoint and of every
+proof of a path, not of the newest 200 and of each path's newest alone.
+
+Exit status, as of `keyescrow verify PACK`: 0 the pack is whole, authentic, and the host complies;
+1 it is whole, and there are findings (nobody vouched for its key, or the host does not comply);
+2 usage; 4 it was changed, is not whole, or is not signed by the key you trust.
+"""
+
+import argparse
+import base64
+import datetime
+import hashlib
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+NEWEST_SIGNATURES = 200
+ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
+ESCROWED = ("escrow.created", "escrow.rewrapped")
+ENDED = ("restore.completed", "restore.failed", "restore.denied")
+CLOCK_TOLERANCE_S = 60
+EPOCH = "1970-01-01T00:00:00Z"
+# TPMT_PUBLIC of an attestation key up to its point (agent/audit/FORMAT.md, "Anchors").
+ATTESTATION_AREA = bytes.fromhex("0023000b00050472000000100018000b00030010")
+P256_SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
+
+
+class Bad(Exception):
+    """What was read is not what it should be."""
+
+
+def b64u(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def from_b64u(text):
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if b64u(data) != text:
+        raise Bad("base64url that is not canonical")
+    return data
+
+
+def sha256(data):
+    return hashlib.sha256(data).digest()
+
+
+def object_of(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise Bad("an object with two members of one name")
+    return members
+
+
+def no_fraction(text):
+    raise Bad("a number that is not whole: %s" % text)
+
+
+def parse_json(text):
+    """JSON in which nothing means one thing to one reader and another to the next."""
+    try:
+        return json.loads(text, object_pairs_hook=object_of, parse_float=no_fraction,
+                          parse_constant=no_fraction)
+    except RecursionError as error:
+        raise Bad("JSON that nests too deep") from error
+
+
+def whole(*numbers):
+    """The numbers; True is none here, which Python takes for 1."""
+    if any(type(number) is not int or number < 0 for number in numbers):
+        raise Bad("a member that is no number")
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+# ---- signed notes (C2SP signed-note)
+
+class Key:
+    """One verification key: `name+hex8(id)+base64(alg || key)`."""
+
+    def __init__(self, vkey):
+        try:
+            self.name, key_id, encoded = vkey.split("+", 2)
+            raw = base64.b64decode(encoded, validate=True)
+        except ValueError as error:
+            raise Bad("not a verification key: %r" % vkey) from error
+        self.algorithm, self.key = raw[0], raw[1:]
+        if self.algorithm == 1 and len(self.key) == 32:
+            self.id = sha256(self.name.encode() + b"\n" + raw)[:4]
+            self.spki = ED25519_SPKI + self.key
+        elif self.algorithm == 2 and len(self.key) == 91:
+            self.id = sha256(self.key)[:4]
+            self.spki = self.key
+        else:
+            raise Bad("a key of an unknown algorithm")
+        if key_id != self.id.hex():
+            raise Bad("the key's id is not that of the key")
+
+    def verifies(self, text, signature):
+        return openssl_verifies(self.algorithm, self.spki, text, signature)
+
+
+def openssl_verifies(algorithm, spki, text, signature):
+    with tempfile.TemporaryDirectory() as folder:
+        at = pathlib.Path(folder)
+        pem = base64.b64encode(spki).decode()
+        (at / "key.pem").write_text("-----BEGIN PUBLIC KEY-----\n%s\n-----END PUBLIC KEY-----\n"
+                                    % "\n".join(pem[i:i + 64] for i in range(0, len(pem), 64)))
+        (at / "text").write_bytes(text)
+        (at / "sig").write_bytes(signature)
+        if algorithm == 1:
+            command = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", at / "key.pem",
+                       "-rawin", "-in", at / "text", "-sigfile", at / "sig"]
+        else:
+            command = ["openssl", "dgst", "-sha256", "-verify", at / "key.pem", "-signature",
+                       at / "sig", at / "text"]
+        return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                              check=False).returncode == 0
+
+
+def drill_verifies(key, statement, signature):
+    return openssl_verifies(1, ED25519_SPKI + from_b64u(key), statement.encode(),
+                            from_b64u(signature))
+
+
+def split_note(data):
+    """The signed text, and (name, id, signature) of each line."""
+    head, blank, tail = data.rpartition(b"\n\n")
+    if not blank or not tail.endswith(b"\n"):
+        raise Bad("not a signed note")
+    lines = []
+    for line in tail[:-1].split(b"\n"):
+        match = re.fullmatch("— ([^ +]+) ([A-Za-z0-9+/]+=*)".encode(), line)
+        if not match:
+            raise Bad("a signature line that is none")
+        raw = base64.b64decode(match.group(2), validate=True)
+        lines.append((match.group(1).decode(), raw[:4], raw[4:]))
+    return head + b"\n", lines
+
+
+def signers(data, keys):
+    """The text of a note, and which of `keys` signed it. A known key's line must verify."""
+    text, lines = split_note(data)
+    good = []
+    for key in keys:
+        for name, key_id, signature in lines:
+            if name == key.name and key_id == key.id:
+                if not key.verifies(text, signature):
+                    raise Bad("a signature of a known key does not verify")
+                good.append(key)
+    return text, good
+
+
+def parse_checkpoint(text):
+    lines = text.decode().split("\n")
+    if len(lines) < 4 or not re.fullmatch("0|[1-9][0-9]*", lines[1]):
+        raise Bad("not a checkpoint")
+    return lines[0], int(lines[1]), base64.b64decode(lines[2], validate=True)
+
+
+# ---- the tree (RFC 6962)
+
+def leaf_hash(entry):
+    return sha256(b"\0" + entry)
+
+
+def node_hash(left, right):
+    return sha256(b"\1" + left + right)
+
+
+class Tree:
+    """The right edge: roots of the maximal perfect subtrees; and the tiles as they fill."""
+
+    def __init__(self):
+        self.size, self.edge, self.levels, self.full = 0, [], [], []
+
+    def append(self, leaf):
+        self.size += 1
+        self.add_to_tile(0, leaf)
+        self.edge.append((0, leaf))
+        while len(self.edge) > 1 and self.edge[-1][0] == self.edge[-2][0]:
+            (height, right), (_, left) = self.edge.pop(), self.edge.pop()
+            self.edge.append((height + 1, node_hash(left, right)))
+            if (height + 1) % 8 == 0:
+                self.add_to_tile((height + 1) // 8, self.edge[-1][1])
+
+    def add_to_tile(self, level, digest):
+        if level == len(self.levels):
+            self.levels.append([0, bytearray()])
+        tile = self.levels[level]
+        tile[1] += digest
+        if len(tile[1]) == 8192:
+            self.full.append((level, tile[0], bytes(tile[1])))
+            self.levels[level] = [tile[0] + 1, bytearray()]
+
+    def root(self):
+        if not self.edge:
+            return sha256(b"")
+        digest = self.edge[-1][1]
+        for _, left in reversed(self.edge[:-1]):
+            digest = node_hash(left, digest)
+        return digest
+
+
+def tile_path(level, index, width):
+    groups = ["%03d" % (index % 1000)]
+    while index >= 1000:
+        index //= 1000
+        groups.insert(0, "x%03d" % (index % 1000))
+    return "tile/%d/%s%s" % (level, "/".join(groups), "" if width == 256 else ".p/%d" % width)
+
+
+def proven_root(leaf, index, size, hashes):
+    """The root that an inclusion proof leads to (RFC 9162, 2.1.3.2)."""
+    if index >= size:
+        raise Bad("a proof of an entry that is not there")
+    fn, sn, digest = index, size - 1, leaf
+    for sibling in hashes:
+        if sn == 0:
+            raise Bad("a proof that is too long")
+        if fn & 1 or fn == sn:
+            digest = node_hash(sibling, digest)
+            while not fn & 1 and fn:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            digest = node_hash(digest, sibling)
+        fn, sn = fn >> 1, sn >> 1
+    if sn:
+        raise Bad("a proof that is too short")
+    return digest
+
+
+# ---- trusted agents
+
+TRUST_ADDED = re.compile("trust added: (.{43})(?:; limits (.{43}))?")
+TRUST_REMOVED = re.compile("trust removed: (.{43})")
+
+
+def pattern_matches(pattern, name):
+    """`*` within a segment, `**` across segments; a pass over the name for each character."""
+    reached = [True] + [False] * len(name)
+    for part in re.findall(r"\*\*|.", pattern, re.DOTALL):
+        if part in ("*", "**"):
+            for i, character in enumerate(name):
+                if reached[i] and (part == "**" or character != "/"):
+                    reached[i + 1] = True
+        else:
+            reached = [False] + [reached[i] and name[i] == part for i in range(len(name))]
+    return reached[-1]
+
+
+def limits_of(agent):
+    lines = ["hosts", *agent["hosts"], "keys", *agent["keys"], ""]
+    return b64u(sha256("\n".join(lines).encode()))
+
+
+class Trust:
+    """Which agents counted when: what the log tells, and the limits that the pack states."""
+
+    def __init__(self, verifier):
+        self.verifier, self.changes, self.agents = verifier, {}, {}
+
+    def add(self, seq, reason):
+        for added, form in ((True, TRUST_ADDED), (False, TRUST_REMOVED)):
+            match = form.match(reason)
+            if match:
+                limits = match.group(2) or "" if added else ""
+                self.changes.setdefault(match.group(1), []).append((seq, added, limits))
+
+    def compare(self, agents):
+        """The list of agents against the log."""
+        self.agents = {agent["thumbprint"]: agent for agent in agents}
+        for name, agent in self.agents.items():
+            changes = self.changes.get(name)
+            if not changes:
+                self.bad("no entry adds the trusted agent %s" % name)
+                continue
+            if changes[-1][1] != (agent["removed"] is None):
+                self.bad("the agent %s is trusted in one of list and log" % name)
+            added = [limits for _, is_added, limits in changes if is_added]
+            if added and added[-1] not in ("", limits_of(agent)):
+                self.bad("the agent %s was trusted for other hosts or keys" % name)
+        for name in self.changes:
+            if name not in self.agents:
+                self.bad("the agent %s was trusted, and is not in the list" % name)
+
+    def bad(self, text):
+        self.verifier.fail("trust", "keys/trusted-agents.json: " + text)
+
+    def allows(self, item, seq):
+        name = item["agent"]
+        changes, agent = self.changes.get(name, []), self.agents.get(name)
+        before = [change for change in changes if change[0] < seq]
+        if name in self.verifier.agents:
+            return True
+        if not agent or not before or not before[-1][1]:
+            return False
+        if before[-1][2] != limits_of(agent) and before[-1] != changes[-1]:
+            return True  # limits of before it was added again: their hash alone is told
+        return all(not agent[kind] or any(pattern_matches(p, value) for p in agent[kind])
+                   for kind, value in (("hosts", item["host"]), ("keys", item["key"]["name"])))
+
+
+# ---- what status.json says that entries must tell
+
+class Claims:
+    def __init__(self, verifier):
+        self.verifier, self.proofs, self.steps, self.told = verifier, {}, {}, set()
+        self.num_releases = 0
+
+    def read(self, status):
+        for key in status["keys"]:
+            if key["escrowed"] is not True:
+                continue
+            for path in key["paths"]:
+                current = path["condition"] == "proven"
+                if path["proven"] is not None:
+                    self.proofs[key["name"], path["id"]] = (
+                        key["version"], key["revision"] if current else None,
+                        seconds(path["proven"]))
+                elif current:
+                    raise Bad("status.json has a proven path without a time")
+        self.num_releases = len(status["releases"])
+        for item in status["releases"]:
+            seq, end = item["seq"], item["outcome_seq"]
+            steps = [] if end == seq else [(seq, "requested")]
+            if end is not None:
+                steps.append((end, item["outcome"]))
+            for at, step in steps:
+                if whole(at) in self.steps:
+                    raise Bad("status.json has an entry in two releases")
+                self.steps[at] = (item["key"], item["version"], step)
+            if (end is None) != (item["outcome"] == "pending"):
+                raise Bad("status.json has a release whose end is not its outcome")
+
+    def notice(self, seq, event, proof_holds):
+        key = event.get("key", {"name": "", "version": 0})
+        if (event["type"] in ("drill.passed", "restore.completed") and
+                event["outcome"] == "success" and proof_holds and event.get("paths")):
+            at = (key["name"], event["paths"][0]["id"])
+            version, revision, time = self.proofs.get(at, (None, None, 0))
+            if (version == key["version"] and
+                    revision in (None, event.get("envelope", {}).get("revision")) and
+                    abs(seconds(event["time"]) - time) <= CLOCK_TOLERANCE_S):
+                self.told.add(at)
+        if event["type"] in ("restore.requested",) + ENDED:
+            step = (key["name"], key["version"], event["type"].partition(".")[2])
+            if self.steps.pop(seq, None) != step:
+                self.verifier.fail("status", "status.json does not tell of entry %d, a restore" %
+                                   seq)
+
+    def finish(self):
+        for at in sorted(set(self.proofs) - self.told):
+            self.verifier.fail("status", "%s: no entry proves the path %s, as status.json says" %
+                               at)
+        for seq in sorted(self.steps):
+            self.verifier.fail("status", "status.json tells of a restore at entry %d that is none" %
+                               seq)
+
+
+# ---- certificates of the log's counter in the TPM
+
+def seconds(text):
+    if not re.fullmatch("[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z", text):
+        raise Bad("not a time: %r" % text)
+    moment = datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ")
+    return int(moment.replace(tzinfo=datetime.timezone.utc).timestamp())
+
+
+def sized(data):
+    return len(data).to_bytes(2, "big") + data
+
+
+def der_integer(data):
+    data = data.lstrip(b"\0") or b"\0"
+    data = b"\0" + data if data[0] & 0x80 else data
+    return b"\2" + bytes([len(data)]) + data
+
+
+def check_anchor(event, origin):
+    """A certificate of the counter over the entry's prev_checkpoint; TPM 2.0 Part 2, 10.12."""
+    anchor = event["anchor"]
+    public, attest = from_b64u(anchor["key"]), from_b64u(anchor["attest"])
+    signature = from_b64u(anchor["signature"])
+    area = sized(ATTESTATION_AREA + sized(public[24:56]) + sized(public[58:90]))
+    if public != area or len(signature) != 64:
+        raise Bad("the key is not a restricted key of a tpm")
+    index = (anchor["index"].to_bytes(4, "big") + b"\0\x0b" + bytes.fromhex("22040014") +
+             sized(sha256(b"keyescrow/anchor/1\0" + origin.encode())) + b"\0\x08")
+    rest = bytes.fromhex("ff5443478014")
+    if not attest.startswith(rest):
+        raise Bad("it is not about a counter")
+    at = len(rest)
+    at += 2 + int.from_bytes(attest[at:at + 2], "big")  # the signer's name
+    extra = sized(from_b64u(event["prev_checkpoint"]))
+    end = (sized(b"\0\x0b" + sha256(index)) + b"\0\0" +
+           sized(anchor["counter"].to_bytes(8, "big")))
+    clock = 8 + 4 + 4 + 1 + 8
+    if attest[at:at + len(extra)] != extra or attest[at + len(extra) + clock:] != end:
+        raise Bad("it is not about this log's counter at that checkpoint")
+    der = der_integer(signature[:32]) + der_integer(signature[32:])
+    if not openssl_verifies(2, P256_SPKI + public[24:56] + public[58:90], attest,
+                            b"\x30" + bytes([len(der)]) + der):
+        raise Bad("its signature is not the attestation key's")
+
+
+class Trail:
+    """Anchors in the log's order, of one counter at a time."""
+
+    def __init__(self, verifier, known):
+        self.verifier, self.known = verifier, known
+        self.counter, self.key, self.count = None, None, 0
+
+    def add(self, seq, event):
+        anchor, good = event["anchor"], event["outcome"] == "success"
+        if self.key != (anchor["key"], anchor["index"]):
+            self.key, self.counter = (anchor["key"], anchor["index"]), None
+        if event["type"] == "anchor.mismatch":
+            if good:
+                self.counter = anchor["counter"]
+            else:
+                self.verifier.findings.append("entry %d: the counter was not where the log had it: "
+                                              "%s" % (seq, event.get("reason", "")))
+        if event["type"] != "anchor.tpm" or not good:
+            return
+        self.count += 1
+        try:
+            if self.known:
+                check_anchor(event, self.verifier.origin)
+            if self.counter is not None and anchor["counter"] != self.counter + 1:
+                raise Bad("the counter went from %d to %d" % (self.counter, anchor["counter"]))
+        except Bad as error:
+            self.verifier.fail("entries", "entry %d: %s" % (seq, error))
+        self.counter = anchor["counter"]
+
+
+# ---- the pack's files
+
+def header_of(folder, name, size, time):
+    """The one header that a member of a pack may have (ustar)."""
+    fields = [(name, 100), ("0000644", 8), ("0000000", 8), ("0000000", 8), ("%011o" % size, 12),
+              ("%011o" % time, 12), (" " * 8, 8), ("0", 1), ("", 100), ("ustar", 6), ("00", 2),
+              ("", 32), ("", 32), ("", 8), ("", 8), (folder, 155), ("", 12)]
+    block = b"".join(text.encode().ljust(width, b"\0") for text, width in fields)
+    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+
+
+def is_member_name(name):
+    return (len(name) <= 100 and re.fullmatch("[A-Za-z0-9._/-]+", name) is not None and
+            not {"", ".", ".."} & set(name.split("/")))
+
+
+class Archive:
+    """The members of an archive, or the files of the folder it was unpacked to."""
+
+    def __init__(self, path):
+        self.files, self.path, self.time = {}, path, None
+        if path.is_dir():
+            self.read_folder()
+        else:
+            with open(path, "rb") as file:
+                self.read_archive(file)
+
+    def read_folder(self):
+        for file in sorted(self.path.rglob("*")):
+            if file.is_symlink() or not (file.is_dir() or file.is_file()):
+                raise Bad("%s is no plain file" % file)
+            if file.is_file():
+                self.files[file.relative_to(self.path).as_posix()] = file
+
+    def read_archive(self, file):
+        """Takes what keyescrow writes and nothing else: one form for every archive."""
+        total, at, folder = file.seek(0, 2), 0, None
+        while True:
+            file.seek(at)
+            block = file.read(512)
+            if len(block) < 512:
+                raise Bad("the pack is cut off")
+            if block == bytes(512):
+                break
+            try:
+                name, prefix = (block[a:b].split(b"\0")[0].decode("ascii")
+                                for a, b in ((0, 100), (345, 500)))
+                size, time = int(block[124:135], 8), int(block[136:147], 8)
+                good = size >= 0 and time >= 0 and header_of(prefix, name, size, time) == block
+            except ValueError:
+                good = False
+            if not good or not is_member_name(name) or not is_member_name(prefix) or "/" in prefix:
+                raise Bad("the pack has no header that a pack has at byte %d" % at)
+            if (folder or (prefix, time)) != (prefix, time):
+                raise Bad("%s is of another folder or time than the members before it" % name)
+            if name in self.files:
+                raise Bad("the pack has two members %s" % name)
+            folder, at = (prefix, time), at + 512
+            self.files[name] = (at, size)
+            end = at + (size + 511) // 512 * 512
+            if end > total:
+                raise Bad("the pack is cut off in %s" % name)
+            file.seek(at + size)
+            if any(file.read(end - at - size)):
+                raise Bad("something stands behind the end of %s" % name)
+            at = end
+        if total != at + 1024 or any(file.read(512)):
+            raise Bad("something stands behind the end of the pack")
+        self.time = folder[1] if folder else None
+
+    def read(self, name):
+        if name not in self.files:
+            raise Bad("%s is missing" % name)
+        place = self.files[name]
+        if isinstance(place, pathlib.Path):
+            return place.read_bytes()
+        with open(self.path, "rb") as file:
+            file.seek(place[0])
+            return file.read(place[1])
+
+    def json(self, name):
+        return parse_json(self.read(name))
+
+    def lines(self, folder):
+        """The lines of a folder's files in their order."""
+        for name in sorted(n for n in self.files if n.startswith(folder + "/")):
+            text = self.read(name)
+            if not text.endswith(b"\n"):
+                raise Bad("the last line of %s is cut off" % name)
+            yield from text[:-1].split(b"\n")
+
+
+# ---- the form of an entry (agent/audit/FORMAT.md, "Entries")
+
+MEMBERS = """v id source source_seq time boot_id clock_synced type outcome error actor approvers
+    host key envelope policy paths drill anchor reason ticket prev_checkpoint truncated""".split()
+MUST_ESCAPE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
+def canonical(value):
+    if isinstance(value, dict):
+        return "{%s}" % ",".join("%s:%s" % (canonical(k), canonical(v)) for k, v in value.items())
+    if isinstance(value, list):
+        return "[%s]" % ",".join(map(canonical, value))
+    if isinstance(value, str):
+        text = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"%s"' % MUST_ESCAPE.sub(lambda match: "\\u%04x" % ord(match.group()), text)
+    return json.dumps(value)
+
+
+def check_form(seq, line, event):
+    order = [MEMBERS.index(name) if name in MEMBERS else -1 for name in event]
+    if order != sorted(set(order)) or -1 in order or canonical(event).encode() != line:
+        raise Bad("entry %d is not of the form that an agent writes" % seq)
+
+
+def line_of(item):
+    return json.dumps(item, separators=(",", ":"), ensure_ascii=False) + "\n"
+
+
+def thumbprint_of(jwk):
+    return b64u(sha256(('{"crv":"P-256","kty":"EC","x":"%s","y":"%s"}' % (
+        jwk["x"], jwk["y"])).encode()))
+
+
+class Verifier:
+    def __init__(self, archive, options):
+        self.pack, self.options = archive, options
+        self.bad, self.findings, self.checked = [], [], []
+        self.not_checked = [
+            "the envelopes: they are not in the pack, so that nobody can guess passwords on them; "
+            "that the summaries are theirs, the host's signature says",
+            "that a path opens: that takes its factors",
+            "the paths against the policy: status.json is the host's own judgement",
+            "report.html, report.csv, controls.md and the rest of status.json: they are as they "
+            "were signed, and were not read",
+            "tokens' URIs, and the host's settings, which are not in the pack",
+            "keys that nobody declared and nobody escrowed",
+        ]
+        self.keys, self.origin, self.size, self.root, self.anchor = [], "", 0, b"", None
+        self.summaries, self.matched, self.drills, self.open = {}, set(), {}, {}
+        self.roots, self.policies, self.anchor_lines, self.last_time = {}, [], "", None
+        self.by_hash, self.proven, self.num_tiles, self.trails = {}, set(), 0, ()
+        self.agents, self.imported = {options.agent} - {None}, set()
+        self.trust_log, self.claims = Trust(self), Claims(self)
+        self.tokens, self.num_tokens = {}, 0
+        self.thumbprint, self.vkeys = "", []
+
+    def fail(self, check, text):
+        self.bad.append((check, text))
+
+    def run(self):
+        """What stands behind the signature is read only where it holds."""
+        self.run_checks("members", "signature")
+        if self.bad:
+            self.not_checked.append("what is in the pack: it is not what the agent signed")
+        else:
+            self.run_checks("keys", "summaries", "entries", "proofs", "policy", "drills",
+                            "inventory")
+
+    def run_checks(self, *checks):
+        for check in checks:
+            try:
+                getattr(self, "check_" + check)()
+            except (Bad, ValueError, KeyError, TypeError, IndexError, AttributeError, OSError,
+                    OverflowError) as error:
+                self.fail(check, str(error) or type(error).__name__)
+
+    def check_members(self):
+        manifest = self.pack.read("MANIFEST").decode()
+        if manifest and not manifest.endswith("\n"):
+            raise Bad("MANIFEST has a line that is none")
+        listed = {}
+        for line in manifest.split("\n")[:-1]:
+            digest, name = line[:64], line[66:]
+            if (line[64:66] != "  " or name in listed or not is_member_name(name) or
+                    not re.fullmatch("[0-9a-f]{64}", digest)):
+                raise Bad("MANIFEST has a line that is none")
+            listed[name] = digest
+        names = list(listed) + ["MANIFEST", "MANIFEST.sig"]
+        for name in self.pack.files:
+            if name not in names:
+                self.fail("members", "%s is not in MANIFEST" % name)
+        if self.pack.time is not None and list(self.pack.files) != names:
+            self.fail("members", "the pack's files are not those of MANIFEST, or not in its order")
+        for name, digest in listed.items():
+            if name not in self.pack.files:
+                self.fail("members", "%s is missing" % name)
+            elif sha256(self.pack.read(name)).hex() != digest:
+                self.fail("members", "%s is not the file that MANIFEST names" % name)
+        self.checked.append("%d files against MANIFEST" % len(listed))
+
+    def trust(self):
+        """Fills keys, origin and anchor; returns which keys must have signed."""
+        if self.options.trust:
+            document = parse_json(pathlib.Path(self.options.trust).read_text())
+        else:
+            document = self.pack.json("keys/agent-key.json")
+        jwk = document["jwk"]
+        thumbprint = self.thumbprint = thumbprint_of(jwk)
+        self.agents.add(thumbprint)
+        self.origin = document["log_origin"]
+        self.keys = [Key(text) for text in document["log_keys"]]
+        self.vkeys = document["log_keys"]
+        if "anchor" in document:
+            self.anchor = document["anchor"]["tpm_public"], document["anchor"]["index"]
+        if self.options.trust:
+            return self.keys
+        if not self.options.agent:
+            self.findings.append("nobody vouched for the agent key %s: give --trust FILE or "
+                                 "--agent THUMBPRINT, from another source than the pack" %
+                                 thumbprint)
+            return self.keys
+        if thumbprint != self.options.agent:
+            raise Bad("the pack is of the agent %s" % thumbprint)
+        point = from_b64u(jwk["x"]) + from_b64u(jwk["y"])
+        return [key for key in self.keys if key.algorithm == 2 and key.key[-64:] == point]
+
+    def check_signature(self):
+        must_sign = self.trust()
+        try:
+            text, good = signers(self.pack.read("MANIFEST.sig"), self.keys)
+            lines = text.decode().split("\n")
+            if len(lines) != 6 or lines[0] != "keyescrow-pack/1" or lines[5] or (
+                    not re.fullmatch("0|[1-9][0-9]*", lines[2])):
+                raise Bad("it does not sign a pack's MANIFEST")
+            self.size, time = int(lines[2]), seconds(lines[4])
+        except (Bad, ValueError) as error:
+            raise Bad("MANIFEST.sig: %s" % error) from error
+        if not any(key in must_sign for key in good) or not any(k.algorithm == 1 for k in good):
+            raise Bad("MANIFEST.sig is not of the keys that are trusted")
+        if lines[3] != base64.b64encode(sha256(self.pack.read("MANIFEST"))).decode():
+            raise Bad("MANIFEST is not the one that was signed")
+        if lines[1] != self.origin:
+            raise Bad("the pack is of another log than the key that is trusted")
+        if self.pack.time is not None and time != self.pack.time:
+            raise Bad("the archive is of another time than MANIFEST.sig")
+        if not any(key.algorithm == 2 for key in good):
+            self.findings.append("the agent key did not sign MANIFEST, the log's key did")
+        self.checked.append("MANIFEST.sig, by %d keys" % len(good))
+
+    def check_keys(self):
+        """Those in the pack authenticate nothing, and must still be the log's own."""
+        stated = self.pack.json("keys/agent-key.json")
+        lines = "".join(vkey + "\n" for vkey in self.vkeys).encode()
+        if (thumbprint_of(stated["jwk"]), stated["log_origin"], stated["log_keys"]) != (
+                self.thumbprint, self.origin, self.vkeys) or (
+                self.pack.read("keys/log.vkeys") != lines):
+            raise Bad("the keys in keys/ are not those of the log")
+
+    # ---- the log
+
+    def check_summaries(self):
+        for line in self.pack.lines("summaries"):
+            item = parse_json(line)
+            whole(item["key"]["version"], item["revision"], item["log_seq"])
+            for member in ("previous", "host", "agent"):
+                if not isinstance(item[member], str):
+                    raise Bad("a line of summaries has no %s" % member)
+            item["key"] = {"name": item["key"]["name"], "version": item["key"]["version"]}
+            if item["log_seq"] in self.summaries:
+                raise Bad("two summaries are of entry %d" % item["log_seq"])
+            self.summaries[item["log_seq"]] = item
+            self.by_hash[item["envelope_sha256"]] = item
+
+    def read_since(self):
+        if not self.options.since:
+            self.not_checked.append(
+                "a tail that was cut off with its checkpoints, or an old copy that was put back: "
+                "compare with your own older checkpoint (--since FILE)")
+            return None
+        text, good = signers(pathlib.Path(self.options.since).read_bytes(), self.keys)
+        if not good:
+            raise Bad("your checkpoint is not signed by this log")
+        return parse_checkpoint(text)[1:]
+
+    def checkpoints(self):
+        for line in self.pack.lines("checkpoints"):
+            item = parse_json(line)
+            note = item["note"].encode()
+            text, _ = split_note(note)
+            yield item["size"], note, text, parse_checkpoint(text)
+
+    def check_entries(self):
+        since = self.read_since()
+        self.claims.read(self.pack.json("status.json"))
+        tree, checkpoints, recent, count, previous = Tree(), self.checkpoints(), [], 0, None
+        upcoming, newest = next(checkpoints, None), None
+        self.trails = Trail(self, True), Trail(self, False)
+        for line in self.pack.lines("entries"):
+            self.read_entry(tree.size, line, previous)
+            tree.append(leaf_hash(line))
+            for level, index, data in tree.full:
+                self.compare_tile(level, index, data)
+            tree.full.clear()
+            if since and since[0] == tree.size and since[1] != tree.root():
+                self.fail("since", "the first %d entries are not those of your checkpoint" %
+                          tree.size)
+            if upcoming and upcoming[0] == tree.size:
+                _, newest, text, stated = upcoming
+                self.roots[tree.size] = tree.root()
+                if stated != (self.origin, tree.size, tree.root()):
+                    self.fail("entries", "the checkpoint at %d is not that of the entries" %
+                              tree.size)
+                recent = recent + [(tree.size, newest)]
+                if not self.options.all_signatures:
+                    recent = recent[-NEWEST_SIGNATURES:]
+                count, previous = count + 1, b64u(sha256(text))
+                upcoming = next(checkpoints, None)
+        self.root = tree.root()
+        if upcoming:
+            self.fail("entries", "the checkpoint at %d is of no such many entries" % upcoming[0])
+        if tree.size not in self.roots:
+            self.fail("entries", "entries stand behind the newest checkpoint")
+        if tree.size != self.size:
+            self.fail("entries", "entries/ has %d entries, MANIFEST.sig says %d" % (
+                tree.size, self.size))
+        if newest != self.pack.read("checkpoint"):
+            self.fail("entries", "checkpoint is not the newest of checkpoints/")
+        if since and since[0] > tree.size:
+            self.fail("since", "the log is shorter than the checkpoint that you kept")
+        self.compare_tiles(tree)
+        self.check_checkpoints(recent, count)
+        self.findings += ["entry %d: the restore of %s has no end" % item
+                          for item in sorted(self.open.values())]
+        for seq in sorted(set(self.summaries) - self.matched):
+            self.fail("summaries", "entry %d escrowed no envelope" % seq)
+        self.trust_log.compare(self.pack.json("keys/trusted-agents.json"))
+        self.claims.finish()
+        self.check_tokens()
+        self.check_revisions()
+        if self.pack.read("anchors.jsonl").decode() != self.anchor_lines:
+            self.fail("entries", "anchors.jsonl is not what the entries say")
+        self.checked.append("%d entries hashed into the tree, in their order" % tree.size)
+        self.checked.append("%d checkpoints and %d tiles, against the entries" % (
+            count, self.num_tiles))
+        self.checked.append("%d proven paths and %d releases of status.json, each by its entry" % (
+            len(self.claims.proofs), self.claims.num_releases))
+        self.checked.append("%d trusted agents and %d tokens" % (
+            len(self.trust_log.agents), self.num_tokens))
+        self.checked.append("%d envelopes' facts, each against the entry that escrowed it" %
+                            len(self.summaries))
+        if since:
+            self.checked.append("the log continues the checkpoint that you kept")
+        if self.trails[0].count:
+            self.checked.append("%d certificates of the TPM's counter" % self.trails[0].count)
+        if self.trails[1].count:
+            self.not_checked.append("%d certificates of the TPM's counter: by a key that is not "
+                                    "among those that were given" % self.trails[1].count)
+
+    def check_tokens(self):
+        listed = {row["name"]: b64u(sha256(from_b64u(row["spki"])))
+                  for row in self.pack.json("keys/tokens.json")}
+        self.num_tokens = len(listed)
+        for name, digest in listed.items():
+            enrolled, logged = self.tokens.get(name, (False, None))
+            if not enrolled:
+                self.fail("tokens", "no entry registers the token %s" % name)
+            elif logged not in (None, digest):
+                self.fail("tokens", "the token %s was registered with another key" % name)
+        for name, (enrolled, _) in self.tokens.items():
+            if enrolled and name not in listed:
+                self.fail("tokens", "the token %s was registered, and is not in the list" % name)
+
+    def check_revisions(self):
+        in_order, before = {}, None
+        for seq, item in sorted(self.summaries.items()):
+            at = (item["key"]["name"], item["key"]["version"], item["revision"])
+            if at in in_order:
+                self.fail("summaries", "entries %d and %d escrow %s version %d revision %d" % (
+                    in_order[at], seq, *at))
+            in_order.setdefault(at, seq)
+            if not self.trust_log.allows(item, seq):
+                self.fail("summaries", "%s version %d revision %d: its agent %s was not trusted "
+                          "for it" % (*at, item["agent"]))
+        for (name, version, revision), seq in sorted(in_order.items()):
+            last_name, last_version, last_revision, last_hash = before or ("", 0, 0, "")
+            same_version = (name, version) == (last_name, last_version)
+            follows = (revision == last_revision + 1 if same_version else revision == 1 and
+                       version == (last_version + 1 if name == last_name else 1))
+            what = "%s version %d revision %d" % (name, version, revision)
+            if not follows and seq not in self.imported:
+                self.fail("summaries", what + ": what comes before it is not in the pack")
+            item = self.summaries[seq]
+            if same_version and follows and item["previous"] != last_hash:
+                self.fail("summaries", what + ": it does not name the revision before it")
+            before = (name, version, revision, item["envelope_sha256"])
+
+    def check_checkpoints(self, recent, count):
+        has_p256 = False
+        for size, note in recent:
+            _, good = signers(note, self.keys)
+            if not any(key.algorithm == 1 for key in good):
+                self.fail("entries", "the checkpoint at %d is not signed by the log's key" % size)
+            has_p256 = any(key.algorithm == 2 for key in good)
+        if not has_p256:
+            self.findings.append("the newest checkpoint lacks the agent key's signature")
+        self.checked.append("signatures of the newest %d checkpoints" % len(recent))
+        if len(recent) < count:
+            self.not_checked.append("signatures of the %d older checkpoints: the newest covers "
+                                    "their entries (--all-signatures)" % (count - len(recent)))
+
+    def compare_tiles(self, tree):
+        for level, (index, data) in enumerate(tree.levels):
+            if data:
+                self.compare_tile(level, index, bytes(data))
+        expected, width = 0, self.size
+        while width:
+            expected, width = expected + (width + 255) // 256, width // 256
+        self.num_tiles = sum(name.startswith("tile/") for name in self.pack.files)
+        if self.num_tiles != expected:
+            self.fail("tiles", "the log needs %d tiles, the pack has %d" % (
+                expected, self.num_tiles))
+
+    def compare_tile(self, level, index, data):
+        name = tile_path(level, index, len(data) // 32)
+        if name not in self.pack.files or self.pack.read(name) != data:
+            self.fail("tiles", "%s is not that of the entries" % name)
+
+    def read_entry(self, seq, line, previous):
+        event = parse_json(line)
+        if whole(event["v"]) != 1:
+            self.findings.append("entry %d is of a newer format, and was not read" % seq)
+            return
+        check_form(seq, line, event)
+        stateless = event["source"] == "stateless"
+        if not stateless:
+            self.read_place(seq, event, previous)
+            if event["type"] in ESCROWED and "envelope" in event and "key" in event:
+                self.match_summary(seq, event)
+                if event.get("reason", "").startswith("imported; "):
+                    self.imported.add(seq)
+            if (event["type"] == "policy.changed" and "policy" in event and
+                    event["outcome"] == "success"):
+                policy = event["policy"]
+                self.policies.append((policy["id"], policy["serial"], policy["sha256"]))
+        if "anchor" in event:
+            self.read_anchor(seq, line, event, stateless)
+        elif event["type"] in ("factor.enrolled", "factor.removed"):
+            factor = {"id": "", **((event.get("paths") or [{}])[0].get("factors") or [{}])[0]}
+            self.tokens[factor["id"]] = (event["type"] == "factor.enrolled",
+                                         factor.get("key_sha256"))
+        elif event["type"] == "policy.changed":
+            self.trust_log.add(seq, event.get("reason", ""))
+        else:
+            self.read_release(seq, event, stateless)
+        holds = self.read_drill(seq, event, stateless) if "drill" in event else True
+        self.claims.notice(seq, event, holds)
+
+    def read_place(self, seq, event, previous):
+        if (event["source"], whole(event["source_seq"]), event.get("prev_checkpoint")) != (
+                self.origin, seq, previous):
+            self.fail("entries", "entry %d was written for another place" % seq)
+        time = seconds(event["time"])
+        if self.last_time is not None and time + CLOCK_TOLERANCE_S < self.last_time:
+            self.findings.append("entry %d: the host's clock went back" % seq)
+        self.last_time = time
+
+    def read_anchor(self, seq, line, event, stateless):
+        known = self.anchor == (event["anchor"]["key"], event["anchor"]["index"])
+        self.trails[0 if known else 1].add(seq, event)
+        if event["type"] == "anchor.tpm" and event["outcome"] == "success" and not stateless:
+            self.anchor_lines += line_of({"seq": seq, "entry": line.decode()})
+
+    def read_release(self, seq, event, stateless):
+        key, actor = event.get("key", {}), event.get("actor", {})
+        who = (stateless, actor.get("uid", 0), actor.get("pid", 0), key.get("version", 0),
+               key.get("name", ""))
+        if event["type"] == "restore.requested":
+            if who in self.open:
+                self.findings.append("entry %d: the restore of %s has no end" % self.open[who])
+            self.open[who] = (seq, key.get("name", ""))
+        elif event["type"] in ENDED and self.open.pop(who, None) is None:
+            if event["type"] == "restore.completed":
+                self.fail("entries", "entry %d: a restore that no entry asked for" % seq)
+
+    def match_summary(self, seq, event):
+        key, envelope, item = event["key"], event["envelope"], self.summaries.get(seq)
+        if item is None:
+            self.fail("summaries", "the envelope of entry %d has no summary" % seq)
+            return
+        self.matched.add(seq)
+        if (item["key"], item["envelope_id"], item["revision"], item["envelope_sha256"]) != (
+                {"name": key["name"], "version": key["version"]}, envelope["id"],
+                envelope["revision"], envelope["sha256"]):
+            self.fail("summaries", "the summary of entry %d is of another envelope" % seq)
+
+    # ---- what is stated beside it
+
+    def check_proofs(self):
+        for name in sorted(n for n in self.pack.files if n.startswith("proofs/")):
+            head, _, note = self.pack.read(name).partition(b"\n\n")
+            lines = head.decode().split("\n")
+            if lines[0] != "c2sp.org/tlog-proof@v1" or not lines[1].startswith("extra "):
+                raise Bad("%s is no proof" % name)
+            entry = base64.b64decode(lines[1][6:], validate=True)
+            index = int(lines[2].removeprefix("index "))
+            hashes = [base64.b64decode(line, validate=True) for line in lines[3:]]
+            if (name != "proofs/%012d.receipt" % index or note != self.pack.read("checkpoint") or
+                    proven_root(leaf_hash(entry), index, self.size, hashes) != self.root):
+                raise Bad("%s does not prove its entry" % name)
+            self.proven.add(index)
+        versions = {}
+        for seq, item in self.summaries.items():
+            at = (item["key"]["name"], item["key"]["version"])
+            versions[at] = max(versions.get(at, (0, 0)), (item["revision"], seq))
+        for (name, version), (_, seq) in sorted(versions.items()):
+            if seq not in self.proven:
+                raise Bad("the escrow of %s version %d has no proof" % (name, version))
+        self.checked.append("%d inclusion proofs" % len(self.proven))
+
+    def check_policy(self):
+        facts, text = self.pack.json("policy/policy.json"), self.pack.read("policy/policy.toml")
+        form = {"schema": "keyescrow/pack-policy/1", "name": facts["name"],
+                "serial": whole(facts["serial"]), "sha256": facts["sha256"], "set": facts["set"]}
+        if (facts["serial"] == 0) != (facts["set"] is None) or seconds(facts["set"] or EPOCH) < 0:
+            raise Bad("policy/policy.json has a time that is none")
+        if (json.dumps(form, indent=2, ensure_ascii=False) + "\n").encode() != self.pack.read(
+                "policy/policy.json"):
+            raise Bad("policy/policy.json is not of the form that a pack has")
+        if b64u(sha256(text)) != facts["sha256"]:
+            raise Bad("policy/policy.toml is not that of policy/policy.json")
+        mine = (facts["name"], facts["serial"], facts["sha256"])
+        if self.policies if facts["serial"] == 0 else mine not in self.policies:
+            raise Bad("the log does not tell of the policy in policy/")
+        if facts["serial"] != 0:
+            if self.policies[-1] != mine:
+                self.findings.append("a policy that was set later than the one in policy/ is not "
+                                     "in force")
+            lines = self.pack.read("policy/signers").decode().split("\n")
+            keys = [Key(line) for line in lines[1:-1]]
+            signed, good = signers(self.pack.read("policy/policy.toml.sig"), keys)
+            if signed.decode() != "keyescrow-policy/1\n%s\n%d\n%s\n" % (
+                    facts["name"], facts["serial"], base64.b64encode(sha256(text)).decode()):
+                raise Bad("policy/policy.toml.sig is of another policy")
+            if not 0 < int(lines[0]) <= len({key.key for key in good}):
+                raise Bad("too few of the signers signed policy/policy.toml")
+        self.checked.append("the policy %s serial %d" % mine[:2])
+
+    def read_drill(self, seq, event, stateless):
+        """Keeps what has the shape of a proof; check_drills checks its signature."""
+        drill, envelope = event["drill"], event["envelope"]
+        path, item = event["paths"][0]["id"], self.by_hash.get(envelope["sha256"])
+        if item is None:
+            self.not_checked.append("entry %d: a proof of an envelope that is not kept" % seq)
+            return True
+        keys = [p["drill_key"] for p in item["paths"] if p["id"] == path]
+        root, time = from_b64u(drill["root"]), seconds(drill["time"])
+        known = self.roots.get(drill["size"]) if drill["size"] else sha256(b"")
+        same = (event["outcome"], event.get("key"), envelope["revision"], envelope["id"]) == (
+            "success", item["key"], item["revision"], item["envelope_id"])
+        in_time = seconds(item["updated"]) <= time <= seconds(event["time"])
+        in_log = (drill["size"] == 0 if stateless else drill["size"] <= seq) and root == known
+        statement = "\n".join((
+            "keyescrow-drill/1", envelope["id"], path, envelope["sha256"], event["source"],
+            str(drill["size"]), base64.b64encode(root).decode(), drill.get("challenge", "-"),
+            drill["time"], ""))
+        holds = keys and same and in_time and in_log
+        # Of the log's own, check_drills verifies the signatures.
+        if not holds or stateless and not drill_verifies(keys[0], statement, drill["signature"]):
+            self.tell_bad_drill(seq, stateless)
+            return False
+        self.drills.setdefault((envelope["sha256"], path), []).append(
+            (seq, keys[0], statement, drill["signature"], stateless))
+        return True
+
+    def tell_bad_drill(self, seq, stateless):
+        if stateless:
+            self.findings.append("entry %d proves no path" % seq)
+        else:
+            self.fail("drills", "entry %d proves no path" % seq)
+
+    def check_drills(self):
+        newest, older = [], 0
+        for proofs in self.drills.values():
+            found = False
+            for seq, key, statement, signature, stateless in reversed(proofs):
+                if found and not self.options.all_signatures:
+                    older += 1
+                elif not drill_verifies(key, statement, signature):
+                    self.tell_bad_drill(seq, stateless)
+                elif not found:
+                    found = True
+                    newest.append({"seq": seq, "drill_key": key, "statement": statement,
+                                   "signature": signature})
+        newest.sort(key=lambda item: item["seq"])
+        if self.pack.read("drills.jsonl").decode() != "".join(map(line_of, newest)):
+            self.fail("drills", "drills.jsonl is not what the entries say")
+        self.checked.append("the newest proof of %d paths" % len(newest))
+        if older:
+            self.not_checked.append("signatures of %d older proofs (--all-signatures)" % older)
+
+    def check_inventory(self):
+        newest = {}
+        for seq, item in self.summaries.items():
+            fact = (item["key"]["version"], item["revision"], item["envelope_sha256"], seq)
+            name = item["key"]["name"]
+            newest[name] = max(newest.get(name, (0,)), fact)
+        inventory, status = self.pack.json("inventory.json"), self.pack.json("status.json")
+        listed = {item["name"]: (item["version"], item["revision"], item["envelope_sha256"],
+                                 item["log_seq"]) for item in inventory["escrowed"]}
+        if listed != newest:
+            raise Bad("inventory.json's escrowed keys are not those of the summaries")
+        stated = {key["name"]: (key["version"], key["revision"], key["envelope_sha256"])
+                  for key in status["keys"] if key["escrowed"]}
+        if stated != {name: fact[:3] for name, fact in newest.items()}:
+            raise Bad("status.json's keys are not those of the summaries")
+        declared = {item["name"] for item in inventory["declared"]}
+        if declared != {key["name"] for key in status["keys"] if key["declared"]}:
+            raise Bad("status.json's declared keys are not those of inventory.json")
+        if status["checkpoint"]["note"].encode() != self.pack.read("checkpoint"):
+            raise Bad("status.json is of another checkpoint")
+        for name in sorted(declared - set(newest)):
+            self.findings.append("%s is declared and not escrowed" % name)
+        critical = sum(finding["severity"] == "critical" for finding in status["findings"])
+        if critical:
+            self.findings.append("the host does not comply: status.json states %d critical findings"
+                                 % critical)
+        self.checked.append("inventory and status: %d escrowed and %d declared keys" % (
+            len(listed), len(declared)))
+
+
+def main():
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("pack", nargs="?", type=pathlib.Path,
+                        default=pathlib.Path(__file__).resolve().parent)
+    parser.add_argument("--trust")
+    parser.add_argument("--agent")
+    parser.add_argument("--since")
+    parser.add_argument("--all-signatures", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    verifier = None
+    try:
+        verifier = Verifier(Archive(options.pack), options)
+        verifier.run()
+        bad, findings = verifier.bad, verifier.findings
+    except (Bad, OSError) as error:
+        bad, findings = [("archive", str(error))], []
+    status = 4 if bad else 1 if findings else 0
+    verdict = {0: "the pack is whole and authentic; the host complies",
+               1: "the pack is whole; there are findings",
+               4: "the pack does not verify"}[status]
+    checked = verifier.checked if verifier and not bad else []
+    not_checked = verifier.not_checked if verifier else []
+    if options.json:
+        print(json.dumps({
+            "schema": "keyescrow/verify-pack/1", "verdict": verdict, "status": status,
+            "bad": [{"check": check, "what": text} for check, text in bad],
+            "findings": findings, "checked": checked, "not_checked": not_checked}, indent=2))
+        return status
+    for title, lines in (("bad", ["%s: %s" % pair for pair in bad]), ("finding", findings),
+                         ("checked", checked), ("not checked", not_checked)):
+        for line in lines:
+            print("%s: %s" % (title, ascii(line)[1:-1]))
+    print("verdict: " + verdict)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
