@@ -142,14 +142,15 @@ void LogVerifier::EndSegment() {
   joiner_.Add(std::move(*result));
 }
 
-void LogVerifier::Entry(std::uint64_t seq, ByteView bytes, const Bytes32& kept_leaf_hash) {
+const EventFacts* LogVerifier::Entry(std::uint64_t seq, ByteView bytes,
+                                     const Bytes32& kept_leaf_hash) {
   // Checkpoints at a segment's end belong to it, so it ends with the next entry.
   if (segment_ && num_entries_ % kSegmentEntries == 0) EndSegment();
   if (seq != num_entries_) {
     findings_.Add(LogFault::kSequence, seq,
                   fmt::format("entry {} stands where entry {} should", seq, num_entries_));
   }
-  Segment().Entry(num_entries_++, bytes, kept_leaf_hash);
+  return Segment().Entry(num_entries_++, bytes, kept_leaf_hash);
 }
 
 void LogVerifier::Checkpoint(std::uint64_t size, std::string_view note) {

@@ -78,7 +78,8 @@ class LogVerifier {
   LogVerifier(std::string origin, std::vector<NoteKey> keys, TileReader read = nullptr);
   LogVerifier(const LogVerifier&) = delete;
   LogVerifier& operator=(const LogVerifier&) = delete;
-  void Entry(std::uint64_t seq, ByteView bytes, const Bytes32& kept_leaf_hash);
+  // Entry returns what LogSegment::Entry does.
+  const EventFacts* Entry(std::uint64_t seq, ByteView bytes, const Bytes32& kept_leaf_hash);
   void Checkpoint(std::uint64_t size, std::string_view note);
   // Finish compares what is left and reports. Errors: those of `read` but kLogDamaged.
   Result<LogReport> Finish();

@@ -1,7 +1,6 @@
-#include "agent/cli/command_table.h"
-
 #include <charconv>
 
+#include "agent/cli/command_table.h"
 #include "agent/cli/commands/specs.h"
 #include "agent/cli/terminal_text.h"
 
@@ -35,12 +34,12 @@ constexpr const CommandSpec* kCommands[] = {
     &kPolicyShowCommand,  &kPolicyCheckCommand,  &kPolicySignCommand,
     &kPolicySetCommand,   &kAuditLogCommand,     &kAuditCheckpointCommand,
     &kAuditProveCommand,  &kAuditAnchorCommand,  &kAuditReportCommand,
-    &kCompletionCommand,  &kVersionCommand,
+    &kAuditExportCommand, &kCompletionCommand,   &kVersionCommand,
 };
 
 constexpr std::string_view kLaterCommands[] = {
     "rotate", "path",   "password", "adopt", "recovery-key", "destroy",          "recovery-sheet",
-    "wizard", "daemon", "sync",     "host",  "token probe",  "agent-key rotate", "audit export",
+    "wizard", "daemon", "sync",     "host",  "token probe",  "agent-key rotate",
 };
 
 Error BadValue(const OptionSpec& spec, std::string_view value, std::string_view wanted) {

@@ -59,4 +59,7 @@ int RunAuditProve(const GlobalOptions& global, const AuditProveOptions& options,
 int RunAuditReport(const GlobalOptions& global, const AuditReportOptions& options,
                    Session& session);
 
+int RunAuditExport(const GlobalOptions& global, const AuditExportOptions& options,
+                   Session& session);
+
 }  // namespace keyescrow::agent

@@ -44,6 +44,7 @@ Audit
   keyescrow audit checkpoint > db1.checkpoint keep it elsewhere; later 'verify --since'
   keyescrow audit anchor                      in the TPM: an older store put back then shows
   keyescrow audit prove prod/db               a proof for one key's entry
+  keyescrow audit export -o db1.tar           the evidence; 'verify db1.tar' checks it anywhere
   keyescrow agent-key export, trust add       whose signatures count
 
 All commands
@@ -106,27 +107,26 @@ std::string_view FirstWord(std::string_view name) { return name.substr(0, name.f
 }  // namespace
 
 std::string GeneralHelp() {
-  std::string out(kJourneys);
-  std::string line = "  ";
-  std::string_view group;
+  std::vector<std::string> groups;  // "audit log|checkpoint|prove"
+  std::string_view last;
   for (const CommandSpec* command : AllCommands()) {
     const std::string_view word = FirstWord(command->name);
-    std::string entry;
-    if (word == command->name) {
-      entry = word;
-    } else if (word == group) {
-      line.append("|").append(command->name.substr(word.size() + 1));
-      continue;
+    if (word != command->name && word == last) {
+      groups.back().append("|").append(command->name.substr(word.size() + 1));
     } else {
-      entry = command->name;
+      groups.emplace_back(command->name);
     }
-    group = word;
-    if (line.size() > 2) line.append(",");
-    if (line.size() + entry.size() > kWidth - 26) {
-      out.append(line).append("\n ");
-      line = "";
+    last = word;
+  }
+  std::string out(kJourneys);
+  std::string line = " ";
+  for (const std::string& group : groups) {
+    const bool is_last = &group == &groups.back();
+    if (line.size() + group.size() + 2 > kWidth) {
+      out.append(line).append("\n");
+      line = " ";
     }
-    line.append(line.size() == 2 ? "" : " ").append(entry);
+    line.append(" ").append(group).append(is_last ? "" : ",");
   }
   out.append(line).append("\n\nOptions of every command\n");
   AppendOptions(out, GlobalOptionSpecs());

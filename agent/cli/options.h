@@ -232,6 +232,10 @@ struct AuditAnchorOptions {
   std::string accept;  // why a counter that is not where the log has it is accepted
 };
 
+struct AuditExportOptions {
+  std::string output;  // -o PACK, required; "-": standard output
+};
+
 // TextToPrint: the command was answered by the parser (help, version, completion): print it to
 // standard output and exit with 0.
 struct TextToPrint {
@@ -247,6 +251,6 @@ using CommandOptions =
                  AgentKeyExportOptions, TrustAddOptions, TrustListOptions, TrustRemoveOptions,
                  PolicyShowOptions, PolicyCheckOptions, PolicySignOptions, PolicySetOptions,
                  AuditLogOptions, AuditCheckpointOptions, AuditProveOptions, AuditReportOptions,
-                 WhatIfOptions, AuditAnchorOptions>;
+                 WhatIfOptions, AuditAnchorOptions, AuditExportOptions>;
 
 }  // namespace keyescrow::agent

@@ -57,6 +57,7 @@ struct Dispatcher {
   KEYESCROW_COMMAND(AuditProve)
   KEYESCROW_COMMAND(AuditReport)
   KEYESCROW_COMMAND(AuditAnchor)
+  KEYESCROW_COMMAND(AuditExport)
 #undef KEYESCROW_COMMAND
 };
 

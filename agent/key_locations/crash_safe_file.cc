@@ -175,6 +175,10 @@ Status FileReplacement::Stage(ByteView bytes) {
                0600);
   if (fd_ < 0) return SystemError("make a file beside", errno);
   temporary_ = std::move(temporary);
+  return StageMore(bytes);
+}
+
+Status FileReplacement::StageMore(ByteView bytes) {
   if (auto status = WriteWhole(fd_, bytes); !status) {
     return SystemError("write", static_cast<int>(status.error().native_code()));
   }

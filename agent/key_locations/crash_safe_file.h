@@ -66,6 +66,9 @@ class FileReplacement {
   // Errors: kDestinationUnwritable, kDestinationFull.
   Status Stage(ByteView bytes);
 
+  // StageMore adds to what was staged: for what is not in memory as a whole. Errors: as Stage.
+  Status StageMore(ByteView bytes);
+
   // Sync makes what was staged durable, once; before a step that must not happen without it.
   Status Sync();
 

@@ -24,7 +24,6 @@ using store::StoreReader;
 // The entry's time is taken a moment after the row's.
 constexpr std::int64_t kProofToleranceSeconds = 60;
 constexpr int kSchemaWithEntryIndex = 2;
-constexpr std::string_view kImportedReason = "imported; ";
 
 // CameByImport: an envelope that another host made may be of any version.
 Result<bool> CameByImport(StoreReader& reader, std::int64_t envelope_id) {
@@ -195,44 +194,53 @@ Status RegistrationChecker::CheckProofs(StoreReader& reader, unsigned part, unsi
   return Ok();
 }
 
-Status RegistrationChecker::CheckTokens(StoreReader& reader) {
-  ASSIGN_OR_RETURN(const auto tokens, reader.Tokens());
+void CompareTokens(const std::vector<store::TokenRecord>& rows, const TokenChanges& logged,
+                   audit::LogFindings& findings) {
   std::set<std::string> registered;
-  for (const store::TokenRecord& token : tokens) {
+  for (const store::TokenRecord& token : rows) {
     registered.insert(token.name);
-    const auto change = order_.tokens().find(token.name);
-    if (change == order_.tokens().end() || !change->second.added) {
-      Add(LogFault::kTokenUnlogged, 0, fmt::format("no entry registers the token {}", token.name));
+    const auto change = logged.find(token.name);
+    if (change == logged.end() || !change->second.added) {
+      findings.Add(LogFault::kTokenUnlogged, 0,
+                   fmt::format("no entry registers the token {}", token.name));
     } else if (change->second.key_sha256 && *change->second.key_sha256 != Sha256(token.spki)) {
-      Add(LogFault::kTokenUnlogged, change->second.seq,
-          fmt::format("the token {} was registered with another key", token.name));
+      findings.Add(LogFault::kTokenUnlogged, change->second.seq,
+                   fmt::format("the token {} was registered with another key", token.name));
     }
   }
-  for (const auto& [name, change] : order_.tokens()) {
+  for (const auto& [name, change] : logged) {
     if (change.added && !registered.contains(name)) {
-      Add(LogFault::kTokenUnlogged, change.seq,
-          fmt::format("the token {} was registered, and is not in the store", name));
+      findings.Add(LogFault::kTokenUnlogged, change.seq,
+                   fmt::format("the token {} was registered, and is not in the list", name));
     }
   }
+}
+
+Status RegistrationChecker::CheckTokens(StoreReader& reader) {
+  ASSIGN_OR_RETURN(const auto rows, reader.Tokens());
+  audit::LogFindings findings;
+  CompareTokens(rows, order_.tokens(), findings);
   const std::lock_guard lock(mutex_);
-  tally_.num_tokens = tokens.size();
+  tally_.findings.Append(std::move(findings));
+  tally_.num_tokens = rows.size();
   return Ok();
 }
 
-Status RegistrationChecker::CheckTrust(StoreReader& reader) {
-  ASSIGN_OR_RETURN(const auto rows, reader.Trust());
+void CompareTrust(const std::vector<store::TrustRecord>& rows, const TrustChanges& logged,
+                  audit::LogFindings& findings) {
   std::set<std::string> known;
   for (const store::TrustRecord& row : rows) {
     known.insert(row.thumbprint);
-    const auto changes = order_.trust().find(row.thumbprint);
-    if (changes == order_.trust().end()) {
-      Add(LogFault::kTrustUnlogged, 0,
-          fmt::format("no entry adds the trusted agent {}", row.thumbprint));
+    const auto changes = logged.find(row.thumbprint);
+    if (changes == logged.end()) {
+      findings.Add(LogFault::kTrustUnlogged, 0,
+                   fmt::format("no entry adds the trusted agent {}", row.thumbprint));
       continue;
     }
     const TrustChange& last = changes->second.back();
     if (last.added == row.removed.has_value()) {
-      Add(LogFault::kTrustUnlogged, last.seq,
+      findings.Add(
+          LogFault::kTrustUnlogged, last.seq,
           fmt::format("the agent {} is {} in the store, and {} in the log", row.thumbprint,
                       row.removed ? "removed" : "trusted", last.added ? "trusted" : "removed"));
     }
@@ -240,22 +248,29 @@ Status RegistrationChecker::CheckTrust(StoreReader& reader) {
                                     [](const TrustChange& change) { return change.added; });
     if (added != changes->second.rend() && !added->limits.empty() &&
         added->limits != TrustLimits(row.hosts, row.keys)) {
-      Add(LogFault::kTrustUnlogged, added->seq,
-          fmt::format("the agent {} was trusted for other hosts or keys", row.thumbprint));
+      findings.Add(LogFault::kTrustUnlogged, added->seq,
+                   fmt::format("the agent {} was trusted for other hosts or keys", row.thumbprint));
     }
     const auto point = row.spki.empty() ? std::nullopt : P256Point::FromSpki(row.spki);
     if (!row.spki.empty() && (!point || JwkThumbprint(*point) != row.thumbprint)) {
-      Add(LogFault::kTrustUnlogged, last.seq,
-          fmt::format("the key kept for the agent {} is another", row.thumbprint));
+      findings.Add(LogFault::kTrustUnlogged, last.seq,
+                   fmt::format("the key kept for the agent {} is another", row.thumbprint));
     }
   }
-  for (const auto& [thumbprint, changes] : order_.trust()) {
+  for (const auto& [thumbprint, changes] : logged) {
     if (!known.contains(thumbprint)) {
-      Add(LogFault::kTrustUnlogged, changes.back().seq,
-          fmt::format("the agent {} was trusted, and is not in the store", thumbprint));
+      findings.Add(LogFault::kTrustUnlogged, changes.back().seq,
+                   fmt::format("the agent {} was trusted, and is not in the list", thumbprint));
     }
   }
+}
+
+Status RegistrationChecker::CheckTrust(StoreReader& reader) {
+  ASSIGN_OR_RETURN(const auto rows, reader.Trust());
+  audit::LogFindings findings;
+  CompareTrust(rows, order_.trust(), findings);
   const std::lock_guard lock(mutex_);
+  tally_.findings.Append(std::move(findings));
   tally_.num_trusted = rows.size();
   return Ok();
 }

@@ -5,8 +5,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "agent/audit/log_faults.h"
@@ -15,6 +17,21 @@
 #include "agent/usecases/keyed_sum.h"
 
 namespace keyescrow::agent {
+
+// What the reason of an entry begins with that escrowed an envelope which `import` took.
+inline constexpr std::string_view kImportedReason = "imported; ";
+
+// TrustChanges: EventOrder::trust().
+using TrustChanges = std::map<std::string, std::vector<TrustChange>>;
+// CompareTrust holds the trusted agents, as somebody lists them, against what the log tells. A row
+// without a key is one of a pack.
+void CompareTrust(const std::vector<store::TrustRecord>& rows, const TrustChanges& logged,
+                  audit::LogFindings& findings);
+
+// TokenChanges: EventOrder::tokens(). CompareTokens does the same for registered tokens.
+using TokenChanges = std::map<std::string, TokenChange>;
+void CompareTokens(const std::vector<store::TokenRecord>& rows, const TokenChanges& logged,
+                   audit::LogFindings& findings);
 
 struct RegistrationTally {
   std::uint64_t num_keys = 0;

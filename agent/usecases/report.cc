@@ -161,7 +161,8 @@ void FillLimits(report::ReportModel& model, std::uint64_t num_unread) {
   };
   model.not_checked = {
       "That a path opens today: nothing was opened for this report. A proof says when it last did.",
-      "That the log is whole and unchanged: 'keyescrow verify' recomputes it, here or from a copy.",
+      "That the log is whole and unchanged: 'keyescrow verify' recomputes it, and so does "
+      "verify.py from the evidence pack.",
       "That the log was not cut together with its checkpoints: compare with a checkpoint that you "
       "kept, by 'keyescrow verify --since FILE'.",
       "Keys that nobody declared and nobody escrowed: they are not in the population.",
@@ -177,29 +178,34 @@ void FillLimits(report::ReportModel& model, std::uint64_t num_unread) {
 }  // namespace
 
 Result<report::ReportModel> BuildReport(Agent& agent) {
+  std::optional<report::ReportModel> model;
+  RETURN_IF_ERROR(agent.store().ReadTogether([&]() -> Status {
+    ASSIGN_OR_RETURN(model, ReadReport(agent));
+    return Ok();
+  }));
+  return std::move(*model);
+}
+
+Result<report::ReportModel> ReadReport(Agent& agent) {
   report::ReportModel model;
   model.now = agent.Now();
   model.version = KEYESCROW_VERSION;
-  const auto read = [&]() -> Status {
-    ASSIGN_OR_RETURN(const StatusReport status, EvaluateStatus(agent, ""));
-    model.host = status.host;
-    model.agent = status.thumbprint;
-    model.policy = status.policy;
-    RETURN_IF_ERROR(FillCheckpoint(agent, model.checkpoint));
-    FillKeys(agent, status, model);
-    for (const Finding& finding : status.findings) {
-      model.findings.push_back({finding.rule, finding.key, finding.severity == Severity::kCritical,
-                                finding.what, finding.remedy});
-    }
-    HistoryReader history(model);
-    RETURN_IF_ERROR(agent.journal().Events({}, [&](const LoggedEvent& logged) {
-      history.Read(logged);
-      return true;
-    }));
-    FillLimits(model, history.num_unread());
-    return Ok();
-  };
-  RETURN_IF_ERROR(agent.store().ReadTogether(read));
+  ASSIGN_OR_RETURN(const StatusReport status, EvaluateStatus(agent, ""));
+  model.host = status.host;
+  model.agent = status.thumbprint;
+  model.policy = status.policy;
+  RETURN_IF_ERROR(FillCheckpoint(agent, model.checkpoint));
+  FillKeys(agent, status, model);
+  for (const Finding& finding : status.findings) {
+    model.findings.push_back({finding.rule, finding.key, finding.severity == Severity::kCritical,
+                              finding.what, finding.remedy});
+  }
+  HistoryReader history(model);
+  RETURN_IF_ERROR(agent.journal().Events({}, [&](const LoggedEvent& logged) {
+    history.Read(logged);
+    return true;
+  }));
+  FillLimits(model, history.num_unread());
   return model;
 }
 

@@ -10,4 +10,7 @@ namespace keyescrow::agent {
 // verifications. Errors: as EvaluateStatus; kLogDamaged.
 Result<report::ReportModel> BuildReport(Agent& agent);
 
+// ReadReport is BuildReport inside a ReadTogether of the caller's.
+Result<report::ReportModel> ReadReport(Agent& agent);
+
 }  // namespace keyescrow::agent

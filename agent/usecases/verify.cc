@@ -8,7 +8,7 @@
 #include "agent/audit/checkpoint.h"
 #include "agent/audit/proof.h"
 #include "agent/usecases/anchoring.h"
-#include "agent/usecases/registry.h"
+#include "agent/usecases/verify_pack.h"
 #include "agent/usecases/verify_state.h"
 #include "envelope/base/base64url.h"
 
@@ -127,6 +127,27 @@ VerifyItem Failed(const std::string& what, Error error) {
 
 }  // namespace
 
+void AddFindings(const audit::LogFindings& findings, std::string_view failure,
+                 const std::string& hint, VerifyItem& item) {
+  for (const audit::LogFinding& finding : findings.list) {
+    item.findings.push_back({std::string(audit::LogFaultName(finding.fault)), finding.position,
+                             finding.text, std::string(audit::LogFaultRemedy(finding.fault)),
+                             audit::IsDamage(finding.fault)});
+  }
+  std::ranges::stable_partition(item.findings, &VerifyFinding::damage);
+  item.num_findings = findings.num_all;
+  if (findings.num_damages == 0) return;
+  item.error = Error(ErrorCode::kLogDamaged, Action::kCallOperator,
+                     fmt::format("{}: {} {}", failure, findings.num_damages,
+                                 findings.num_damages == 1 ? "fault" : "faults"),
+                     hint);
+}
+
+Result<TrustDocument> ReadTrustDocument(const std::string& file) {
+  ASSIGN_OR_RETURN(const std::string text, ReadText(file));
+  return ParseAgentKeyDocument(text);
+}
+
 bool IsStateFolder(const std::string& path) {
   struct stat status {};
   return stat((path + "/" + std::string(store::kStoreFileName)).c_str(), &status) == 0 &&
@@ -143,8 +164,7 @@ Result<std::vector<VerifyItem>> Verify(const std::string& state_dir, Agent* agen
   std::vector<audit::NoteKey> log_keys;
   if (agent != nullptr) log_keys = agent->journal().Keys();
   if (!request.trust_file.empty()) {
-    ASSIGN_OR_RETURN(const std::string text, ReadText(request.trust_file));
-    ASSIGN_OR_RETURN(state.trust, ParseAgentKeyDocument(text));
+    ASSIGN_OR_RETURN(state.trust, ReadTrustDocument(request.trust_file));
     trust.trusted.push_back({state.trust->thumbprint, {}, {}});
     log_keys.insert(log_keys.end(), state.trust->log_keys.begin(), state.trust->log_keys.end());
   }
@@ -159,18 +179,23 @@ Result<std::vector<VerifyItem>> Verify(const std::string& state_dir, Agent* agen
     items.push_back(item ? std::move(*item) : Failed(folder, std::move(item).error()));
   };
   EnvelopeVerifier verifier(trust, std::move(log_keys));
-  bool any_state = false;
+  bool since_compared = false;
   for (const std::string& name : request.names_or_files) {
     if (IsStateFolder(name)) {
-      any_state = true;
+      since_compared = true;
       verify_state(name, store::ReaderMode::kEvidence);
+      continue;
+    }
+    if (IsPack(name)) {
+      since_compared = true;
+      items.push_back(VerifyPack(agent, {name, state.trust, request.trusted_agent, state.since}));
       continue;
     }
     auto source = FindEnvelope(agent, name, std::nullopt);
     items.push_back(source ? verifier.Check(*source, name)
                            : Failed(name, std::move(source).error()));
   }
-  if (request.names_or_files.empty() || (!request.since_file.empty() && !any_state)) {
+  if (request.names_or_files.empty() || (!request.since_file.empty() && !since_compared)) {
     verify_state(state_dir, store::ReaderMode::kLive);
     if (agent != nullptr && agent->identity().anchor) items.push_back(CheckAnchoring(*agent));
   }

@@ -7,10 +7,13 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "agent/audit/log_faults.h"
 #include "agent/usecases/agent.h"
 #include "agent/usecases/envelope_source.h"
+#include "agent/usecases/registry.h"
 #include "agent/usecases/secrets.h"
 #include "agent/usecases/store_verification.h"
 
@@ -39,6 +42,14 @@ struct VerifyItem {
 
   bool Passes() const { return !error && !partial && num_findings == 0; }
 };
+
+// AddFindings gives an item its findings, damages first, and where there are damages its error:
+// `failure` with their number, and `hint`.
+void AddFindings(const audit::LogFindings& findings, std::string_view failure,
+                 const std::string& hint, VerifyItem& item);
+
+// ReadTrustDocument reads what `agent-key export` wrote. Errors: kUsage, kNotFound.
+Result<TrustDocument> ReadTrustDocument(const std::string& file);
 
 struct VerifyRequest {
   std::vector<std::string> names_or_files;  // or state folders; empty: this host's state

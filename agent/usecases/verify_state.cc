@@ -70,23 +70,6 @@ std::string Plural(std::uint64_t number, std::string_view one, std::string_view 
   return fmt::format("{} {}", Grouped(number), number == 1 ? one : many);
 }
 
-void AddFindings(const StoreVerification& found, VerifyItem& item) {
-  const audit::LogReport& log = found.log;
-  for (const audit::LogFinding& finding : log.findings) {
-    item.findings.push_back({std::string(audit::LogFaultName(finding.fault)), finding.position,
-                             finding.text, std::string(audit::LogFaultRemedy(finding.fault)),
-                             audit::IsDamage(finding.fault)});
-  }
-  std::ranges::stable_partition(item.findings, &VerifyFinding::damage);
-  item.num_findings = log.num_findings;
-  if (log.Intact()) return;
-  item.error = Error(
-      ErrorCode::kLogDamaged, Action::kCallOperator,
-      fmt::format("the state does not verify: {}", Plural(log.num_damages, "fault", "faults")),
-      "keep a copy of the state folder, and compare with the checkpoints and files "
-      "that were kept elsewhere");
-}
-
 void SayChecked(const StateVerifyRequest& request, const StoreVerification& found,
                 VerifyItem& item) {
   const audit::LogReport& log = found.log;
@@ -210,7 +193,11 @@ Result<VerifyItem> VerifyState(const StateVerifyRequest& request, Progress& prog
   VerifyItem item;
   item.what = "state of " + keys.host;
   item.num_envelopes = found.num_envelopes;
-  AddFindings(found, item);
+  AddFindings({found.log.findings, found.log.num_findings, found.log.num_damages},
+              "the state does not verify",
+              "keep a copy of the state folder, and compare with the checkpoints and files "
+              "that were kept elsewhere",
+              item);
   SayChecked(request, found, item);
   SayNotChecked(request, keys, found, item);
   item.store = std::move(found);

@@ -1,4 +1,4 @@
-// audit report: what an auditor reads.
+// audit report, audit export: what an auditor reads, and what he checks.
 #include "agent/cli/commands/specs.h"
 
 namespace keyescrow::agent {
@@ -19,6 +19,19 @@ constexpr Example kExamples[] = {
     {"keyescrow audit report --csv -o report.csv", "and for a spreadsheet"},
 };
 constexpr std::uint8_t kExits[] = {0, 2, 4, 8, 9, 11};
+
+constexpr OptionSpec kExportOptions[] = {
+    Option<&AuditExportOptions::output>("--output", "PACK",
+                                        "the archive to write, or '-' for standard output")
+        .Letter('o')
+        .Required()
+        .File(),
+};
+constexpr Example kExportExamples[] = {
+    {"keyescrow audit export -o db1.tar", "for the auditor; agent-key export goes another way"},
+    {"keyescrow verify db1.tar --trust db1.agent-key", "on the auditor's machine"},
+};
+constexpr std::uint8_t kExportExits[] = {0, 2, 4, 8, 9, 11};
 
 Status Check(const CommandOptions& options) {
   const auto& report = std::get<O>(options);
@@ -42,6 +55,21 @@ constexpr CommandSpec kAuditReportCommand = {
     .exits = kExits,
     .make = &MakeOptions<O>,
     .check = &Check,
+};
+
+constexpr CommandSpec kAuditExportCommand = {
+    .name = "audit export",
+    .purpose = "write the evidence pack: what an auditor needs, and a program that checks it",
+    .options = kExportOptions,
+    .details =
+        "One tar archive, signed: the whole log with its tree and proofs, keys, policy, inventory, "
+        "each envelope's facts, drill proofs, the report, a control map, and verify.py. The "
+        "envelopes themselves are not in it. The export is logged before anything is written.\n\n"
+        "'verify PACK' checks it; so does verify.py, once it is unpacked, with Python and openssl "
+        "alone.",
+    .examples = kExportExamples,
+    .exits = kExportExits,
+    .make = &MakeOptions<AuditExportOptions>,
 };
 
 }  // namespace keyescrow::agent

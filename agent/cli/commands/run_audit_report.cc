@@ -1,4 +1,4 @@
-// audit report: one model, as text, HTML, JSON or CSV.
+// audit report: one model, as text, HTML, JSON or CSV; audit export: the evidence pack.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -10,6 +10,7 @@
 #include "agent/key_locations/key_location.h"
 #include "agent/report/report_html.h"
 #include "agent/report/report_json.h"
+#include "agent/usecases/evidence_pack.h"
 #include "agent/usecases/report.h"
 
 namespace keyescrow::agent {
@@ -62,11 +63,63 @@ Result<int> DoReport(const AuditReportOptions& options, Session& session) {
   return kExitDone;
 }
 
+Result<int> DoExport(const AuditExportOptions& options, Session& session) {
+  const bool to_stdout = options.output == "-";
+  if (to_stdout) {
+    RETURN_IF_ERROR(session.CheckStdoutSink("--output", false));
+    RETURN_IF_ERROR(session.terminal().CheckBinaryOutput());
+  }
+  std::string path;
+  if (!to_stdout) {
+    ASSIGN_OR_RETURN(const auto location, ParseLocation(options.output));
+    path = location->FilePath();
+    if (path.empty()) {
+      return Error(ErrorCode::kUsage, Action::kFixInput,
+                   "a pack goes to a file or to standard output, not to " + options.output,
+                   "give '-o -' and pipe it");
+    }
+  }
+  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
+  session.progress().Step("exporting the evidence");
+  ASSIGN_OR_RETURN(
+      const PackResult result,
+      to_stdout ? ExportEvidence(
+                      *agent, [&](ByteView bytes) { return session.terminal().WriteBinary(bytes); })
+                : ExportEvidenceFile(*agent, path));
+  session.progress().Pause();
+  Json document = NewDocument("audit export");
+  document["output"] = options.output;
+  document["agent"] = agent->identity().Thumbprint();
+  document["log_size"] = result.log_size;
+  document["files"] = result.num_files;
+  document["bytes"] = result.size_bytes;
+  document["agent_key_signed"] = result.agent_key_signed;
+  document["complies"] = result.complies;
+  document["envelopes"] = false;
+  constexpr Column kFields[] = {{"agent", "  agent"},
+                                {"log_size", "  log entries"},
+                                {"files", "  files"},
+                                {"bytes", "  size", CellFormat::kBytes},
+                                {"complies", "  complies"}};
+  const std::string text = "exported the evidence to " + EscapeForTerminal(options.output) + "\n" +
+                           RenderFields(document, kFields) +
+                           "  without the envelopes: their facts and hashes are in it\n";
+  if (!result.agent_key_signed) {
+    session.terminal().Warn("the agent key did not sign the pack: see 'keyescrow doctor'");
+  }
+  return session.Finish(document, text, kExitDone, to_stdout);
+}
+
 }  // namespace
 
 int RunAuditReport(const GlobalOptions& /*global*/, const AuditReportOptions& options,
                    Session& session) {
   return session.Exit(DoReport(options, session));
+}
+
+int RunAuditExport(const GlobalOptions& /*global*/, const AuditExportOptions& options,
+                   Session& session) {
+  return session.Exit(DoExport(options, session));
 }
 
 }  // namespace keyescrow::agent

@@ -8,6 +8,7 @@
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
 #include "agent/usecases/verify.h"
+#include "agent/usecases/verify_pack.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -150,9 +151,12 @@ Result<Agent*> AgentFor(const VerifyOptions& options, Session& session) {
 
 Result<int> DoVerify(const VerifyOptions& options, Session& session) {
   ASSIGN_OR_RETURN(Agent* const agent, AgentFor(options, session));
-  const bool any_state =
-      options.names_or_files.empty() || std::ranges::any_of(options.names_or_files, &IsStateFolder);
-  if (agent == nullptr && !any_state && !options.since.empty()) {
+  // A state or a pack has a log of its own that can be compared.
+  const bool has_log = options.names_or_files.empty() ||
+                       std::ranges::any_of(options.names_or_files, [](const std::string& name) {
+                         return IsStateFolder(name) || IsPack(name);
+                       });
+  if (agent == nullptr && !has_log && !options.since.empty()) {
     return Error(ErrorCode::kNotInitialized, Action::kFixInput,
                  "there is no log here that could be compared with " + options.since,
                  "run this on the agent's host, or leave --since out");
@@ -169,7 +173,8 @@ Result<int> DoVerify(const VerifyOptions& options, Session& session) {
                    Verify(session.environment().state_dir, agent, request, session.progress()));
   session.progress().Pause();
   // One thing that was asked for and cannot be read, or is bad, is the command's error.
-  const bool nothing_read = items.size() == 1 && items.front().error && !items.front().store;
+  const bool nothing_read = items.size() == 1 && items.front().error && !items.front().store &&
+                            items.front().findings.empty();
   if (nothing_read) return *items.front().error;
   Summary summary;
   Json document = NewDocument("verify");

@@ -41,6 +41,7 @@ extern const CommandSpec kAuditCheckpointCommand;
 extern const CommandSpec kAuditProveCommand;
 extern const CommandSpec kAuditReportCommand;
 extern const CommandSpec kAuditAnchorCommand;
+extern const CommandSpec kAuditExportCommand;
 extern const CommandSpec kCompletionCommand;
 extern const CommandSpec kVersionCommand;
 

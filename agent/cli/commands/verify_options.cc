@@ -6,7 +6,7 @@ namespace {
 using O = VerifyOptions;
 
 constexpr OptionSpec kArguments[] = {
-    OptionalArgument<&O::names_or_files>("NAME|FILE|STATE-FOLDER",
+    OptionalArgument<&O::names_or_files>("NAME|FILE|PACK|STATE-FOLDER",
                                          "what to check; without it, the whole state of this host")
         .File(),
 };
@@ -26,8 +26,8 @@ constexpr Example kExamples[] = {
     {"keyescrow verify db.escrow --agent THUMBPRINT",
      "a file, on another machine, without a secret"},
     {"keyescrow verify --since last-month.checkpoint", "and that nothing was rewritten since"},
-    {"keyescrow verify ./copy-of-state --trust db1.agent-key.json",
-     "a copied state folder, on another machine; nothing in it is written"},
+    {"keyescrow verify db1.tar ./copy-of-state --trust db1.agent-key",
+     "an evidence pack and a copied state folder, on another machine"},
 };
 constexpr std::uint32_t kMaxThreads = 64;
 
@@ -50,11 +50,10 @@ constexpr CommandSpec kVerifyCommand = {
     .options = kOptions,
     .details =
         "Every signature, every entry and envelope hashed, each against the other, and what the "
-        "store "
-        "keeps beside them against the log. It also says what it did not check: whether a path "
-        "opens "
-        "is proven by its factors alone. A copied state folder is read and never written; its keys "
-        "count only where --trust or --agent vouches for them.",
+        "store keeps beside them against the log. It also says what it did not check: whether a "
+        "path opens is proven by its factors alone. A copied state folder is read and never "
+        "written, and an evidence pack is one file; the keys of either count only where --trust or "
+        "--agent vouches for them.",
     .examples = kExamples,
     .exits = kExits,
     .make = &MakeOptions<O>,

@@ -1,0 +1,159 @@
+#include "agent/usecases/pack_history.h"
+
+#include <fmt/core.h>
+
+#include <cstdlib>
+#include <tuple>
+
+#include "agent/usecases/pack_fields.h"
+
+namespace keyescrow::agent {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using audit::EventType;
+using audit::LogFault;
+
+// The entry's time is taken a moment after the row's.
+constexpr std::int64_t kProofToleranceSeconds = 60;
+
+// EndOf returns how status.json names what an entry of a release says; "" where it is of none.
+std::string_view EndOf(EventType type) {
+  switch (type) {
+    case EventType::kRestoreRequested: return "requested";
+    case EventType::kRestoreCompleted: return "completed";
+    case EventType::kRestoreFailed: return "failed";
+    case EventType::kRestoreDenied: return "denied";
+    default: return "";
+  }
+}
+
+}  // namespace
+
+void CheckSummaries(const Summaries& summaries, const std::set<std::uint64_t>& imported,
+                    const TrustTimeline& trust, audit::LogFindings& findings) {
+  std::map<std::tuple<std::string_view, std::uint32_t, std::uint32_t>, std::uint64_t> in_order;
+  for (const auto& [seq, summary] : summaries) {
+    const auto [other, is_new] = in_order.emplace(
+        std::tuple(std::string_view(summary.key_name), summary.key_version, summary.revision), seq);
+    if (!is_new) {
+      findings.Add(LogFault::kPackContents, seq,
+                   fmt::format("entries {} and {} escrow {} version {} revision {}", other->second,
+                               seq, summary.key_name, summary.key_version, summary.revision));
+    }
+    envelope::Header header;
+    header.agent = summary.agent;
+    header.host = summary.host;
+    header.key_name = summary.key_name;
+    if (!trust.Allows(header, seq)) {
+      findings.Add(
+          LogFault::kEnvelopeSignature, seq,
+          fmt::format("{} version {} revision {}: its agent {} was not trusted for it",
+                      summary.key_name, summary.key_version, summary.revision, summary.agent));
+    }
+  }
+  const EnvelopeSummary* before = nullptr;
+  for (const auto& [place, seq] : in_order) {
+    const EnvelopeSummary& summary = summaries.at(seq);
+    const std::string what = fmt::format("{} version {} revision {}", summary.key_name,
+                                         summary.key_version, summary.revision);
+    const bool same_name = before != nullptr && before->key_name == summary.key_name;
+    const bool same_version = same_name && before->key_version == summary.key_version;
+    const bool follows = same_version
+                             ? summary.revision == before->revision + 1
+                             : summary.revision == 1 &&
+                                   summary.key_version == (same_name ? before->key_version + 1 : 1);
+    if (!follows && !imported.contains(seq)) {
+      findings.Add(LogFault::kVersionGap, seq, what + ": what comes before it is not in the pack");
+    }
+    if (same_version && summary.revision == before->revision + 1 &&
+        summary.previous != EncodeBase64Url(before->sha256)) {
+      findings.Add(LogFault::kRevisionChain, seq,
+                   what + ": it does not name the revision before it");
+    }
+    before = &summary;
+  }
+}
+
+Result<StatusClaims> StatusClaims::Parse(std::string_view status) {
+  const Json json = ParsePackJson(status);
+  PackFields fields(json);
+  StatusClaims claims;
+  for (const Json& item : fields.List("keys")) {
+    PackFields key(item);
+    const std::string name = key.Text("name");
+    if (key.Of("escrowed") != true) continue;
+    const auto version = key.NumberOf<std::uint32_t>("version");
+    const auto revision = key.NumberOf<std::uint32_t>("revision");
+    for (const Json& path_item : key.List("paths")) {
+      PackFields path(path_item);
+      const bool current = path.Text("condition") == "proven";
+      const std::string id = path.Text("id");
+      if (!path.Of("proven").is_null()) {
+        claims.proofs_[{name, id}] = {version, current ? std::optional(revision) : std::nullopt,
+                                      path.Time("proven"), false};
+      } else {
+        key.Need(!current);
+      }
+      key.Need(path.good());
+    }
+    fields.Need(key.good());
+  }
+  for (const Json& item : fields.List("releases")) {
+    PackFields release(item);
+    const std::string name = release.Text("key");
+    const auto version = release.NumberOf<std::uint32_t>("version");
+    const auto seq = release.NumberOf<std::uint64_t>("seq");
+    const std::string outcome = release.Text("outcome");
+    const bool open = release.Of("outcome_seq").is_null();
+    const std::uint64_t end = open ? seq : release.NumberOf<std::uint64_t>("outcome_seq");
+    bool good = open == (outcome == "pending");
+    if (open || end != seq)
+      good = claims.steps_.try_emplace(seq, name, version, "requested").second && good;
+    if (!open) good = claims.steps_.try_emplace(end, name, version, outcome).second && good;
+    fields.Need(good && release.good());
+    ++claims.num_releases_;
+  }
+  if (!fields.good()) return MisshapenPart("status.json");
+  return claims;
+}
+
+void StatusClaims::Notice(std::uint64_t seq, const audit::EventFacts& facts, bool proof_fails,
+                          audit::LogFindings& findings) {
+  const bool opened =
+      facts.type == EventType::kDrillPassed || facts.type == EventType::kRestoreCompleted;
+  if (opened && facts.outcome == audit::Outcome::kSuccess && !proof_fails) {
+    const auto found = proofs_.find({std::string(facts.key_name), std::string(facts.path_id)});
+    if (found != proofs_.end()) {
+      Proof& proof = found->second;
+      proof.told = proof.told || (facts.key_version == proof.version &&
+                                  (!proof.revision || facts.revision == *proof.revision) &&
+                                  std::llabs(facts.time - proof.time) <= kProofToleranceSeconds);
+    }
+  }
+  const std::string_view end = EndOf(facts.type);
+  if (end.empty()) return;
+  const auto step = steps_.find(seq);
+  if (step == steps_.end() || step->second != Step(facts.key_name, facts.key_version, end)) {
+    findings.Add(LogFault::kPackContents, seq,
+                 fmt::format("status.json does not tell of entry {}, a restore", seq));
+  } else {
+    steps_.erase(step);
+  }
+}
+
+void StatusClaims::Finish(audit::LogFindings& findings) const {
+  for (const auto& [path, proof] : proofs_) {
+    if (proof.told) continue;
+    findings.Add(
+        LogFault::kProofUnlogged, 0,
+        fmt::format("{} version {}: no entry proves the path {} at {}, as status.json says",
+                    path.first, proof.version, path.second, FormatUtc(proof.time)));
+  }
+  for (const auto& [seq, step] : steps_) {
+    findings.Add(LogFault::kPackContents, seq,
+                 fmt::format("status.json tells of a restore at entry {} that is none", seq));
+  }
+}
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,57 @@
+// What a pack's statements must have in common with its log, entry by entry, as a verification of
+// the state has it: revisions without gaps, whose agent counted, paths that were proven, releases.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "agent/audit/event_facts.h"
+#include "agent/audit/log_faults.h"
+#include "agent/usecases/envelope_check.h"
+#include "agent/usecases/pack_facts.h"
+
+namespace keyescrow::agent {
+
+// CheckSummaries finds what no log of whole envelopes has: a revision that does not continue the
+// one before it, a gap (but before an envelope that came by `import`), and an agent that did not
+// count at the entry, for that host and key. `imported`: the entries of such imports.
+void CheckSummaries(const Summaries& summaries, const std::set<std::uint64_t>& imported,
+                    const TrustTimeline& trust, audit::LogFindings& findings);
+
+// StatusClaims: what status.json says that entries must tell: when a path was proven last, and each
+// release with its end.
+class StatusClaims {
+ public:
+  // Errors: kLogDamaged where it is not of the form.
+  static Result<StatusClaims> Parse(std::string_view status);
+
+  // Notice compares the next entry. `proof_fails`: it has a drill, which does not hold.
+  void Notice(std::uint64_t seq, const audit::EventFacts& facts, bool proof_fails,
+              audit::LogFindings& findings);
+  // Finish finds what no entry told.
+  void Finish(audit::LogFindings& findings) const;
+
+  std::size_t num_proofs() const { return proofs_.size(); }
+  std::uint64_t num_releases() const { return num_releases_; }
+
+ private:
+  struct Proof {
+    std::uint32_t version = 0;
+    std::optional<std::uint32_t> revision;  // of a path that is proven, and not stale or broken
+    std::int64_t time = 0;
+    bool told = false;
+  };
+  // Of a release: key, version, and the end or "requested".
+  using Step = std::tuple<std::string, std::uint32_t, std::string>;
+
+  std::map<std::pair<std::string, std::string>, Proof> proofs_;  // by key and path
+  std::map<std::uint64_t, Step> steps_;                          // by entry
+  std::uint64_t num_releases_ = 0;
+};
+
+}  // namespace keyescrow::agent

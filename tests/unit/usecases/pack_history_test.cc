@@ -1,0 +1,263 @@
+// What a pack's statements must have in common with its log: revisions, agents, proofs, releases.
+#include "agent/usecases/pack_history.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "agent/usecases/pack_documents.h"
+#include "agent/usecases/registration_check.h"
+#include "envelope/base/base64url.h"
+#include "envelope/base/clock.h"
+
+namespace keyescrow::agent {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using audit::LogFault;
+
+constexpr std::int64_t kTime = 1'795'600'000;
+
+std::vector<LogFault> FaultsOf(const audit::LogFindings& findings) {
+  std::vector<LogFault> faults;
+  for (const audit::LogFinding& finding : findings.list) faults.push_back(finding.fault);
+  return faults;
+}
+
+// ---- summaries
+
+EnvelopeSummary Envelope(std::uint32_t version, std::uint32_t revision, std::uint64_t seq) {
+  EnvelopeSummary summary;
+  summary.key_name = "prod/db";
+  summary.key_version = version;
+  summary.revision = revision;
+  summary.sha256 = Bytes32{static_cast<std::uint8_t>(seq)};
+  summary.log_seq = seq;
+  summary.host = "db1";
+  summary.agent = "own";
+  return summary;
+}
+
+struct History {
+  // Version 1 with two revisions, and version 2.
+  Summaries summaries = {{3, Envelope(1, 1, 3)}, {5, Envelope(1, 2, 5)}, {7, Envelope(2, 1, 7)}};
+  std::set<std::uint64_t> imported;
+  TrustChanges changes;
+  std::vector<store::TrustRecord> rows;
+
+  History() { summaries[5].previous = EncodeBase64Url(summaries[3].sha256); }
+  std::vector<LogFault> Check() const {
+    audit::LogFindings findings;
+    CheckSummaries(summaries, imported, TrustTimeline({"own"}, changes, rows), findings);
+    return FaultsOf(findings);
+  }
+};
+
+using Faults = std::vector<LogFault>;
+
+TEST(PackSummaries, ContinueEachOther) {
+  EXPECT_EQ(History().Check(), Faults());
+  History other;
+  other.summaries[5].previous = EncodeBase64Url(Bytes32{9});
+  EXPECT_EQ(other.Check(), Faults{LogFault::kRevisionChain});
+}
+
+TEST(PackSummaries, HaveNoGapButBeforeAnImport) {
+  History gap;
+  gap.summaries.erase(3);
+  EXPECT_EQ(gap.Check(), Faults{LogFault::kVersionGap});
+  gap.imported.insert(5);
+  EXPECT_EQ(gap.Check(), Faults());
+  History version;
+  version.summaries[7].key_version = 3;
+  EXPECT_EQ(version.Check(), Faults{LogFault::kVersionGap});
+}
+
+TEST(PackSummaries, AreNeverOfOneRevision) {
+  History twice;
+  twice.summaries[9] = Envelope(2, 1, 9);
+  EXPECT_EQ(twice.Check(), Faults{LogFault::kPackContents});
+}
+
+TEST(PackSummaries, AreOfAgentsThatCountedAtTheirEntry) {
+  History other;
+  other.summaries[7].agent = "theirs";
+  EXPECT_EQ(other.Check(), Faults{LogFault::kEnvelopeSignature});
+  other.rows = {{"theirs", {}, "db1", {"db*"}, {"prod/**"}, kTime, std::nullopt}};
+  other.changes["theirs"] = {{4, true, TrustLimits({"db*"}, {"prod/**"})}};
+  EXPECT_EQ(other.Check(), Faults());
+  other.changes["theirs"][0].seq = 8;
+  EXPECT_EQ(other.Check(), Faults{LogFault::kEnvelopeSignature});
+  other.changes["theirs"][0].seq = 4;
+  other.changes["theirs"].push_back({6, false, ""});
+  EXPECT_EQ(other.Check(), Faults{LogFault::kEnvelopeSignature});
+  other.changes["theirs"].pop_back();
+  other.summaries[7].host = "web1";
+  EXPECT_EQ(other.Check(), Faults{LogFault::kEnvelopeSignature});
+}
+
+// ---- status.json
+
+Json Status() {
+  return {{"keys",
+           {{{"name", "prod/db"},
+             {"escrowed", true},
+             {"version", 2},
+             {"revision", 1},
+             {"paths",
+              {{{"id", "tpm"}, {"condition", "proven"}, {"proven", FormatUtc(kTime)}},
+               {{"id", "token"}, {"condition", "unproven"}, {"proven", nullptr}}}}},
+            {{"name", "declared"}, {"escrowed", false}}}},
+          {"releases",
+           {{{"seq", 4},
+             {"outcome_seq", 6},
+             {"key", "prod/db"},
+             {"version", 2},
+             {"outcome", "completed"}},
+            {{"seq", 9},
+             {"outcome_seq", nullptr},
+             {"key", "prod/db"},
+             {"version", 2},
+             {"outcome", "pending"}},
+            {{"seq", 8},
+             {"outcome_seq", 8},
+             {"key", "prod/db"},
+             {"version", 2},
+             {"outcome", "failed"}}}}};
+}
+
+struct Entry {
+  std::uint64_t seq = 0;
+  audit::EventType type{};
+  std::string_view path;
+};
+
+struct Log {
+  std::vector<Entry> entries = {{2, audit::EventType::kDrillPassed, "tpm"},
+                                {4, audit::EventType::kRestoreRequested, "tpm"},
+                                {6, audit::EventType::kRestoreCompleted, "other"},
+                                {8, audit::EventType::kRestoreFailed, ""},
+                                {9, audit::EventType::kRestoreRequested, "tpm"}};
+  std::int64_t time = kTime + 60;
+  std::uint32_t revision = 1;
+  bool proof_fails = false;
+
+  std::vector<LogFault> Compare(const Json& status) const {
+    auto claims = StatusClaims::Parse(status.dump());
+    if (!claims) return {LogFault::kPackMember};
+    audit::LogFindings findings;
+    for (const Entry& entry : entries) {
+      audit::EventFacts facts;
+      facts.type = entry.type;
+      facts.time = time;
+      facts.key_name = "prod/db";
+      facts.key_version = 2;
+      facts.revision = revision;
+      facts.path_id = entry.path;
+      claims->Notice(entry.seq, facts, proof_fails, findings);
+    }
+    claims->Finish(findings);
+    return FaultsOf(findings);
+  }
+};
+
+TEST(PackStatusClaims, AreWhatTheEntriesTell) {
+  EXPECT_EQ(Log().Compare(Status()), Faults());
+  EXPECT_EQ(StatusClaims::Parse(Status().dump())->num_proofs(), 1U);
+  EXPECT_EQ(StatusClaims::Parse(Status().dump())->num_releases(), 3U);
+}
+
+TEST(PackStatusClaims, OfAProofNeedItsEntry) {
+  Log later;
+  later.time = kTime + 61;
+  EXPECT_EQ(later.Compare(Status()), Faults{LogFault::kProofUnlogged});
+  Log fails;
+  fails.proof_fails = true;
+  EXPECT_EQ(fails.Compare(Status()), Faults{LogFault::kProofUnlogged});
+  Log older;
+  older.revision = 2;
+  EXPECT_EQ(older.Compare(Status()), Faults{LogFault::kProofUnlogged});
+  Json stale = Status();
+  stale["keys"][0]["paths"][0]["condition"] = "stale";
+  EXPECT_EQ(older.Compare(stale), Faults());
+  Log other;
+  other.entries[0].path = "token";
+  EXPECT_EQ(other.Compare(Status()), Faults{LogFault::kProofUnlogged});
+}
+
+TEST(PackStatusClaims, OfReleasesAreAllAndNoMore) {
+  for (std::size_t i = 0; i < 3; ++i) {
+    Json fewer = Status();
+    fewer["releases"].erase(i);
+    EXPECT_EQ(Log().Compare(fewer), Faults(i == 0 ? 2 : 1, LogFault::kPackContents)) << i;
+    Json other = Status();
+    other["releases"][i]["key"] = "prod/other";
+    EXPECT_FALSE(Log().Compare(other).empty()) << i;
+  }
+  Json other_end = Status();
+  other_end["releases"][0]["outcome"] = "denied";
+  EXPECT_FALSE(Log().Compare(other_end).empty());
+  Log fewer;
+  fewer.entries.pop_back();
+  EXPECT_EQ(fewer.Compare(Status()), Faults{LogFault::kPackContents});
+}
+
+TEST(PackStatusClaims, RefuseOtherShapes) {
+  const auto refused = [](const std::function<void(Json&)>& change) {
+    Json status = Status();
+    change(status);
+    return !StatusClaims::Parse(status.dump());
+  };
+  EXPECT_TRUE(refused([](Json& s) { s.erase("releases"); }));
+  EXPECT_TRUE(refused([](Json& s) { s["keys"] = nullptr; }));
+  EXPECT_TRUE(refused([](Json& s) { s["keys"][0]["paths"][0]["proven"] = nullptr; }));
+  EXPECT_TRUE(refused([](Json& s) { s["keys"][0]["paths"][0]["proven"] = "yesterday"; }));
+  EXPECT_TRUE(refused([](Json& s) { s["keys"][0]["paths"][0].erase("condition"); }));
+  EXPECT_TRUE(refused([](Json& s) { s["releases"][1]["outcome"] = "completed"; }));
+  EXPECT_TRUE(refused([](Json& s) { s["releases"][0]["outcome"] = "pending"; }));
+  EXPECT_TRUE(refused([](Json& s) { s["releases"][1]["seq"] = 4; }));
+  EXPECT_TRUE(refused([](Json& s) { s["releases"][1]["seq"] = -4; }));
+}
+
+// ---- agents and tokens
+
+TEST(PackTrustedAgents, AreReadAsTheyWereWritten) {
+  const std::vector<store::TrustRecord> rows = {
+      {"a", {}, "db1", {"db*"}, {"prod/**"}, kTime, std::nullopt},
+      {"b", {}, "", {}, {}, kTime, kTime + 1}};
+  const auto read = ParseTrustedAgents(TrustedAgentsJson(rows));
+  ASSERT_TRUE(read);
+  EXPECT_EQ(TrustedAgentsJson(*read), TrustedAgentsJson(rows));
+  EXPECT_EQ(read->at(0).keys, rows[0].keys);
+  EXPECT_EQ(read->at(1).removed, kTime + 1);
+  EXPECT_TRUE(ParseTrustedAgents("[]"));
+  for (const char* text : {"", "{}", "[7]", "[{}]", "null"}) {
+    EXPECT_FALSE(ParseTrustedAgents(text)) << text;
+  }
+}
+
+TEST(PackTokens, AreReadAsTheyWereWrittenAndHeldAgainstTheLog) {
+  store::TokenRecord token;
+  token.name = "ops";
+  token.uri = "pkcs11:token=ops";
+  token.spki = Bytes(91, 7);
+  const auto read = ParseTokens(TokensJson({token}));
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->at(0).spki, token.spki);
+  EXPECT_EQ(TokensJson(*read), TokensJson({token}));
+  for (const char* text : {"", "{}", "[7]", "[{}]", "null"}) EXPECT_FALSE(ParseTokens(text));
+  const auto faults = [&](const TokenChanges& changes) {
+    audit::LogFindings findings;
+    CompareTokens(*read, changes, findings);
+    return findings.num_all;
+  };
+  EXPECT_EQ(faults({{"ops", {1, true, std::nullopt}}}), 0U);
+  EXPECT_EQ(faults({{"ops", {1, true, Bytes32{1}}}}), 1U);
+  EXPECT_EQ(faults({{"ops", {1, false, std::nullopt}}}), 1U);
+  EXPECT_EQ(faults({}), 1U);
+  EXPECT_EQ(faults({{"ops", {1, true, std::nullopt}}, {"dev", {2, true, std::nullopt}}}), 1U);
+}
+
+}  // namespace
+}  // namespace keyescrow::agent
