@@ -1,0 +1,508 @@
+"""The evidence pack: exported, verified elsewhere by keyescrow and by its own verify.py; lied about.
+
+Whatever is done to a pack, both verifiers must come to the same status and name what was touched.
+"""
+
+import base64
+import contextlib
+import hashlib
+import importlib.util
+import io
+import json
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import types
+from unittest import mock
+
+from world import BOTH_PATHS, PASSWORD, PIN, UNLOCK, AcceptanceCase, World, within
+
+POLICY = """[policy]
+name = "corp"
+serial = 1
+mode = "enforce"
+simulators = "allowed"
+[[rule]]
+name = "all"
+match = "**"
+portable = true
+"""
+ED25519_PKCS8 = bytes.fromhex("302e020100300506032b657004220420")
+MEMBERS = """README.txt verify.py keys/agent-key.json keys/log.vkeys keys/trusted-agents.json
+    keys/tokens.json policy/policy.json policy/policy.toml policy/policy.toml.sig policy/signers checkpoint
+    summaries/000000000000.jsonl entries/000000000000.jsonl checkpoints/000000000000.jsonl tile/
+    drills.jsonl anchors.jsonl inventory.json status.json report.html report.csv controls.md
+    proofs/ MANIFEST MANIFEST.sig""".split()
+
+
+def header(folder, name, size, time, kind="0"):
+    """A ustar header, by the standard and not by our own code."""
+    info = tarfile.TarInfo(f"{folder}/{name}")
+    block = bytearray(512)
+    for at, text in ((0, name), (100, "0000644"), (108, "0000000"), (116, "0000000"),
+                     (124, "%011o" % size), (136, "%011o" % time), (148, " " * 8), (156, kind),
+                     (257, "ustar\0" + "00"), (345, folder)):
+        block[at:at + len(text)] = text.encode()
+    block[148:156] = b"%06o\0 " % sum(block)
+    assert info.name.endswith(name)
+    return bytes(block)
+
+
+class Pack:
+    """A pack's members, to be changed and written again."""
+
+    def __init__(self, path):
+        with tarfile.open(path, "r:") as tar:
+            infos = tar.getmembers()
+            self.members = {info.name.partition("/")[2]: tar.extractfile(info).read()
+                            for info in infos}
+        self.folder, self.time = infos[0].name.partition("/")[0], infos[0].mtime
+        self.places = {info.name.partition("/")[2]: (info.offset_data, info.size)
+                       for info in infos}
+
+    def manifest(self):
+        self.members["MANIFEST"] = "".join(
+            "%s  %s\n" % (hashlib.sha256(data).hexdigest(), name)
+            for name, data in self.members.items() if not name.startswith("MANIFEST")).encode()
+
+    def sign(self, seed, folder, key=None):
+        """What somebody can do who holds the log's key: MANIFEST and its signature made anew. With
+        `key`, another log's vkey, by that one."""
+        self.manifest()
+        old = self.members["MANIFEST.sig"].decode()
+        lines = old.split("\n")
+        lines[3] = base64.b64encode(hashlib.sha256(self.members["MANIFEST"]).digest()).decode()
+        text = "\n".join(lines[:5]) + "\n"
+        pem = base64.encodebytes(ED25519_PKCS8 + seed).decode()
+        (folder / "lie.pem").write_text(
+            "-----BEGIN PRIVATE KEY-----\n%s-----END PRIVATE KEY-----\n" % pem)
+        (folder / "lie.txt").write_text(text)
+        signature = subprocess.run(
+            ["openssl", "pkeyutl", "-sign", "-inkey", folder / "lie.pem", "-rawin", "-in",
+             folder / "lie.txt"], check=True, capture_output=True).stdout
+        first = old.partition("\n\n")[2].split("\n")[0]
+        mark, name, blob = first.split(" ")
+        key_id = base64.b64decode(blob)[:4]
+        if key:
+            name, key_id = key.split("+")[0], bytes.fromhex(key.split("+")[1])
+        line = base64.b64encode(key_id + signature).decode()
+        self.members["MANIFEST.sig"] = f"{text}\n{mark} {name} {line}\n".encode()
+
+    def write(self, path):
+        data = b"".join(header(self.folder, name, len(data), self.time) + data +
+                        bytes(-len(data) % 512) for name, data in self.members.items())
+        path.write_bytes(data + bytes(1024))
+
+    def edit(self, name, change):
+        data = change(self.members[name])
+        assert data != self.members[name], name
+        self.members[name] = data
+
+
+class Packs(AcceptanceCase):  # one test: its methods read the packs of one world
+    paths = BOTH_PATHS
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        world = cls.world
+        for version in range(2):
+            world.write("other.key", b"another key of thirty-two bytes%d" % version)
+            world.must("backup", "app/other", "--from", "other.key", "--path", cls.paths[0],
+                       "--kdf", "pbkdf2-sha512", *UNLOCK)
+        world.must("restore", "app/key", "--to", "out.key", "--reason", "INC-1", *UNLOCK)
+        world.must("drill", "app/key", "--via", "tpm", *UNLOCK)
+        world.must("trust", "add", "B" * 42 + "A", "--host", "db1", "--key", "db/**")
+        world.must("audit", "anchor")
+        world.write("since", world.must("audit", "checkpoint").out)
+        world.write("trust.json", world.must("agent-key", "export").out)
+        world.must("audit", "export", "-o", "builtin.tar")
+        vkey = world.must("policy", "sign", "--new-key", "alice.key").out.decode().strip()
+        world.write("policy.toml", POLICY)
+        world.must("policy", "sign", "policy.toml", "--key", "alice.key")
+        world.must("policy", "set", "policy.toml", "--policy-key", vkey)
+        cls.exported = world.must("audit", "export", "-o", "pack.tar", "--json").json()
+        cls.elsewhere = {"KEYESCROW_STATE": str(world.path("none")), "KEYESCROW_CONFIG": None}
+        with tarfile.open(world.path("pack.tar")) as tar:
+            tar.extractall(world.path("copy"))
+        (cls.unpacked,) = world.path("copy").iterdir()
+        cls.seed = (world.path("state") / "ed25519.seed").read_bytes()
+        cls.other = World(tpm=False, token=False)
+        cls.addClassCleanup(cls.other.close)
+        spec = importlib.util.spec_from_file_location("verify_py", cls.unpacked / "verify.py")
+        cls.program = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(cls.program)
+
+    def tearDown(self):
+        self.world.path("lie.tar").unlink(True)
+
+    # ---- the two verifiers
+
+    def keyescrow(self, pack, *arguments, env=None):
+        return self.world.run("verify", pack, "--json", *arguments,
+                              env=self.elsewhere if env is None else env)
+
+    def verify_py(self, pack, *arguments):
+        """The program of the pack, in this process: most of its time would be Python's start."""
+        out = io.StringIO()
+        with contextlib.chdir(self.world.folder), contextlib.redirect_stdout(out), \
+                mock.patch.object(sys, "argv", ["verify.py", str(pack), "--json", *arguments]):
+            status = self.program.main()
+        return types.SimpleNamespace(returncode=status, stdout=out.getvalue())
+
+    def verify_py_alone(self, *arguments, interpreter=("-B", "-I", "-S")):
+        """As the auditor runs it, without any package that this machine has."""
+        return subprocess.run(
+            [sys.executable, *interpreter, self.unpacked / "verify.py", *arguments],
+            cwd=self.world.folder, stdin=subprocess.DEVNULL, capture_output=True,
+            timeout=within(120), check=False, text=True)
+
+    def both(self, name, status, *arguments, words=()):
+        """Both come to `status`, and each says each of `words`."""
+        done = self.keyescrow(name, *arguments)
+        script = self.verify_py(name, *arguments)
+        said = (done.out + done.err).decode()
+        self.assertEqual((done.status, script.returncode), (status, status),
+                         str(done) + script.stdout)
+        for word in words:
+            self.assertIn(word, said)
+            self.assertIn(word, script.stdout)
+        return done, json.loads(script.stdout)
+
+    def trusted(self, name, status, *words):
+        return self.both(name, status, "--trust", "trust.json", words=words)
+
+    # ---- a good one
+
+    def test_both_verify_it(self):
+        for arguments in (["--trust", "trust.json"], ["--agent", self.world.thumbprint],
+                          ["--trust", "trust.json", "--since", "since"]):
+            for name in ("pack.tar", "builtin.tar"):
+                with self.subTest(arguments=arguments, name=name):
+                    done, document = self.both(name, 0, *arguments)
+                    (item,) = done.json()["items"]
+                    self.assertEqual(done.json()["verdict"], "verified")
+                    self.assertEqual(item["findings"], [])
+                    self.assertEqual((document["bad"], document["findings"]), ([], []))
+        since = " ".join(self.keyescrow("pack.tar", "--trust", "trust.json").json()
+                         ["items"][0]["not_checked"])
+        self.assertIn("--since", since)
+
+    def test_verify_py_needs_nothing_but_python_and_openssl(self):
+        script = self.verify_py_alone("pack.tar", "--trust", "trust.json", "--all-signatures")
+        self.assertEqual(script.returncode, 0, script.stdout + script.stderr)
+        # In the folder that it was unpacked to.
+        script = self.verify_py_alone("--trust", "trust.json")
+        self.assertEqual((script.returncode, script.stderr), (0, ""), script.stdout)
+        self.assertIn("verdict: the pack is whole and authentic; the host complies", script.stdout)
+        source = (self.unpacked / "verify.py").read_text()
+        imported = re.findall(r"(?m)^(?:import|from) (\w+)", source)
+        self.assertLessEqual(set(imported), set(sys.stdlib_module_names))
+
+    def test_on_its_own_host_its_keys_count(self):
+        self.assertEqual(self.keyescrow("pack.tar", env={}).status, 0)
+
+    def test_what_is_in_it(self):
+        pack = Pack(self.world.path("pack.tar"))
+        names = list(pack.members)
+        self.assertEqual(list(dict.fromkeys(
+            next(m for m in MEMBERS if n == m or m.endswith("/") and n.startswith(m))
+            for n in names)), MEMBERS)
+        subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "MANIFEST"],
+                       cwd=self.unpacked, check=True)
+        self.assertEqual(self.exported["files"], len(names) - 2)
+        self.assertEqual(self.exported["bytes"], self.world.path("pack.tar").stat().st_size)
+        self.assertTrue(self.exported["agent_key_signed"])
+        self.assertFalse(self.exported["envelopes"])
+        entries = pack.members["entries/000000000000.jsonl"].decode().splitlines()
+        self.assertEqual(len(entries), self.exported["log_size"])
+        last = json.loads(entries[-1])
+        self.assertEqual((last["type"], last["reason"]), ("audit.exported", "evidence pack"))
+        self.assertEqual(pack.members["policy/policy.toml"].decode(), POLICY)
+        self.assertEqual(json.loads(pack.members["policy/policy.json"])["name"], "corp")
+        paths = {json.loads(line)["statement"].split("\n")[2]
+                 for line in pack.members["drills.jsonl"].decode().splitlines()}
+        self.assertEqual(paths, {"token-ops", "tpm"})
+        self.assertEqual(json.loads(pack.members["keys/trusted-agents.json"])[0]["hosts"], ["db1"])
+        self.assertIn(b"anchor.tpm", pack.members["anchors.jsonl"])
+        builtin = Pack(self.world.path("builtin.tar")).members
+        self.assertEqual(json.loads(builtin["policy/policy.json"])["serial"], 0)
+        self.assertNotIn("policy/signers", builtin)
+        # What does not follow from the log is the same at any time.
+        for name in ("README.txt", "verify.py", "controls.md", "keys/agent-key.json"):
+            self.assertEqual(builtin[name], pack.members[name])
+        self.assertEqual(stat.S_IMODE(self.world.path("pack.tar").stat().st_mode), 0o600)
+
+    def test_no_secret_is_in_it(self):
+        data = self.world.path("pack.tar").read_bytes()
+        state = self.world.path("state")
+        secrets = [self.world.key, b"another key of thirty-two bytes", PASSWORD.encode(),
+                   PIN.encode()]
+        secrets += [path.read_bytes() for path in state.iterdir()
+                    if path.suffix in (".seed", ".key", ".auth")]
+        self.assertGreaterEqual(len(secrets), 7)
+        for secret in secrets:
+            for form in (secret, secret.hex().encode(), base64.b64encode(secret).rstrip(b"="),
+                         base64.urlsafe_b64encode(secret).rstrip(b"=")):
+                self.assertNotIn(form, data)
+        envelope = json.loads(self.world.path("app.escrow").read_bytes())
+        self.assertNotIn(envelope["payload"][:64].encode(), data)
+
+    def test_written_to_standard_output(self):
+        done = self.world.must("audit", "export", "-o", "-")
+        self.world.write("piped.tar", done.out)
+        self.trusted("piped.tar", 0)
+        self.verifies()
+
+    def test_refusals(self):
+        self.refused("usage", 2, "audit", "export", "-o", "exec:cat")
+        self.refused("usage", 2, "audit", "export")
+        self.assertEqual(self.other.run("audit", "export", "-o", "pack.tar").status, 8)
+        self.assertFalse(self.other.path("pack.tar").exists())
+
+    # ---- findings
+
+    def test_nobody_vouches_for_its_signer(self):
+        done, document = self.both("pack.tar", 1, words=[self.world.thumbprint])
+        (finding,) = done.json()["items"][0]["findings"]
+        self.assertEqual((finding["fault"], finding["damage"]), ("pack_unvouched", False))
+        self.assertEqual(document["bad"], [])
+
+    def test_of_another_agent(self):
+        other = self.other
+        other.must("init")
+        self.assertEqual(other.run("audit", "export", "-o", "pack.tar").status, 8)
+        theirs = other.must("agent-key", "export").out
+        self.world.write("theirs.json", theirs)
+        self.both("pack.tar", 4, "--trust", "theirs.json", words=["MANIFEST.sig"])
+        self.both("pack.tar", 4, "--agent", "A" * 43, words=[self.world.thumbprint])
+        # Signed anew by somebody else, whose keys it then brings.
+        pack = Pack(self.world.path("pack.tar"))
+        pack.members["keys/agent-key.json"] = theirs
+        pack.sign((other.path("state") / "ed25519.seed").read_bytes(), self.world.folder,
+                  json.loads(theirs)["log_keys"][0])
+        name = self.written(pack)
+        self.trusted(name, 4, "MANIFEST.sig")
+        self.both(name, 4, "--agent", self.world.thumbprint, words=["the pack is of the agent"])
+        self.both(name, 4, words=["the pack is of another log"])
+
+    def test_a_declared_key_that_is_not_escrowed(self):
+        self.world.must("key", "add", "prod/missing", "--source", "nowhere.key", "--path",
+                        "password & token:ops")
+        self.world.must("audit", "export", "-o", "missing.tar")
+        self.world.must("key", "remove", "prod/missing", "--yes")
+        done, _ = self.trusted("missing.tar", 1, "prod/missing is declared and not escrowed")
+        self.assertLessEqual({"not_escrowed"},
+                             {f["fault"] for f in done.json()["items"][0]["findings"]})
+
+    # ---- changed on the way
+
+    def written(self, pack):
+        pack.write(self.world.path("lie.tar"))
+        return "lie.tar"
+
+    def test_one_byte_of_each_member(self):
+        good = self.world.path("pack.tar").read_bytes()
+        pack, num = Pack(self.world.path("pack.tar")), 0
+        self.assertEqual(self.written(pack), "lie.tar")
+        self.assertEqual(self.world.path("lie.tar").read_bytes(), good)  # our own writer is right
+        for name, (offset, size) in pack.places.items():
+            if name == "MANIFEST.sig" or not size:
+                continue
+            # The first, middle or last one, by turns.
+            at = offset + (0, size // 2, size - 1)[num % 3]
+            with self.subTest(member=name, at=at - offset):
+                changed = bytearray(good)
+                changed[at] ^= 1
+                self.world.write("lie.tar", bytes(changed))
+                self.trusted("lie.tar", 4, name)
+                num += 1
+        self.assertGreaterEqual(num, len(MEMBERS) - 2)
+
+    def test_one_byte_of_the_signature(self):
+        """A line that becomes one of an unknown key is as if it were not there."""
+        good = self.world.path("pack.tar").read_bytes()
+        offset, size = Pack(self.world.path("pack.tar")).places["MANIFEST.sig"]
+        seen = set()
+        for at in (*range(offset, offset + size, 43), offset + size - 1):
+            with self.subTest(at=at - offset):
+                changed = bytearray(good)
+                changed[at] ^= 1
+                self.world.write("lie.tar", bytes(changed))
+                done = self.keyescrow("lie.tar", "--trust", "trust.json")
+                script = self.verify_py("lie.tar", "--trust", "trust.json")
+                self.assertEqual(script.returncode, done.status, str(done))
+                self.assertIn(done.status, (1, 4))
+                self.assertIn("MANIFEST", (done.out + done.err).decode())
+                seen.add(done.status)
+        self.assertIn(4, seen)
+
+    def test_one_byte_between_the_members(self):
+        good = self.world.path("pack.tar").read_bytes()
+        places = sorted(Pack(self.world.path("pack.tar")).places.values())
+        (first, size), (second, _) = places[:2]
+        header_at = second - 512
+        for at in (*range(header_at, header_at + 512, 61), first + size, header_at - 1,
+                   len(good) - 1, len(good) - 1000):
+            with self.subTest(at=at):
+                changed = bytearray(good)
+                changed[at] ^= 1
+                self.world.write("lie.tar", bytes(changed))
+                self.trusted("lie.tar", 4, "the pack")
+
+    def test_members_added_left_out_renamed_and_reordered(self):
+        def change(edit, *words):
+            pack = Pack(self.world.path("pack.tar"))
+            edit(pack.members)
+            self.trusted(self.written(pack), 4, *words)
+        def move_to_front(members):
+            rest = dict(members)
+            members.clear()
+            members["controls.md"] = rest.pop("controls.md")
+            members.update(rest)
+        change(lambda members: members.update({"extra": b"x"}), "extra is not in MANIFEST")
+        change(lambda members: members.pop("controls.md"), "controls.md is missing")
+        change(lambda members: members.update({"controls": members.pop("controls.md")}),
+               "controls is not in MANIFEST", "controls.md is missing")
+        change(move_to_front, "not in its order")
+
+    def test_archives_that_are_none_of_ours(self):
+        pack = Pack(self.world.path("pack.tar"))
+        good = self.world.path("pack.tar").read_bytes()
+        link = header(pack.folder, "link", 0, pack.time, kind="2")
+        up = header(pack.folder, "../up", 1, pack.time) + b"x" + bytes(511)
+        twice = header(pack.folder, "README.txt", 1, pack.time) + b"x" + bytes(511)
+        other = header("other", "README.md", 1, pack.time) + b"x" + bytes(511)
+        for name, data in (("link", good[:-1024] + link + bytes(1024)),
+                           ("up", good[:-1024] + up + bytes(1024)),
+                           ("twice", good[:-1024] + twice + bytes(1024)),
+                           ("second folder", good[:-1024] + other + bytes(1024)),
+                           ("appended", good + good), ("cut", good[:-512]),
+                           ("cut in a member", good[:pack.places["status.json"][0] + 5])):
+            with self.subTest(name):
+                self.world.write("lie.tar", data)
+                self.trusted("lie.tar", 4)
+        for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+            buffer = io.BytesIO()
+            with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
+                for name, data in pack.members.items():
+                    info = tarfile.TarInfo(f"{pack.folder}/{name}")
+                    info.size, info.mtime = len(data), pack.time
+                    tar.addfile(info, io.BytesIO(data))
+            self.world.write("lie.tar", buffer.getvalue())
+            self.trusted("lie.tar", 4)
+
+    # ---- a log that was cut
+
+    def test_a_log_that_was_cut_off(self):
+        pack = Pack(self.world.path("pack.tar"))
+        pack.edit("entries/000000000000.jsonl", lambda data: data[:data[:-1].rindex(b"\n") + 1])
+        self.trusted(self.written(pack), 4, "entries/000000000000.jsonl")
+        pack.manifest()
+        self.trusted(self.written(pack), 4, "MANIFEST")
+        pack.sign(self.seed, self.world.folder)
+        self.trusted(self.written(pack), 4, "entries")
+
+    def test_an_older_pack_against_the_checkpoint_that_was_kept(self):
+        self.world.write("later", self.world.must("audit", "checkpoint").out)
+        self.both("builtin.tar", 4, "--trust", "trust.json", "--since", "later",
+                  words=["the log is shorter than the checkpoint that you kept"])
+
+    # ---- somebody who holds the log's key
+
+    def signed(self, pack, *words, status=4):
+        pack.sign(self.seed, self.world.folder)
+        return self.trusted(self.written(pack), status, *words)
+
+    def test_signed_by_the_log_key_alone(self):
+        done, document = self.signed(Pack(self.world.path("pack.tar")),
+                                     "the agent key did not sign MANIFEST", status=1)
+        self.assertEqual(document["bad"], [])
+        self.both("lie.tar", 4, "--agent", self.world.thumbprint, words=["MANIFEST.sig"])
+        self.assertEqual(done.json()["items"][0]["findings"][0]["fault"], "missing_p256")
+
+    def test_lies_that_are_signed(self):
+        def replace(old, new):
+            return lambda data: data.replace(old, new, 1)
+        def drop_line(data):
+            return data[data.index(b"\n") + 1:]
+        def other_hash(data):
+            at = data.index(b'"envelope_sha256":') + 20
+            while not chr(data[at]).isalpha():
+                at += 1
+            return data[:at] + (b"B" if data[at:at + 1] != b"B" else b"C") + data[at + 1:]
+        summaries, entries = "summaries/000000000000.jsonl", "entries/000000000000.jsonl"
+        agents = "keys/trusted-agents.json"
+        for name, change, word in (
+                (summaries, other_hash, "is of another envelope"),
+                (summaries, replace(b'"app/key"', b'"app/kex"'), "is of another envelope"),
+                (summaries, drop_line, "has no summary"),
+                (summaries, lambda data: data + data, "two summaries"),
+                (entries, replace(b"INC-1", b"INC-2"), "tile/"),
+                (entries, drop_line, "entr"),
+                ("drills.jsonl", drop_line, "drills.jsonl"),
+                ("drills.jsonl", replace(b"keyescrow-drill/1", b"keyescrow-drill/2"),
+                 "drills.jsonl"),
+                ("anchors.jsonl", drop_line, "anchors.jsonl"),
+                ("policy/policy.toml", replace(b"enforce", b"report "), "policy/policy.toml"),
+                ("policy/policy.json", replace(b'"corp"', b'"corq"'), "policy"),
+                ("policy/signers", replace(b"1\n", b"2\n"), ""),
+                ("inventory.json", replace(b'"app/key"', b'"app/kex"'), "inventory.json"),
+                ("status.json", replace(b'"revision": 1', b'"revision": 2'), "status.json"),
+                ("status.json", lambda data: b"{}\n", "status"),
+                ("keys/log.vkeys", drop_line, "keys/"),
+                ("keys/agent-key.json", replace(b'"log_keys"', b'"log_keyz"'), ""),
+                (agents, replace(b'"db1"', b'"db2"'), "for other hosts or keys"),
+                (agents, lambda data: b"[]\n", "was trusted, and is not"),
+                ("keys/tokens.json", lambda data: b"[]\n", "the token ops was registered"),
+                ("keys/tokens.json", replace(b'"ops"', b'"opt"'), "no entry registers"),
+                ("status.json", replace(b'"proven": "20', b'"proven": "21'), "no entry proves"),
+                ("status.json", replace(b'"path": "token-ops"', b'"path": "x", "path": "y"'),
+                 "status.json"),
+                ("status.json", replace(b'"outcome": "completed"', b'"outcome": "denied"'),
+                 "status.json does not tell of entry"),
+                ("status.json", lambda data: re.sub(rb'"releases": \[.*?\n  \]',
+                                                    b'"releases": []', data, flags=re.DOTALL),
+                 "status.json does not tell of entry"),
+                ("checkpoints/000000000000.jsonl", drop_line, ""),
+                ("checkpoint", lambda data: Pack(self.world.path("builtin.tar"))
+                 .members["checkpoint"], "checkpoint")):
+            with self.subTest(member=name, word=word):
+                pack = Pack(self.world.path("pack.tar"))
+                pack.edit(name, change)
+                self.signed(pack, word)
+
+    def test_members_that_are_signed_away(self):
+        pack = Pack(self.world.path("pack.tar"))
+        proofs = [name for name in pack.members if name.startswith("proofs/")]
+        tile = next(name for name in pack.members if name.startswith("tile/"))
+        for name, word in ((proofs[0], "has no proof"), (tile, "tile"),
+                           ("policy/policy.toml.sig", "policy/policy.toml.sig is missing"),
+                           ("status.json", "status.json is missing"),
+                           ("checkpoint", "checkpoint is missing")):
+            with self.subTest(member=name):
+                pack = Pack(self.world.path("pack.tar"))
+                del pack.members[name]
+                self.signed(pack, word)
+        pack = Pack(self.world.path("pack.tar"))
+        pack.members = {**pack.members, "tile/0/x001/000": bytes(8192)}
+        for name in ("MANIFEST", "MANIFEST.sig"):
+            pack.members[name] = pack.members.pop(name)
+        self.signed(pack, "tile")
+        pack = Pack(self.world.path("pack.tar"))
+        pack.members[proofs[0]], pack.members[proofs[1]] = (pack.members[proofs[1]],
+                                                            pack.members[proofs[0]])
+        self.signed(pack, proofs[0])
+
+    def test_a_folder_with_a_link_in_it(self):
+        folder = self.world.path("copy") / "linked"
+        shutil.copytree(self.unpacked, folder)
+        self.addCleanup(shutil.rmtree, folder)
+        (folder / "controls.md").unlink()
+        (folder / "controls.md").symlink_to(self.unpacked / "controls.md")
+        script = self.verify_py(folder, "--trust", "trust.json")
+        self.assertEqual(script.returncode, 4, script.stdout)
+        self.assertIn("controls.md is no plain file", script.stdout)
