@@ -30,7 +30,7 @@ constexpr std::size_t kMaxPathIdSize = 16;
 Error Invalid(std::string what) {
   return Error(ErrorCode::kUsage, Action::kFixInput,
                "the file is not a challenge of an auditor: " + std::move(what),
-               "give the auditor's file, unchanged");
+               "give the file that 'keyescrow audit sample' wrote, unchanged");
 }
 
 Bytes32 ToBytes32(const Bytes& bytes) {

@@ -1,6 +1,7 @@
+#include "agent/cli/command_table.h"
+
 #include <charconv>
 
-#include "agent/cli/command_table.h"
 #include "agent/cli/commands/specs.h"
 #include "agent/cli/terminal_text.h"
 
@@ -34,7 +35,8 @@ constexpr const CommandSpec* kCommands[] = {
     &kPolicyShowCommand,  &kPolicyCheckCommand,  &kPolicySignCommand,
     &kPolicySetCommand,   &kAuditLogCommand,     &kAuditCheckpointCommand,
     &kAuditProveCommand,  &kAuditAnchorCommand,  &kAuditReportCommand,
-    &kAuditExportCommand, &kCompletionCommand,   &kVersionCommand,
+    &kAuditExportCommand, &kAuditSampleCommand,  &kCompletionCommand,
+    &kVersionCommand,
 };
 
 constexpr std::string_view kLaterCommands[] = {

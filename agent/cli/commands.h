@@ -59,6 +59,9 @@ int RunAuditProve(const GlobalOptions& global, const AuditProveOptions& options,
 int RunAuditReport(const GlobalOptions& global, const AuditReportOptions& options,
                    Session& session);
 
+int RunAuditSample(const GlobalOptions& global, const AuditSampleOptions& options,
+                   Session& session);
+
 int RunAuditExport(const GlobalOptions& global, const AuditExportOptions& options,
                    Session& session);
 

@@ -45,6 +45,7 @@ Audit
   keyescrow audit anchor                      in the TPM: an older store put back then shows
   keyescrow audit prove prod/db               a proof for one key's entry
   keyescrow audit export -o db1.tar           the evidence; 'verify db1.tar' checks it anywhere
+  keyescrow audit sample -n 25 -o q3.challenge keys drawn at random, for 'drill --challenge'
   keyescrow agent-key export, trust add       whose signatures count
 
 All commands

@@ -236,6 +236,15 @@ struct AuditExportOptions {
   std::string output;  // -o PACK, required; "-": standard output
 };
 
+struct AuditSampleOptions {
+  std::optional<std::uint32_t> number;  // -n N, required
+  std::string output;                   // -o FILE, required
+  std::string expected;                 // FILE: the answers of tokens
+  std::string pack;                     // --in PACK
+  std::string trust;                    // FILE
+  std::string agent;                    // thumbprint
+};
+
 // TextToPrint: the command was answered by the parser (help, version, completion): print it to
 // standard output and exit with 0.
 struct TextToPrint {
@@ -251,6 +260,6 @@ using CommandOptions =
                  AgentKeyExportOptions, TrustAddOptions, TrustListOptions, TrustRemoveOptions,
                  PolicyShowOptions, PolicyCheckOptions, PolicySignOptions, PolicySetOptions,
                  AuditLogOptions, AuditCheckpointOptions, AuditProveOptions, AuditReportOptions,
-                 WhatIfOptions, AuditAnchorOptions, AuditExportOptions>;
+                 WhatIfOptions, AuditAnchorOptions, AuditExportOptions, AuditSampleOptions>;
 
 }  // namespace keyescrow::agent

@@ -58,6 +58,7 @@ struct Dispatcher {
   KEYESCROW_COMMAND(AuditReport)
   KEYESCROW_COMMAND(AuditAnchor)
   KEYESCROW_COMMAND(AuditExport)
+  KEYESCROW_COMMAND(AuditSample)
 #undef KEYESCROW_COMMAND
 };
 

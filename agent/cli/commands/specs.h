@@ -42,6 +42,7 @@ extern const CommandSpec kAuditProveCommand;
 extern const CommandSpec kAuditReportCommand;
 extern const CommandSpec kAuditAnchorCommand;
 extern const CommandSpec kAuditExportCommand;
+extern const CommandSpec kAuditSampleCommand;
 extern const CommandSpec kCompletionCommand;
 extern const CommandSpec kVersionCommand;
 
