@@ -30,7 +30,6 @@ ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
 ESCROWED = ("escrow.created", "escrow.rewrapped")
 ENDED = ("restore.completed", "restore.failed", "restore.denied")
 CLOCK_TOLERANCE_S = 60
-EPOCH = "1970-01-01T00:00:00Z"
 # TPMT_PUBLIC of an attestation key up to its point (agent/audit/FORMAT.md, "Anchors").
 ATTESTATION_AREA = bytes.fromhex("0023000b00050472000000100018000b00030010")
 P256_SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
@@ -278,6 +277,13 @@ class Trust:
 
     def compare(self, agents):
         """The list of agents against the log."""
+        for agent in agents:
+            need_texts("keys/trusted-agents.json", agent, "thumbprint", "host", "added")
+            seconds(agent["added"])
+            seconds(agent["removed"] or agent["added"])
+            for kind in ("hosts", "keys"):
+                need_texts("keys/trusted-agents.json", dict(enumerate(agent[kind])),
+                           *range(len(agent[kind])))
         self.agents = {agent["thumbprint"]: agent for agent in agents}
         for name, agent in self.agents.items():
             changes = self.changes.get(name)
@@ -563,9 +569,23 @@ def line_of(item):
     return json.dumps(item, separators=(",", ":"), ensure_ascii=False) + "\n"
 
 
-def thumbprint_of(jwk):
-    return b64u(sha256(('{"crv":"P-256","kty":"EC","x":"%s","y":"%s"}' % (
+def thumbprint_of(document):
+    """The agent key's, of what `agent-key export` writes."""
+    jwk = document["jwk"]
+    thumbprint = b64u(sha256(('{"crv":"P-256","kty":"EC","x":"%s","y":"%s"}' % (
         jwk["x"], jwk["y"])).encode()))
+    if (document["schema"], document["thumbprint"]) != ("keyescrow/agent-key/1", thumbprint) or (
+            not re.fullmatch("[A-Za-z0-9._-]{1,64}", document["host"])):
+        raise Bad("this is not what 'agent-key export' writes")
+    if "anchor" in document:
+        whole(document["anchor"]["index"])
+        from_b64u(document["anchor"]["tpm_public"])
+    return thumbprint
+
+
+def need_texts(what, row, *names):
+    if not all(isinstance(row[name], str) for name in names):
+        raise Bad("%s is not of the form that a pack has" % what)
 
 
 class Verifier:
@@ -642,7 +662,7 @@ class Verifier:
         else:
             document = self.pack.json("keys/agent-key.json")
         jwk = document["jwk"]
-        thumbprint = self.thumbprint = thumbprint_of(jwk)
+        thumbprint = self.thumbprint = thumbprint_of(document)
         self.agents.add(thumbprint)
         self.origin = document["log_origin"]
         self.keys = [Key(text) for text in document["log_keys"]]
@@ -688,7 +708,7 @@ class Verifier:
         """Those in the pack authenticate nothing, and must still be the log's own."""
         stated = self.pack.json("keys/agent-key.json")
         lines = "".join(vkey + "\n" for vkey in self.vkeys).encode()
-        if (thumbprint_of(stated["jwk"]), stated["log_origin"], stated["log_keys"]) != (
+        if (thumbprint_of(stated), stated["log_origin"], stated["log_keys"]) != (
                 self.thumbprint, self.origin, self.vkeys) or (
                 self.pack.read("keys/log.vkeys") != lines):
             raise Bad("the keys in keys/ are not those of the log")
@@ -794,6 +814,8 @@ class Verifier:
                                     "among those that were given" % self.trails[1].count)
 
     def check_tokens(self):
+        for row in self.pack.json("keys/tokens.json"):
+            need_texts("keys/tokens.json", row, "name", "uri", "spki")
         listed = {row["name"]: b64u(sha256(from_b64u(row["spki"])))
                   for row in self.pack.json("keys/tokens.json")}
         self.num_tokens = len(listed)
@@ -958,8 +980,10 @@ class Verifier:
         facts, text = self.pack.json("policy/policy.json"), self.pack.read("policy/policy.toml")
         form = {"schema": "keyescrow/pack-policy/1", "name": facts["name"],
                 "serial": whole(facts["serial"]), "sha256": facts["sha256"], "set": facts["set"]}
-        if (facts["serial"] == 0) != (facts["set"] is None) or seconds(facts["set"] or EPOCH) < 0:
+        if (facts["serial"] == 0) != (facts["set"] is None):
             raise Bad("policy/policy.json has a time that is none")
+        if facts["set"] is not None:
+            seconds(facts["set"])
         if (json.dumps(form, indent=2, ensure_ascii=False) + "\n").encode() != self.pack.read(
                 "policy/policy.json"):
             raise Bad("policy/policy.json is not of the form that a pack has")
