@@ -267,14 +267,14 @@ std::string AgentKeyDocument(Agent& agent) {
 
 Result<TrustDocument> ParseAgentKeyDocument(std::string_view text) {
   const auto json = nlohmann::json::parse(text, nullptr, false);
-  if (!json.is_object() || json.value("schema", "") != "keyescrow/agent-key/1" ||
-      !json.contains("jwk") || !json["jwk"].is_object()) {
-    return BadDocument();
-  }
   const auto text_of = [](const nlohmann::json& object, const char* name) {
     const auto found = object.find(name);
     return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
   };
+  if (!json.is_object() || text_of(json, "schema") != "keyescrow/agent-key/1" ||
+      !json.contains("jwk") || !json["jwk"].is_object()) {
+    return BadDocument();
+  }
   const auto x = DecodeBase64Url(text_of(json["jwk"], "x"));
   const auto y = DecodeBase64Url(text_of(json["jwk"], "y"));
   const auto point = x && y ? P256Point::FromXy(*x, *y) : std::nullopt;

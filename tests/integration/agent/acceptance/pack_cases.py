@@ -339,6 +339,10 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
         self.trusted(name, 4, "MANIFEST.sig")
         self.both(name, 4, "--agent", self.world.thumbprint, words=["the pack is of the agent"])
         self.both(name, 4, words=["the pack is of another log"])
+        # What is read before anything is vouched for.
+        for document in (b'{"schema":7}', b"[" * 100000, theirs.replace(b'"host"', b'"hosts"')):
+            pack.members["keys/agent-key.json"] = document
+            self.both(self.written(pack), 4)
 
     def test_a_declared_key_that_is_not_escrowed(self):
         self.world.must("key", "add", "prod/missing", "--source", "nowhere.key", "--path",
