@@ -41,6 +41,9 @@ bool MustEscape(char32_t c) {
 
 class Writer {
  public:
+  // IsPlain: printable ASCII that stands for itself in a string; nearly every text is of it alone.
+  static bool IsPlain(char c) { return c >= 0x20 && c < 0x7F && c != '"' && c != '\\'; }
+
   std::string Take() { return std::move(out_); }
 
   void Open(char bracket) {
@@ -70,6 +73,11 @@ class Writer {
   void Text(std::string_view text, std::size_t max_bytes) {
     Separate();
     out_ += '"';
+    if (text.size() <= max_bytes && std::all_of(text.begin(), text.end(), IsPlain)) {
+      out_ += text;
+      out_ += '"';
+      return;
+    }
     const std::string cut = CutUtf8(text, max_bytes);
     for (std::string_view rest = cut; !rest.empty();) {
       const CodePoint c = FirstCodePoint(rest);

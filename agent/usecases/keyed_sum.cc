@@ -1,7 +1,5 @@
 #include "agent/usecases/keyed_sum.h"
 
-#include <algorithm>
-#include <array>
 #include <bit>
 #include <cstring>
 
@@ -11,15 +9,24 @@ namespace {
 // Rows are a key's name (at most 128 bytes; longer ones of a hostile store are cut for the hash and
 // told apart by their length) and three numbers.
 constexpr std::size_t kMaxTextBytes = 192;
-constexpr std::size_t kNumbersBytes = 4 * sizeof(std::uint64_t);
 
 std::uint64_t Load(const std::uint8_t* bytes) {
   std::uint64_t word = 0;
-  for (unsigned i = 0; i < 8; ++i) word |= std::uint64_t{bytes[i]} << (8 * i);
+  if constexpr (std::endian::native == std::endian::little) {
+    std::memcpy(&word, bytes, sizeof word);
+  } else {
+    for (unsigned i = 0; i < 8; ++i) word |= std::uint64_t{bytes[i]} << (8 * i);
+  }
   return word;
 }
 
 struct SipState {
+  explicit SipState(const SipKey& key)
+      : v0(key.low ^ 0x736f6d6570736575),
+        v1(key.high ^ 0x646f72616e646f6d),
+        v2(key.low ^ 0x6c7967656e657261),
+        v3(key.high ^ 0x7465646279746573) {}
+
   std::uint64_t v0, v1, v2, v3;
   void Round() {
     v0 += v1;
@@ -39,6 +46,19 @@ struct SipState {
     Round();
     v0 ^= word;
   }
+  // Finish absorbs the last bytes, of `num_bytes` in all, and returns the hash.
+  std::uint64_t Finish(ByteView bytes, std::size_t num_bytes) {
+    const std::size_t whole = bytes.size() / 8 * 8;
+    for (std::size_t i = 0; i < whole; i += 8) Absorb(Load(bytes.data() + i));
+    std::uint64_t last = std::uint64_t{num_bytes & 0xFF} << 56;
+    for (std::size_t i = whole; i < bytes.size(); ++i) {
+      last |= std::uint64_t{bytes[i]} << (8 * (i - whole));
+    }
+    Absorb(last);
+    v2 ^= 0xFF;
+    for (int i = 0; i < 4; ++i) Round();
+    return v0 ^ v1 ^ v2 ^ v3;
+  }
 };
 
 }  // namespace
@@ -50,28 +70,15 @@ Result<SipKey> SipKey::Generate(RandomSource& random) {
 }
 
 std::uint64_t SipHash(const SipKey& key, ByteView bytes) {
-  SipState state{key.low ^ 0x736f6d6570736575, key.high ^ 0x646f72616e646f6d,
-                 key.low ^ 0x6c7967656e657261, key.high ^ 0x7465646279746573};
-  const std::size_t whole = bytes.size() / 8 * 8;
-  for (std::size_t i = 0; i < whole; i += 8) state.Absorb(Load(bytes.data() + i));
-  std::uint64_t last = std::uint64_t{bytes.size() & 0xFF} << 56;
-  for (std::size_t i = whole; i < bytes.size(); ++i) {
-    last |= std::uint64_t{bytes[i]} << (8 * (i - whole));
-  }
-  state.Absorb(last);
-  state.v2 ^= 0xFF;
-  for (int i = 0; i < 4; ++i) state.Round();
-  return state.v0 ^ state.v1 ^ state.v2 ^ state.v3;
+  return SipState(key).Finish(bytes, bytes.size());
 }
 
 std::uint64_t KeyedSum::RowHash(const SipKey& key, std::string_view text, std::uint64_t a,
                                 std::uint64_t b, std::uint64_t c) {
-  std::array<std::uint8_t, kMaxTextBytes + kNumbersBytes> row{};
-  const std::array<std::uint64_t, 4> numbers = {text.size(), a, b, c};
-  std::memcpy(row.data(), numbers.data(), kNumbersBytes);
-  const std::size_t size = std::min(text.size(), kMaxTextBytes);
-  if (size > 0) std::memcpy(row.data() + kNumbersBytes, text.data(), size);
-  return SipHash(key, ByteView(row.data(), kNumbersBytes + size));
+  SipState state(key);
+  for (const std::uint64_t number : {std::uint64_t{text.size()}, a, b, c}) state.Absorb(number);
+  const ByteView name = AsBytes(text.substr(0, kMaxTextBytes));
+  return state.Finish(name, 4 * sizeof(std::uint64_t) + name.size());
 }
 
 void KeyedSum::Add(std::string_view text, std::uint64_t a, std::uint64_t b, std::uint64_t c) {
