@@ -125,7 +125,7 @@ std::string GeneralHelp() {
     const bool is_last = &group == &groups.back();
     if (line.size() + group.size() + 2 > kWidth) {
       out.append(line).append("\n");
-      line = " ";
+      line.assign(1, ' ');  // GCC 12 warns of the other form under -O2
     }
     line.append(" ").append(group).append(is_last ? "" : ",");
   }
