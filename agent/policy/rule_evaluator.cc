@@ -24,7 +24,7 @@ PathExpression OfHost(PathExpression path, const std::string& host) {
 }
 
 bool IsFresh(const PathFacts& path, std::int64_t period_s, std::int64_t now) {
-  const bool broken = path.failed && (!path.proven || *path.failed > *path.proven);
+  const bool broken = path.failed && (!path.proven || *path.failed >= *path.proven);
   return path.proven && path.proven_this_revision && !broken && now - *path.proven <= period_s;
 }
 
@@ -233,7 +233,7 @@ void RuleEvaluator::Drills() {
     if (fresh || (!named && !rule_.drill_paths.empty())) continue;
     const std::string remedy =
         fmt::format("prove it: 'keyescrow drill {} --via {}'", subject_.key.name, path.id);
-    if (path.failed && (!path.proven || *path.failed > *path.proven)) {
+    if (path.failed && (!path.proven || *path.failed >= *path.proven)) {
       Add("path_broken", fmt::format("the path {} failed last time: {}", path.id, path.failure),
           "look at 'keyescrow audit log', then prove it again, or back the key up again");
       continue;

@@ -48,6 +48,8 @@ Status PutTrust(Connection& connection, const TrustRecord& row) {
   return put.Bind(std::string_view(keys)).Bind(row.added).Run();
 }
 
+// A proof that is committed after a failure of the same second, or of a clock that was ahead, removes
+// it; so whichever came last, a path is broken where `failed` is not before `proven`.
 Status PutPathOutcome(Connection& connection, const PathOutcome& row, const LogHead& head) {
   Statement put = connection.Prepare(
       row.proven
@@ -55,7 +57,9 @@ Status PutPathOutcome(Connection& connection, const PathOutcome& row, const LogH
             "proven_by, proof_seq, failed, failure) VALUES (?, ?, ?, ?, ?, ?, ?, NULL, '') "
             "ON CONFLICT (key_name, key_version, path_id) DO UPDATE SET "
             "proven = excluded.proven, proven_revision = excluded.proven_revision, "
-            "proven_by = excluded.proven_by, proof_seq = excluded.proof_seq"
+            "proven_by = excluded.proven_by, proof_seq = excluded.proof_seq, "
+            "failure = iif(failed >= excluded.proven, '', failure), "
+            "failed = iif(failed >= excluded.proven, NULL, failed)"
           : "INSERT INTO path_state (key_name, key_version, path_id, proven, proven_revision, "
             "failed, failure) VALUES (?, ?, ?, NULL, 0, ?, ?) "
             "ON CONFLICT (key_name, key_version, path_id) DO UPDATE SET "

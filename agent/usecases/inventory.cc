@@ -66,7 +66,7 @@ void AddConditions(KeyView& view, const std::vector<store::PathState>& states,
       path.proven = state.proven;
       path.proven_by = state.proven_by;
       path.proof_seq = state.proof_seq;
-      if (state.failed && (!state.proven || *state.failed > *state.proven)) {
+      if (state.failed && (!state.proven || *state.failed >= *state.proven)) {
         path.condition = PathCondition::kBroken;
         path.failure = state.failure;
       } else if (state.proven) {

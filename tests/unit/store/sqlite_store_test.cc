@@ -78,6 +78,19 @@ TEST(SqliteStore, KeepsEveryKindOfRow) {
   EXPECT_EQ(store.PathStates("")->at(1).proven_by, "drill");
   EXPECT_EQ(store.PathStates("")->at(1).proof_seq, store.Head()->size - 1);
   EXPECT_FALSE(store.PathStates("")->at(0).proof_seq);
+
+  // In one second: what was committed last holds.
+  const auto last = [&](bool proven) {
+    Change outcome;
+    outcome.path_outcomes = {{"a", 1, 2, "tpm", 30, proven, proven ? "" : "tag", "drill"}};
+    EXPECT_TRUE(Append(store, outcome));
+    const PathState state = store.PathStates("")->at(1);
+    return std::pair(state.proven, state.failed);
+  };
+  using Times = std::pair<std::optional<std::int64_t>, std::optional<std::int64_t>>;
+  EXPECT_EQ(last(true), Times(30, 11));
+  EXPECT_EQ(last(false), Times(30, 30));
+  EXPECT_EQ(last(true), Times(30, std::nullopt));
   EXPECT_FALSE(*store.GetSetting("s"));
 }
 
