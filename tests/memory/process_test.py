@@ -5,6 +5,7 @@
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import re
@@ -62,6 +63,9 @@ class Paused(unittest.TestCase):
     @staticmethod
     def end(child):
         if child.returncode is None and child.poll() is None:
+            for worker in children_of(child.pid):  # a stopped one would never see its agent go
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
             child.kill()
             child.wait()
         child.stdout.close()
