@@ -48,8 +48,8 @@ Status PutTrust(Connection& connection, const TrustRecord& row) {
   return put.Bind(std::string_view(keys)).Bind(row.added).Run();
 }
 
-// A proof that is committed after a failure of the same second, or of a clock that was ahead, removes
-// it; so whichever came last, a path is broken where `failed` is not before `proven`.
+// A proof that is committed after a failure of the same second, or of a clock that was ahead,
+// removes it; so whichever came last, a path is broken where `failed` is not before `proven`.
 Status PutPathOutcome(Connection& connection, const PathOutcome& row, const LogHead& head) {
   Statement put = connection.Prepare(
       row.proven
