@@ -134,7 +134,8 @@ void AddFindings(const audit::LogFindings& findings, std::string_view failure,
                              finding.text, std::string(audit::LogFaultRemedy(finding.fault)),
                              audit::IsDamage(finding.fault)});
   }
-  std::ranges::stable_partition(item.findings, &VerifyFinding::damage);
+  std::stable_partition(item.findings.begin(), item.findings.end(),
+                        [](const VerifyFinding& finding) { return finding.damage; });
   item.num_findings = findings.num_all;
   if (findings.num_damages == 0) return;
   item.error = Error(ErrorCode::kLogDamaged, Action::kCallOperator,
