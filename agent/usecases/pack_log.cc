@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "agent/audit/proof.h"
+#include "agent/usecases/number_text.h"
 #include "agent/usecases/pack_documents.h"
 #include "agent/usecases/pack_fields.h"
 #include "agent/usecases/registration_check.h"
@@ -253,31 +254,35 @@ bool PackLog::CheckDrill(std::uint64_t seq, const audit::Event& event) {
 
 void PackLog::SayChecked(std::vector<std::string>& checked,
                          std::vector<std::string>& not_checked) const {
-  checked.push_back(fmt::format("{} entries: each body hashed, its shape, number and chain",
-                                report_.num_entries));
-  checked.push_back(fmt::format(
-      "{} checkpoints and {} tiles: each root rebuilt from the bodies; {} signatures verified",
-      report_.num_checkpoints, report_.num_tiles, report_.num_signatures));
-  checked.push_back(fmt::format("{} envelopes' facts, each against the entry that escrowed it",
-                                summaries_.size()));
-  checked.push_back(fmt::format("{} proofs of paths, each with its signature", num_drills_));
-  checked.push_back(fmt::format("{} restores, each with its end", order_.num_releases()));
-  checked.push_back(fmt::format(
-      "{} proven paths and {} releases of status.json, each by its entry; {} tokens and "
-      "{} trusted agents",
-      claims_.num_proofs(), claims_.num_releases(), num_tokens_, num_trusted_));
+  checked.push_back(fmt::format("{}: each body hashed, its shape, number and chain",
+                                Plural(report_.num_entries, "entry", "entries")));
+  checked.push_back(fmt::format("{} and {}: each root rebuilt from the bodies; {} verified",
+                                Plural(report_.num_checkpoints, "checkpoint", "checkpoints"),
+                                Plural(report_.num_tiles, "tile", "tiles"),
+                                Plural(report_.num_signatures, "signature", "signatures")));
+  checked.push_back(fmt::format("the facts of {}, each against the entry that escrowed it",
+                                Plural(summaries_.size(), "envelope", "envelopes")));
+  checked.push_back(
+      fmt::format("{} of paths, each with its signature", Plural(num_drills_, "proof", "proofs")));
+  checked.push_back(
+      fmt::format("{}, each with its end", Plural(order_.num_releases(), "restore", "restores")));
+  checked.push_back(fmt::format("{} and {} of status.json, each by its entry; {} and {}",
+                                Plural(claims_.num_proofs(), "proven path", "proven paths"),
+                                Plural(claims_.num_releases(), "release", "releases"),
+                                Plural(num_tokens_, "token", "tokens"),
+                                Plural(num_trusted_, "trusted agent", "trusted agents")));
   if (order_.num_anchors() > 0) {
-    checked.push_back(fmt::format("{} certificates of the TPM's counter", order_.num_anchors()));
+    checked.push_back(fmt::format("{} of the TPM's counter",
+                                  Plural(order_.num_anchors(), "certificate", "certificates")));
   }
   if (order_.num_unchecked_anchors() > 0) {
     not_checked.push_back(
-        fmt::format("{} certificates of the TPM's counter: by a key that is not among those that "
-                    "were given",
-                    order_.num_unchecked_anchors()));
+        fmt::format("{} of the TPM's counter: by a key that is not among those that were given",
+                    Plural(order_.num_unchecked_anchors(), "certificate", "certificates")));
   }
   if (num_unknown_drills_ > 0) {
-    not_checked.push_back(
-        fmt::format("{} proofs of paths of envelopes that are not kept", num_unknown_drills_));
+    not_checked.push_back(fmt::format("{} of paths of envelopes that are not kept",
+                                      Plural(num_unknown_drills_, "proof", "proofs")));
   }
   if (options_.since) {
     checked.emplace_back("the log continues the checkpoint that you kept");

@@ -47,9 +47,10 @@ PolicyTimeline::PolicyTimeline(const std::vector<PolicySet>& policies,
     if (!signers) signers = policy::ParseSigners(row.signers);
     periods_.push_back(
         {set.seq, set.time, Read(set, row, signers.value_or(policy::Signers{}), findings)});
-    if (periods_.back().policy && periods_.back().policy->signers) {
-      signers = periods_.back().policy->signers;
-    }
+    const auto& read = periods_.back().policy;
+    if (read && read->signers) signers = read->signers;
+    // One that is too new for us was checked by its hash; its row says whom it names.
+    if (!read) signers = policy::ParseSigners(row.next_signers);
   }
   for (const Period& period : periods_) {
     if (!period.policy) continue;

@@ -10,6 +10,7 @@
 #include "agent/policy/signature.h"
 #include "agent/report/pack_manifest.h"
 #include "agent/report/ustar.h"
+#include "agent/usecases/number_text.h"
 #include "agent/usecases/pack_log.h"
 #include "envelope/base/hash.h"
 
@@ -108,7 +109,7 @@ class PackVerifier {
                       fmt::format("{} is not the file that MANIFEST names", line.name));
       }
     }
-    item_.checked.push_back(fmt::format("{} files against MANIFEST", lines->size()));
+    item_.checked.push_back(Plural(lines->size(), "file", "files") + " against MANIFEST");
   }
 
   std::string DescribeDifference(const std::vector<std::string_view>& listed) const {
@@ -235,7 +236,7 @@ class PackVerifier {
             fmt::format("the escrow of {} version {} has no proof", key.first, key.second));
       }
     }
-    item_.checked.push_back(fmt::format("{} inclusion proofs", proven.size()));
+    item_.checked.push_back(Plural(proven.size(), "inclusion proof", "inclusion proofs"));
     return Ok();
   }
 

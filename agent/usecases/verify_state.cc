@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "agent/audit/checkpoint.h"
+#include "agent/usecases/number_text.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -57,17 +58,6 @@ Result<StateKeys> KeysOf(const StateVerifyRequest& request) {
   keys.agents.push_back(thumbprint);
   if (identity->anchor) keys.anchor_keys.push_back(identity->anchor->key);
   return keys;
-}
-
-// Grouped: "1,204,331".
-std::string Grouped(std::uint64_t number) {
-  std::string digits = std::to_string(number);
-  for (std::size_t at = digits.size(); at > 3; at -= 3) digits.insert(at - 3, ",");
-  return digits;
-}
-
-std::string Plural(std::uint64_t number, std::string_view one, std::string_view many) {
-  return fmt::format("{} {}", Grouped(number), number == 1 ? one : many);
 }
 
 void SayChecked(const StateVerifyRequest& request, const StoreVerification& found,
@@ -132,8 +122,7 @@ void SayNotChecked(const StateVerifyRequest& request, const StateKeys& keys,
   not_checked.emplace_back("that a path opens: that takes its factors");
   not_checked.emplace_back(
       "what tokens and TPMs were when a policy asked for it; the policy that an imported envelope "
-      "was "
-      "made under; which signers the first policy was to have");
+      "was made under; which signers the first policy was to have");
   if (found.num_unread_policies > 0) {
     not_checked.push_back(
         fmt::format("{} that ask for a newer keyescrow, and what was escrowed under them",
