@@ -194,14 +194,10 @@ Result<SealedEnvelope> SealedEnvelope::Read(ByteView file, const ReadOptions& op
 }
 
 Status RequireOpenable(const PathRecord& path) {
-  const bool shares = std::any_of(
-      path.factors.begin(), path.factors.end(),
-      [](const FactorRecord& factor) { return std::holds_alternative<SharesRecord>(factor); });
-  if (!shares && !path.recovery_key) return Ok();
+  if (!path.recovery_key) return Ok();
   return Error(
       ErrorCode::kUnsupportedHere, Action::kFixInput,
-      "the path " + path.id + (shares ? " needs officers' shares" : " has a recovery key") +
-          ", which this version reads but does not open",
+      "the path " + path.id + " has a recovery key, which this version reads but does not open",
       "use another path, or install a newer keyescrow; this is version " KEYESCROW_VERSION);
 }
 

@@ -48,7 +48,7 @@ class SealedEnvelope {
 
   // Open takes S of each factor of header().paths[path_index], in their order, and returns the
   // protected key. Errors: kEnvelopeUnwrap or, where the path has a password, kWrongPassword
-  // (Failure::kUnwrap); kEnvelopeMac (kMac); kUnsupportedHere for shares and recovery keys.
+  // (Failure::kUnwrap); kEnvelopeMac (kMac); kUnsupportedHere for recovery keys.
   Result<OpenedEnvelope> Open(std::size_t path_index,
                               std::span<const SecretBytes* const> factor_secrets) const;
 
@@ -70,8 +70,8 @@ class SealedEnvelope {
 // DeriveTpmAuth returns authVal = HKDF(S_password, "keyescrow1|tpmauth|" B, 32).
 Result<SecretBytes> DeriveTpmAuth(const SecretBytes& password_secret, std::string_view binding);
 
-// RequireOpenable refuses the kinds of path that this version reads but cannot open (shares,
-// recovery keys): kUnsupportedHere, Failure::kNone.
+// RequireOpenable refuses the kinds of path that this version reads but cannot open
+// (recovery keys): kUnsupportedHere, Failure::kNone.
 Status RequireOpenable(const PathRecord& path);
 
 // EnrolledPath: a path's factors with their secrets, in the header's order.

@@ -10,6 +10,7 @@
 #include "envelope/base/rsa.h"
 #include "envelope/kdf.h"
 #include "envelope/password.h"
+#include "envelope/shares.h"
 #include "envelope/token_wrap.h"
 
 namespace keyescrow::agent {
@@ -25,13 +26,17 @@ constexpr std::size_t kSecretSizeBytes = 32;
 Error Unsupported(const std::string& what) {
   return Error(ErrorCode::kUnsupportedHere, Action::kFixInput,
                what + " cannot be made by this version",
-               "use password, token:NAME and tpm, joined by '&'");
+               "use password, token:NAME, tpm and K of (token:NAME, ...), joined by '&'");
 }
 
 Status CheckTerm(Agent& agent, const FactorTerm& term) {
   switch (term.kind) {
     case FactorKind::kPassword: return Ok();
-    case FactorKind::kShares: return Unsupported("a path of officers' shares");
+    case FactorKind::kShares:
+      for (const std::string& member : term.members) {
+        RETURN_IF_ERROR(agent.store().FindToken(member));
+      }
+      return Ok();
     case FactorKind::kRecoveryKey: return Unsupported("a path to a recovery key");
     case FactorKind::kTpm:
       if (term.name.empty() || term.name == agent.identity().host) return Ok();
@@ -45,17 +50,42 @@ Status CheckTerm(Agent& agent, const FactorTerm& term) {
   return Unsupported("this path");
 }
 
+Result<envelope::TokenKey> FindKey(Agent& agent, const std::string& name) {
+  ASSIGN_OR_RETURN(const store::TokenRecord token, agent.store().FindToken(name));
+  return envelope::TokenKey{token.name, token.spki, token.uri};
+}
+
+// WrapError is that of wrapping to a registered public key.
+Error WrapError(Error error) {
+  if (error.code() != ErrorCode::kFactorBad) return error;
+  return Error(ErrorCode::kStoreDamaged, Action::kCallOperator,
+               "what is registered for a token is no key: " + error.message(),
+               "remove the token and add it again");
+}
+
 // AddToken wraps a fresh S to the token's public key.
-Status AddToken(const store::TokenRecord& token, RandomSource& random, EnrolledPath& path) {
-  auto wrapped = envelope::WrapToToken({token.name, token.spki, token.uri}, random);
-  if (!wrapped) {
-    if (wrapped.error().code() != ErrorCode::kFactorBad) return std::move(wrapped).error();
-    return Error(ErrorCode::kStoreDamaged, Action::kCallOperator,
-                 "the public key that is registered for the token " + token.name + " is no key",
-                 "remove the token and add it again");
-  }
+Status AddToken(const EnrollContext& context, const std::string& name, EnrolledPath& path) {
+  ASSIGN_OR_RETURN(const envelope::TokenKey key, FindKey(*context.agent, name));
+  auto wrapped = envelope::WrapToToken(key, *context.agent->environment().random);
+  if (!wrapped) return WrapError(std::move(wrapped).error());
   std::visit([&](auto& record) { path.factors.emplace_back(std::move(record)); }, wrapped->record);
   path.secrets.push_back(std::move(wrapped->secret));
+  return Ok();
+}
+
+// AddShares splits a fresh S among the officers' tokens; `binding` is the path's B.
+Status AddShares(const EnrollContext& context, const FactorTerm& term, const std::string& binding,
+                 EnrolledPath& path) {
+  std::vector<envelope::TokenKey> keys;
+  for (const std::string& member : term.members) {
+    ASSIGN_OR_RETURN(envelope::TokenKey key, FindKey(*context.agent, member));
+    keys.push_back(std::move(key));
+  }
+  auto shares =
+      envelope::EnrollShares(binding, term.threshold, keys, *context.agent->environment().random);
+  if (!shares) return WrapError(std::move(shares).error());
+  path.factors.emplace_back(std::move(shares->record));
+  path.secrets.push_back(std::move(shares->secret));
   return Ok();
 }
 
@@ -177,9 +207,12 @@ Result<std::vector<EnrolledPath>> EnrollPaths(const EnrollContext& context,
     path.id = option.id;
     for (const FactorTerm& term : option.expression.factors) {
       if (term.kind == FactorKind::kToken) {
-        ASSIGN_OR_RETURN(const store::TokenRecord token,
-                         context.agent->store().FindToken(term.name));
-        RETURN_IF_ERROR(AddToken(token, *context.agent->environment().random, path));
+        RETURN_IF_ERROR(AddToken(context, term.name, path));
+      } else if (term.kind == FactorKind::kShares) {
+        const std::string binding =
+            envelope::PathBinding(context.draft.key_name, context.draft.key_version,
+                                  context.draft.envelope_id, option.id);
+        RETURN_IF_ERROR(AddShares(context, term, binding, path));
       } else if (term.kind == FactorKind::kPassword) {
         RETURN_IF_ERROR(passwords.Add(option, path));
       } else {

@@ -22,7 +22,7 @@ struct EnrollContext {
   PathKdfs kdfs;
 };
 
-// CheckPaths refuses what this version cannot make: shares, recovery keys, another host's TPM, a
+// CheckPaths refuses what this version cannot make: recovery keys, another host's TPM, a
 // token that is not registered. Errors: kUnsupportedHere, kTokenNotRegistered.
 Status CheckPaths(Agent& agent, const std::vector<envelope::PathOption>& paths);
 

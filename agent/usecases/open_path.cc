@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "agent/usecases/ceremony.h"
 #include "envelope/base/hash.h"
 #include "envelope/base/pause_point.h"
 #include "envelope/kdf.h"
@@ -101,6 +102,9 @@ Status PathOpener::Begin(std::size_t path_index) {
   const envelope::PathRecord& path = envelope_.header().paths.at(path_index);
   RETURN_IF_ERROR(envelope::RequireOpenable(path));
   for (const envelope::FactorRecord& factor : path.factors) {
+    if (const auto* shares = std::get_if<envelope::SharesRecord>(&factor)) {
+      RETURN_IF_ERROR(StartShares(*shares, *tokens_));
+    }
     if (!IdentityOf(factor)) continue;
     if (Status started = tokens_->Start(factor); !started) return AsFactor(started.error());
   }
@@ -115,6 +119,9 @@ Status PathOpener::Begin(std::size_t path_index) {
 Status PathOpener::Present(std::size_t path_index) {
   RETURN_IF_ERROR(Begin(path_index));
   for (const envelope::FactorRecord& factor : envelope_.header().paths.at(path_index).factors) {
+    if (const auto* shares = std::get_if<envelope::SharesRecord>(&factor)) {
+      RETURN_IF_ERROR(SharesPresent(*shares, *tokens_));
+    }
     if (!IdentityOf(factor)) continue;
     if (Status located = tokens_->Locate(factor); !located) return AsFactor(located.error());
   }
@@ -195,8 +202,12 @@ Result<envelope::OpenedEnvelope> PathOpener::OpenWith(std::size_t path_index,
       continue;
     }
     const auto* tpm = std::get_if<envelope::Tpm2Record>(&factor);
+    const auto* shares = std::get_if<envelope::SharesRecord>(&factor);
     options_.progress->Step(tpm != nullptr ? "waiting for the tpm" : "waiting for the token");
-    auto secret = tpm != nullptr ? OpenTpm(*tpm, binding, password_secret) : OpenToken(factor);
+    auto secret = shares != nullptr
+                      ? OpenShares(*shares, {tokens_, options_.secrets, options_.progress, binding})
+                  : tpm != nullptr ? OpenTpm(*tpm, binding, password_secret)
+                                   : OpenToken(factor);
     if (!secret) return std::move(secret).error();
     opened.push_back(std::move(*secret));
     secrets.push_back(&opened.back());

@@ -12,6 +12,7 @@
 #include "agent/usecases/event_order.h"
 #include "agent/usecases/path_set.h"
 #include "agent/usecases/policy_checks.h"
+#include "agent/usecases/token_sessions.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/hash.h"
 
@@ -159,9 +160,34 @@ Result<TokenAddResult> GenerateToken(Agent& agent, const TokenAddRequest& reques
                 request.module + " registers it, and pkcs11-tool --delete-object removes it");
 }
 
+namespace {
+
+// NeedsToken: the factor cannot be opened by what is registered here once the token is not.
+bool NeedsToken(const envelope::FactorRecord& factor, const store::TokenRecord& token,
+                const std::vector<store::TokenRecord>& registered) {
+  if (const auto identity = IdentityOf(factor)) return *identity->spki == token.spki;
+  const auto* shares = std::get_if<envelope::SharesRecord>(&factor);
+  if (shares == nullptr) return false;
+  bool is_member = false;
+  std::size_t num_others = 0;
+  for (const envelope::ShareMember& member : shares->members) {
+    const Bytes& spki =
+        std::visit([](const auto& record) -> const Bytes& { return record.spki; }, member.factor);
+    if (spki == token.spki) {
+      is_member = true;
+    } else if (std::ranges::find(registered, spki, &store::TokenRecord::spki) != registered.end()) {
+      ++num_others;
+    }
+  }
+  return is_member && num_others < shares->threshold;
+}
+
+}  // namespace
+
 Result<std::vector<std::string>> StrandedKeys(Agent& agent, const std::string& token_name) {
   ASSIGN_OR_RETURN(const store::TokenRecord token, agent.store().FindToken(token_name));
   ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
+  ASSIGN_OR_RETURN(const auto registered, agent.store().Tokens());
   std::vector<std::string> stranded;
   std::optional<Error> failed;
   store::EscrowStore::EnvelopeQuery query;
@@ -175,10 +201,7 @@ Result<std::vector<std::string>> StrandedKeys(Agent& agent, const std::string& t
     const auto needs_token = [&](const envelope::PathRecord& path) {
       return std::any_of(path.factors.begin(), path.factors.end(),
                          [&](const envelope::FactorRecord& factor) {
-                           const auto* rsa = std::get_if<envelope::Pkcs11RsaRecord>(&factor);
-                           const auto* ecdh = std::get_if<envelope::Pkcs11EcdhRecord>(&factor);
-                           return (rsa != nullptr && rsa->spki == token.spki) ||
-                                  (ecdh != nullptr && ecdh->spki == token.spki);
+                           return NeedsToken(factor, token, registered);
                          });
     };
     const auto& paths = sealed->header().paths;

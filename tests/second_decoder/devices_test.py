@@ -23,12 +23,14 @@ import primitives as pr  # noqa: E402
 from maker import (
     AGENT,
     CARD,
+    CAROL,
     OPS,
     Ecdh,
     Envelope,
     Password,
     Path,
     Rsa,
+    Shares,
     Tpm2,
     b64u,
     rnd,
@@ -199,6 +201,14 @@ class SoftHsm(World):
             (3, "unwrap"),
         )
         self.assertEqual(self.decode(made, "two", *self.options("ops")), (3, "factor", None))
+
+    def test_shares(self):
+        officers = [("alice", Ecdh(CAROL, "carol")), ("bob", Rsa()), ("carol", Ecdh())]
+        made = Envelope(Path("officers", Shares(2, *officers), Password()))
+        self.assert_opens(made, "officers", *self.options("card", "ops"))
+        self.assertEqual(
+            self.decode(made, "officers", *self.options("card")), (3, "factor", None)
+        )
 
     def test_wrong_pin(self):
         made = Envelope(Path("ops", Rsa()))

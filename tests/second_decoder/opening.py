@@ -4,7 +4,7 @@ import unicodedata
 
 import primitives as pr
 from primitives import PROT
-from strict import check
+from strict import Failure, check
 
 
 class World:
@@ -45,12 +45,7 @@ def open_path(envelope, path_id, world):
     """The protected key."""
     check(path_id in envelope.paths, "no path " + path_id, "factor")
     path = envelope.paths[path_id]
-    shared = any(f.type == "shares" for f in path.factors)
-    check(
-        not shared and not path.recovery,
-        "shares and recovery keys are not opened yet",
-        "unsupported",
-    )
+    check(not path.recovery, "recovery keys are not opened yet", "unsupported")
     for factor in path.factors:
         if factor.type == "tpm2":
             here = world.parent()
@@ -76,10 +71,10 @@ def _factor_secrets(path, world):
             secrets[i] = stretch(f, world.password)
             auth_value = pr.hkdf(secrets[i], "keyescrow1|tpmauth|" + path.binding, 32)
     for i, f in enumerate(path.factors):
-        if f.type == "pkcs11-rsa":
-            secrets[i] = world.rsa(f)
-        elif f.type == "pkcs11-ecdh":
-            secrets[i] = pr.x963_sha256(world.ecdh(f), f.info)
+        if f.type.startswith("pkcs11"):
+            secrets[i] = _token_secret(f, world)
+        elif f.type == "shares":
+            secrets[i] = _join_shares(f, path.binding, world)
         elif f.type == "tpm2":
             secrets[i] = world.unseal(f, auth_value if f.auth else None)
         check(
@@ -88,6 +83,40 @@ def _factor_secrets(path, world):
             "factor",
         )
     return [secrets[i] for i in range(len(path.factors))]
+
+
+def _token_secret(factor, world):
+    if factor.type == "pkcs11-rsa":
+        return world.rsa(factor)
+    return pr.x963_sha256(world.ecdh(factor), factor.info)
+
+
+def _join_shares(factor, binding, world):
+    """S of a shares factor, from the first good shares by index."""
+    good, skipped = {}, []
+    for member in factor.members:
+        if len(good) == factor.threshold:
+            break
+        try:
+            y = _token_secret(member.factor, world)
+        except Failure as failure:
+            if failure.word != "factor":
+                raise
+            skipped.append("%s (%s)" % (member.name, failure.why))
+            continue
+        if y is not None and member.factor.type == "pkcs11-ecdh":
+            y = bytes(a ^ b for a, b in zip(y, member.factor.mask))
+        label = "keyescrow1|share|%s|%d|" % (binding, member.index)
+        if y is None or len(y) != 32 or pr.sha256(label.encode(), y) != member.commitment:
+            skipped.append("%s (a bad share)" % member.name)
+            continue
+        good[member.index] = y
+    check(
+        len(good) == factor.threshold,
+        "%d of %d shares; skipped %s" % (len(good), factor.threshold, ", ".join(skipped)),
+        "factor",
+    )
+    return pr.gf_at_zero(good)
 
 
 def _open_compact(c, key):

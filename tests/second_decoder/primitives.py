@@ -446,3 +446,24 @@ def gf_evaluate(coefficients, x):
     for c in reversed(coefficients):
         y = gf_multiply(y, x) ^ c
     return y
+
+
+def gf_invert(a):
+    """a^254."""
+    result = 1
+    for _ in range(7):
+        a = gf_multiply(a, a)
+        result = gf_multiply(result, a)
+    return result
+
+
+def gf_at_zero(shares):
+    """The value at x = 0 of the curve through {x: bytes}."""
+    secret = bytes(len(next(iter(shares.values()))))
+    for x, y in shares.items():
+        weight = 1
+        for other in shares:
+            if other != x:
+                weight = gf_multiply(weight, gf_multiply(other, gf_invert(other ^ x)))
+        secret = bytes(a ^ gf_multiply(b, weight) for a, b in zip(secret, y))
+    return secret

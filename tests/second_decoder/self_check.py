@@ -175,6 +175,8 @@ def _check_ecdh_es():
 
 def _check_shares():
     """gfcombine (libgfshare-bin) joins shares made here."""
+    for a in range(1, 256):
+        assert pr.gf_multiply(a, pr.gf_invert(a)) == 1
     secret, slope = b"a secret of any length", b"uniform in the real case"[:22]
     with tempfile.TemporaryDirectory() as folder:
         names = []
@@ -185,3 +187,8 @@ def _check_shares():
         subprocess.run(["gfcombine", "-o", os.path.join(folder, "out"), *names], check=True)
         with open(os.path.join(folder, "out"), "rb") as file:
             assert file.read() == secret
+    shares = {
+        x: bytes(pr.gf_evaluate([a, b], x) for a, b in zip(secret, slope)) for x in (1, 3, 16)
+    }
+    for absent in shares:
+        assert pr.gf_at_zero({x: y for x, y in shares.items() if x != absent}) == secret

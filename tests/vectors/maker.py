@@ -154,17 +154,20 @@ class Ecdh:
 
 
 class Shares:
+    """`members`: (name, factor); `dealt`: index -> the share that is dealt instead of the right one."""
+
     type = "shares"
 
-    def __init__(self, threshold, *members):
-        self.threshold, self.members = threshold, members  # members: (name, factor)
+    def __init__(self, threshold, *members, dealt=None):
+        self.threshold, self.members, self.dealt = threshold, members, dealt or {}
+        self.known = None
 
     def make(self, place, binding, has_password, auth_value):
         secret = rnd(place + " S", 32)
         slopes = [rnd("%s coefficient %d" % (place, i), 32) for i in range(1, self.threshold)]
-        members = []
+        members, shares, commitments = [], [], []
         for index, (name, factor) in enumerate(self.members, 1):
-            y = bytes(
+            y = self.dealt.get(index) or bytes(
                 pr.gf_evaluate([secret[i], *(s[i] for s in slopes)], index) for i in range(32)
             )
             record, _ = factor.make("%s member %d" % (place, index), binding, False, None, share=y)
@@ -172,6 +175,15 @@ class Shares:
             members.append(
                 {"index": index, "name": name, "commitment": b64u(commitment), "factor": record}
             )
+            shares.append(y)
+            commitments.append(commitment)
+        self.known = {
+            "threshold": self.threshold,
+            "secret": secret,
+            "coefficients": tuple(slopes),
+            "shares": tuple(shares),
+            "commitments": tuple(commitments),
+        }
         return {"type": self.type, "threshold": self.threshold, "members": members}, secret
 
 
@@ -253,6 +265,8 @@ class Path:
             if factor.type == "password":
                 auth_value = pr.hkdf(s, "keyescrow1|tpmauth|" + binding, 32)
                 known["password_nfc"], known["auth_value"] = factor.password, auth_value
+            if factor.type == "shares":
+                known["shares"] = factor.known
             if factor.type == "tpm2":
                 known["tpm"] = (parent_public(SRK), s)
         types = "+".join(f.type for f in self.factors)

@@ -37,6 +37,7 @@ def world(envelope, path_id):
     tpm = (*path.known["tpm"], path.known.get("auth_value")) if "tpm" in path.known else None
     password = next((f.password for f in path.factors if f.type == "password"), None)
     tokens = [f.key for f in path.factors if f.type.startswith("pkcs11")]
+    tokens += [f.key for s in path.factors if s.type == "shares" for _, f in s.members]
     return {"path": path_id, "password": password, "tokens": tokens, "tpm": tpm}
 
 

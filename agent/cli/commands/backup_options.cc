@@ -33,6 +33,8 @@ constexpr Example kExamples[] = {
     {"keyescrow backup prod/db --path 'password & tpm' --path safe='password & token:ops' -o "
      "/mnt/usb/db.escrow",
      "two paths, and a file for the safe"},
+    {"keyescrow backup prod/db --path '2 of (token:alice, token:bob, token:carol) & password'",
+     "a path that two of three officers open together, and a password"},
     {"keyescrow backup --all --password-file /run/escrow/password --no-input",
      "every declared key, from a script"},
 };
