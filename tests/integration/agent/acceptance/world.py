@@ -31,12 +31,18 @@ PR_SET_PDEATHSIG = 1
 SECOND_DECODER = pathlib.Path(__file__).resolve().parents[3] / "second_decoder"
 
 
-def slowness(binary):
-    """By how much a limit of time is multiplied for this build (tests/CMakeLists.txt)."""
+def build_folder(binary):
+    """The build folder that the binary lies in; None where it lies elsewhere."""
     for folder in binary.parents:
         if (folder / "tests/slowness").exists():
-            return int((folder / "tests/slowness").read_text())
-    return 1
+            return folder
+    return None
+
+
+def slowness(binary):
+    """By how much a limit of time is multiplied for this build (tests/CMakeLists.txt)."""
+    folder = build_folder(binary)
+    return int((folder / "tests/slowness").read_text()) if folder else 1
 
 
 def within(seconds):
@@ -121,7 +127,7 @@ class World:
             if token:
                 self.configure_tokens("softhsm2.conf", "tokens")
                 self.configure_tokens("no-token.conf", "no-tokens")
-                self.make_token("ops")
+                self.copy_token("ops")
             self.give_to_user()
         except BaseException:
             self.close()
@@ -202,6 +208,25 @@ class World:
         (self.folder / folder).mkdir(mode=0o700, exist_ok=True)
         self.write(name, f"directories.tokendir = {self.folder / folder}\n"
                          "objectstore.backend = file\nlog.level = ERROR\nslots.removable = true\n")
+
+    def copy_token(self, label):
+        """make_token, but the key pair is generated once for all the tests of a build folder: half a
+        second each otherwise. A world that needs another token of that label makes one."""
+        folder = build_folder(BINARY)
+        if folder is None:
+            self.make_token(label)
+            return
+        kept = folder / "tests" / f"token-{label}"
+        if not kept.exists():
+            self.make_token(label)
+            part = pathlib.Path(tempfile.mkdtemp(prefix=f"token-{label}.", dir=kept.parent))
+            shutil.copytree(self.folder / "tokens", part / "tokens")
+            try:
+                part.rename(kept)
+            except OSError:  # another test was first
+                shutil.rmtree(part)
+            return
+        shutil.copytree(kept / "tokens", self.folder / "tokens", dirs_exist_ok=True)
 
     def make_token(self, label, conf="softhsm2.conf"):
         environment = dict(self.environment, SOFTHSM2_CONF=str(self.folder / conf))
