@@ -24,6 +24,7 @@ import unittest
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
+import disk  # noqa: E402
 import power_cut_test as cut  # noqa: E402
 from power_cut_test import Broken, Recording, Tries  # noqa: E402
 
@@ -44,6 +45,7 @@ class EverySystemCall(unittest.TestCase):
         self.run_ = Recording(case())
         self.addCleanup(self.run_.close)
         self.tries = Tries(self.run_)
+        self.judged = set()
         self.tokens = self.run_.world.path("tokens")
         self.whole_tokens = self.run_.world.path("tokens.whole")
         copy(self.tokens, self.whole_tokens)
@@ -104,12 +106,18 @@ class EverySystemCall(unittest.TestCase):
         if process != 0:  # SoftHSM, killed while it writes a token's file, leaves half of it
             shutil.rmtree(self.tokens)
             copy(self.whole_tokens, self.tokens)
+        # Most calls change nothing: what lies on the disk after them was judged before.
+        tree = disk.Disk(root).left_by(lambda file: file.durable, lambda folder: 0)
+        left_behind = (disk.fingerprint(tree), acknowledged)
+        if left_behind in self.judged:
+            return bool(report)
         try:
             run.case.check(run, root, acknowledged)
         except Broken as broken:
             self.fail(f"{where}\n{broken}")
         left = [path.name for path in root.rglob("*.keyescrow-tmp*")]
         self.assertEqual(left, [], where)
+        self.judged.add(left_behind)
         return bool(report)
 
     def ends_well(self, done, where):

@@ -5,7 +5,7 @@
 
 Each command runs once with disk_shim.so, which records what it does to the disk. Every prefix of
 that record is then a moment at which the power may fail; disk.py yields what may be left, and the
-product is run on it. The mutation tests take one sync at a time out of the record, as if it were not
+product is run on it. Then one sync at a time is taken out of the record, as if it were not
 in the product: each must leave a state that breaks a promise.
 """
 
@@ -107,6 +107,7 @@ class Recording:
         done = self.run(root, "verify", "--json", state=state)
         if done.status not in (0, 1, 8) or json.loads(done.out)["num_bad"] != 0:  # 8: empty
             raise Broken(str(done))
+        return done
 
     def log(self, root):
         return [entry["type"] for entry in
@@ -193,10 +194,9 @@ class Init:
         # It works: something can be written, and the log is whole.
         run.must(root, "key", "add", "k", "--source", "k", "--path", "password & token:ops")
         run.must(root, "trust", "add", "A" * 43)
-        done = run.run(root, "verify", "--json")
+        done = run.consistent(root)
         if b"missing_p256" in done.out:
             raise Broken("the agent key does not sign\n" + str(done))
-        run.consistent(root)
 
 
 class TokenAdd:
@@ -472,11 +472,9 @@ class Killed(unittest.TestCase):
     pass
 
 
-class Mutation(unittest.TestCase):
-    pass
-
-
 def power_cut(case):
+    """A cut at each moment; then the same with each sync left out in turn, which must break a promise
+    or be one of may_be_missing()'s."""
     def test(self):
         run = Recording(case())
         self.addCleanup(run.close)
@@ -487,7 +485,32 @@ def power_cut(case):
             self.fail(str(broken))
         print(f"{case.__name__}: {len(run.record)} operations, {len(run.checked)} states, "
               f"{run.num_runs} runs", file=sys.stderr)
+        self.without_each_sync(run)
     return test
+
+
+def without_each_sync(self, run):
+    num_missed = 0
+    simulated = disk.Disk.__new__(disk.Disk)
+    simulated.root, simulated.top = run.before.root, _copy(run.before.top)
+    for index, step in enumerate(run.record):
+        if step["op"] != "sync" or not simulated.is_pending(step["path"]):
+            simulated.apply(step)
+            continue
+        simulated.apply(step)
+        path = pathlib.Path(step["path"]).relative_to(run.root)
+        try:
+            run.cut_everywhere(run.record[:index] + run.record[index + 1:], since=index)
+        except Broken:
+            num_missed += 1
+            continue
+        self.assertTrue(may_be_missing(run, index),
+                        f"nothing breaks without the sync of {path}, operation {index}")
+    self.assertGreater(num_missed, 0)
+    print(f"{type(run.case).__name__}: {num_missed} syncs are needed", file=sys.stderr)
+
+
+PowerCut.without_each_sync = without_each_sync
 
 
 def fault(case):
@@ -549,36 +572,9 @@ def killed(case):
     return test
 
 
-def mutation(case):
-    def test(self):
-        run = Recording(case())
-        self.addCleanup(run.close)
-        run.cut_everywhere(run.record)  # or each state below would be broken anyway
-        num_missed = 0
-        simulated = disk.Disk.__new__(disk.Disk)
-        simulated.root, simulated.top = run.before.root, _copy(run.before.top)
-        for index, step in enumerate(run.record):
-            if step["op"] != "sync" or not simulated.is_pending(step["path"]):
-                simulated.apply(step)
-                continue
-            simulated.apply(step)
-            path = pathlib.Path(step["path"]).relative_to(run.root)
-            try:
-                run.cut_everywhere(run.record[:index] + run.record[index + 1:], since=index)
-            except Broken:
-                num_missed += 1
-                continue
-            self.assertTrue(may_be_missing(run, index),
-                            f"nothing breaks without the sync of {path}, operation {index}")
-        self.assertGreater(num_missed, 0)
-        print(f"{case.__name__}: {num_missed} syncs are needed", file=sys.stderr)
-    return test
-
-
 for command in COMMANDS:
     name = command.__name__.lower()
     setattr(PowerCut, f"test_{name}", power_cut(command))
-    setattr(Mutation, f"test_{name}", mutation(command))
     setattr(Fault, f"test_{name}", fault(command))
     setattr(Killed, f"test_{name}", killed(command))
 
