@@ -8,6 +8,7 @@
 #include "envelope/base/pause_point.h"
 #include "envelope/json_strict.h"
 #include "envelope/jwe.h"
+#include "envelope/sealing.h"
 
 namespace keyescrow::envelope {
 namespace {
@@ -251,11 +252,23 @@ Result<std::string> NewEnvelopeId(RandomSource& random) {
   return EncodeBase64Url(id);
 }
 
+Result<PathRecord> WrapPath(const Header& header, const EnrolledPath& enrolled,
+                            const SecretBytes& file_key, RandomSource& random) {
+  PathRecord path;
+  path.id = enrolled.id;
+  path.factors = enrolled.factors;
+  std::vector<const SecretBytes*> secrets;
+  for (const SecretBytes& secret : enrolled.secrets) secrets.push_back(&secret);
+  ASSIGN_OR_RETURN(const PathKeys keys,
+                   DerivePathKeys(secrets, PathBinding(header, path), FactorTypes(path.factors)));
+  path.wrapped_key_header = kProtected;
+  ASSIGN_OR_RETURN(path.wrapped_key, EncryptJwe(keys.wrapping_key, kProtected, file_key, random));
+  ASSIGN_OR_RETURN(path.drill_key, Ed25519PublicKey(keys.drill_seed));
+  return path;
+}
+
 Result<SealedBytes> Seal(const EnvelopeDraft& draft, const std::vector<EnrolledPath>& paths,
                          const SecretBytes& content, Signer& signer, RandomSource& random) {
-  if (content.empty() || content.size() > kMaxContentSizeBytes) {
-    return LimitError("a protected key has 1 byte to 1 MiB");
-  }
   Header header;
   header.envelope_id = draft.envelope_id;
   header.policy = draft.policy;
@@ -271,19 +284,17 @@ Result<SealedBytes> Seal(const EnvelopeDraft& draft, const std::vector<EnrolledP
 
   ASSIGN_OR_RETURN(const SecretBytes file_key, RandomSecret(random, 32));
   for (const EnrolledPath& enrolled : paths) {
-    PathRecord path;
-    path.id = enrolled.id;
-    path.factors = enrolled.factors;
-    std::vector<const SecretBytes*> secrets;
-    for (const SecretBytes& secret : enrolled.secrets) secrets.push_back(&secret);
-    ASSIGN_OR_RETURN(const PathKeys keys,
-                     DerivePathKeys(secrets, PathBinding(header, path), FactorTypes(path.factors)));
-    path.wrapped_key_header = kProtected;
-    ASSIGN_OR_RETURN(path.wrapped_key, EncryptJwe(keys.wrapping_key, kProtected, file_key, random));
-    ASSIGN_OR_RETURN(path.drill_key, Ed25519PublicKey(keys.drill_seed));
+    ASSIGN_OR_RETURN(PathRecord path, WrapPath(header, enrolled, file_key, random));
     header.paths.push_back(std::move(path));
   }
+  return SealHeader(header, file_key, content, signer, random);
+}
 
+Result<SealedBytes> SealHeader(const Header& header, const SecretBytes& file_key,
+                               const SecretBytes& content, Signer& signer, RandomSource& random) {
+  if (content.empty() || content.size() > kMaxContentSizeBytes) {
+    return LimitError("a protected key has 1 byte to 1 MiB");
+  }
   const std::string header_text = WriteHeader(header);
   RETURN_IF_ERROR(ParseHeader(header_text));  // never sign what no reader would take
   const std::string aad = EncodeBase64Url(AsBytes(header_text));
@@ -292,6 +303,11 @@ Result<SealedBytes> Seal(const EnvelopeDraft& draft, const std::vector<EnrolledP
       DeriveContentKey(file_key, header.key_name, header.key_version, header.envelope_id));
   ASSIGN_OR_RETURN(const CompactJwe jwe,
                    EncryptJwe(content_key, std::string(kProtected) + "." + aad, content, random));
+  // An edit's kept paths need not be at hand to show it: what was sealed opens.
+  ASSIGN_OR_RETURN(const SecretBytes again,
+                   DecryptJwe(content_key, std::string(kProtected) + "." + aad, jwe.iv,
+                              jwe.ciphertext, jwe.tag, MacError()));
+  if (!again.EqualsConstantTime(content)) return MacError();
   PausePoint("content-sealed");
   const std::string inner = R"({"protected":")" + std::string(kProtected) + R"(","aad":")" + aad +
                             R"(","iv":")" + EncodeBase64Url(jwe.iv) + R"(","ciphertext":")" +

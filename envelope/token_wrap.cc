@@ -16,6 +16,7 @@ Result<WrappedToToken> WrapToToken(const TokenKey& key, RandomSource& random) {
   if (const auto rsa = RsaPublicKey::FromSpki(key.spki)) {
     ASSIGN_OR_RETURN(SecretBytes secret, RandomSecret(random, kSecretSizeBytes));
     Pkcs11RsaRecord record;
+    record.hash = key.hash;
     record.token = key.token;
     record.spki = key.spki;
     record.uri = key.uri;

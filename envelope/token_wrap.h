@@ -12,9 +12,10 @@
 namespace keyescrow::envelope {
 
 struct TokenKey {
-  std::string token;  // the name it was registered under
-  Bytes spki;         // canonical DER: RSA, or P-256
-  std::string uri;    // RFC 7512 path attributes: a hint
+  std::string token;                  // the name it was registered under
+  Bytes spki;                         // canonical DER: RSA, or P-256
+  std::string uri;                    // RFC 7512 path attributes: a hint
+  OaepHash hash = OaepHash::kSha256;  // SHA-1 for tokens that can do nothing else
 };
 
 struct WrappedToToken {
@@ -23,7 +24,7 @@ struct WrappedToToken {
 };
 
 // WrapToToken makes a fresh S that only the private key yields again: the plaintext of
-// RSA-OAEP-256, or what ECDH with a fresh epk gives. Errors: kFactorBad where `spki` is no such
+// RSA-OAEP, or what ECDH with a fresh epk gives. Errors: kFactorBad where `spki` is no such
 // key; kEntropyUnavailable, kCryptoLibrary.
 Result<WrappedToToken> WrapToToken(const TokenKey& key, RandomSource& random);
 

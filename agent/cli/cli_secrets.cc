@@ -9,7 +9,11 @@ Result<SecretBytes> CliSecrets::Password(std::string_view path_id, std::string_v
 
 Result<SecretBytes> CliSecrets::NewPassword(std::string_view path_id, std::string_view purpose) {
   progress_.Pause();
-  return sources_.NewPassword(path_id, purpose, SecretSources::NewPasswordFrom::kAnySource);
+  return sources_.NewPassword(path_id, purpose, new_from_);
+}
+
+bool CliSecrets::HasPasswordFor(std::string_view path_id) {
+  return sources_.HasPasswordFor(path_id);
 }
 
 bool CliSecrets::HasPin(std::string_view token_name) { return sources_.HasPin(token_name); }

@@ -24,6 +24,9 @@ class CliSecrets final : public Secrets, private envelope::PinProvider {
 
   Result<SecretBytes> Password(std::string_view path_id, std::string_view purpose) override;
   Result<SecretBytes> NewPassword(std::string_view path_id, std::string_view purpose) override;
+  bool HasPasswordFor(std::string_view path_id) override;
+  // WantNewPasswords: what opens does not serve for a path that is made: a password is changed.
+  void WantNewPasswords() { new_from_ = SecretSources::NewPasswordFrom::kNewSourcesOnly; }
   envelope::PinProvider& Pins() override { return *this; }
   bool HasPin(std::string_view token_name) override;
   // AddPinSource: as SecretSources.
@@ -41,6 +44,7 @@ class CliSecrets final : public Secrets, private envelope::PinProvider {
   SecretSources sources_;
   bool assume_yes_;
   bool loss_confirmed_ = false;
+  SecretSources::NewPasswordFrom new_from_ = SecretSources::NewPasswordFrom::kAnySource;
   SecretPrompt& prompt_;
   Terminal& terminal_;
   CliProgress& progress_;

@@ -23,25 +23,27 @@ constexpr OptionSpec kGlobalOptions[] = {
 };
 
 constexpr const CommandSpec* kCommands[] = {
-    &kInitCommand,        &kDoctorCommand,       &kTokenAddCommand,
-    &kTokenListCommand,   &kTokenShowCommand,    &kTokenKeygenCommand,
-    &kTokenRemoveCommand, &kKeyAddCommand,       &kKeyListCommand,
-    &kKeyRemoveCommand,   &kBackupCommand,       &kRestoreCommand,
-    &kDrillCommand,       &kVerifyCommand,       &kExportCommand,
-    &kImportCommand,      &kImportEventCommand,  &kListCommand,
-    &kShowCommand,        &kStatusCommand,       &kGateCommand,
-    &kWhatIfCommand,      &kAgentKeyShowCommand, &kAgentKeyExportCommand,
-    &kTrustAddCommand,    &kTrustListCommand,    &kTrustRemoveCommand,
-    &kPolicyShowCommand,  &kPolicyCheckCommand,  &kPolicySignCommand,
-    &kPolicySetCommand,   &kAuditLogCommand,     &kAuditCheckpointCommand,
-    &kAuditProveCommand,  &kAuditAnchorCommand,  &kAuditReportCommand,
-    &kAuditExportCommand, &kAuditSampleCommand,  &kCompletionCommand,
+    &kInitCommand,           &kDoctorCommand,       &kTokenAddCommand,
+    &kTokenListCommand,      &kTokenShowCommand,    &kTokenKeygenCommand,
+    &kTokenRemoveCommand,    &kKeyAddCommand,       &kKeyListCommand,
+    &kKeyRemoveCommand,      &kBackupCommand,       &kRestoreCommand,
+    &kDrillCommand,          &kVerifyCommand,       &kPathListCommand,
+    &kPathAddCommand,        &kPathReplaceCommand,  &kPathRemoveCommand,
+    &kPasswordChangeCommand, &kAdoptCommand,        &kExportCommand,
+    &kImportCommand,         &kImportEventCommand,  &kListCommand,
+    &kShowCommand,           &kStatusCommand,       &kGateCommand,
+    &kWhatIfCommand,         &kAgentKeyShowCommand, &kAgentKeyExportCommand,
+    &kTrustAddCommand,       &kTrustListCommand,    &kTrustRemoveCommand,
+    &kPolicyShowCommand,     &kPolicyCheckCommand,  &kPolicySignCommand,
+    &kPolicySetCommand,      &kAuditLogCommand,     &kAuditCheckpointCommand,
+    &kAuditProveCommand,     &kAuditAnchorCommand,  &kAuditReportCommand,
+    &kAuditExportCommand,    &kAuditSampleCommand,  &kCompletionCommand,
     &kVersionCommand,
 };
 
 constexpr std::string_view kLaterCommands[] = {
-    "rotate", "path",   "password", "adopt", "recovery-key", "destroy",          "recovery-sheet",
-    "wizard", "daemon", "sync",     "host",  "token probe",  "agent-key rotate",
+    "rotate", "recovery-key", "destroy", "recovery-sheet", "wizard",
+    "daemon", "sync",         "host",    "token probe",    "agent-key rotate",
 };
 
 Error BadValue(const OptionSpec& spec, std::string_view value, std::string_view wanted) {

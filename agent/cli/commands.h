@@ -28,6 +28,14 @@ int RunRestore(const GlobalOptions& global, const RestoreOptions& options, Sessi
 void PrepareRestore(const RestoreOptions& options, Devices& devices);
 int RunDrill(const GlobalOptions& global, const DrillOptions& options, Session& session);
 int RunVerify(const GlobalOptions& global, const VerifyOptions& options, Session& session);
+int RunPathList(const GlobalOptions& global, const PathListOptions& options, Session& session);
+int RunPathAdd(const GlobalOptions& global, const PathAddOptions& options, Session& session);
+int RunPathReplace(const GlobalOptions& global, const PathReplaceOptions& options,
+                   Session& session);
+int RunPathRemove(const GlobalOptions& global, const PathRemoveOptions& options, Session& session);
+int RunPasswordChange(const GlobalOptions& global, const PasswordChangeOptions& options,
+                      Session& session);
+int RunAdopt(const GlobalOptions& global, const AdoptOptions& options, Session& session);
 int RunExport(const GlobalOptions& global, const ExportOptions& options, Session& session);
 int RunImport(const GlobalOptions& global, const ImportOptions& options, Session& session);
 int RunImportEvent(const GlobalOptions& global, const ImportEventOptions& options,

@@ -28,6 +28,13 @@ Restore a key
   keyescrow restore db.escrow --to key.bin    on a new machine: no init, no configuration
   keyescrow import-event FILE                 log such a restore afterwards
 
+Change a key's paths
+  keyescrow path list prod/db                 what opens it
+  keyescrow path add prod/db --path 'password & token:safe'
+  keyescrow path replace, path remove         a token was lost, or is not wanted any more
+  keyescrow password change prod/db           with any one path open
+  keyescrow adopt db1.escrow --path EXPR      a key of another host gets paths on this one
+
 Prove that it works
   keyescrow drill --all                       open every path, and sign that it opened
   keyescrow status                            each key and path: proven, stale, unproven, broken

@@ -141,6 +141,58 @@ struct VerifyOptions {
   bool quick = false;
 };
 
+// EditOptions: what the commands that change a key's paths have in common.
+struct EditOptions {
+  std::string via;                       // path id
+  std::optional<std::uint64_t> version;  // from 1; none: the newest
+  std::string module;
+  bool use_last_try = false;
+};
+struct PathListOptions {
+  std::string name;
+};
+struct PathAddOptions {
+  std::string name;
+  std::vector<std::string> paths;  // [ID=]EXPR
+  std::optional<KdfChoice> kdf;
+  EditOptions edit;
+  SecretOptions secrets;
+};
+struct PathReplaceOptions {
+  std::string name;
+  std::string id;
+  std::vector<std::string> paths;  // [ID=]EXPR
+  std::optional<KdfChoice> kdf;
+  EditOptions edit;
+  SecretOptions secrets;
+};
+struct PathRemoveOptions {
+  std::string name;
+  std::vector<std::string> ids;
+  EditOptions edit;
+  SecretOptions secrets;
+};
+struct PasswordChangeOptions {
+  std::string name;
+  std::vector<std::string> path_ids;  // none: every path, where they have one password
+  std::optional<KdfChoice> kdf;
+  EditOptions edit;
+  SecretOptions secrets;
+};
+
+struct AdoptOptions {
+  std::string name_or_file;
+  std::string as;
+  std::vector<std::string> paths;  // [ID=]EXPR
+  std::string via;                 // path id
+  std::optional<KdfChoice> kdf;
+  std::string note;
+  std::string module;
+  std::string agent;  // thumbprint
+  bool use_last_try = false;
+  SecretOptions secrets;
+};
+
 struct ExportOptions {
   std::string name;
   std::string output;  // -o SINK, required
@@ -251,15 +303,15 @@ struct TextToPrint {
   std::string text;
 };
 
-using CommandOptions =
-    std::variant<TextToPrint, InitOptions, DoctorOptions, TokenAddOptions, TokenListOptions,
-                 TokenShowOptions, TokenKeygenOptions, TokenRemoveOptions, KeyAddOptions,
-                 KeyListOptions, KeyRemoveOptions, BackupOptions, RestoreOptions, DrillOptions,
-                 VerifyOptions, ExportOptions, ImportOptions, ImportEventOptions, ListOptions,
-                 ShowOptions, StatusOptions, GateOptions, AgentKeyShowOptions,
-                 AgentKeyExportOptions, TrustAddOptions, TrustListOptions, TrustRemoveOptions,
-                 PolicyShowOptions, PolicyCheckOptions, PolicySignOptions, PolicySetOptions,
-                 AuditLogOptions, AuditCheckpointOptions, AuditProveOptions, AuditReportOptions,
-                 WhatIfOptions, AuditAnchorOptions, AuditExportOptions, AuditSampleOptions>;
+using CommandOptions = std::variant<
+    TextToPrint, InitOptions, DoctorOptions, TokenAddOptions, TokenListOptions, TokenShowOptions,
+    TokenKeygenOptions, TokenRemoveOptions, KeyAddOptions, KeyListOptions, KeyRemoveOptions,
+    BackupOptions, RestoreOptions, DrillOptions, VerifyOptions, PathListOptions, PathAddOptions,
+    PathReplaceOptions, PathRemoveOptions, PasswordChangeOptions, AdoptOptions, ExportOptions,
+    ImportOptions, ImportEventOptions, ListOptions, ShowOptions, StatusOptions, GateOptions,
+    AgentKeyShowOptions, AgentKeyExportOptions, TrustAddOptions, TrustListOptions,
+    TrustRemoveOptions, PolicyShowOptions, PolicyCheckOptions, PolicySignOptions, PolicySetOptions,
+    AuditLogOptions, AuditCheckpointOptions, AuditProveOptions, AuditReportOptions, WhatIfOptions,
+    AuditAnchorOptions, AuditExportOptions, AuditSampleOptions>;
 
 }  // namespace keyescrow::agent

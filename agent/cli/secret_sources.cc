@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::string_view kPasswordRemedy =
     "give --password-file FILE or --password-fd N, or run on a terminal without --no-input";
+constexpr std::string_view kNewPasswordRemedy =
+    "give --new-password-file FILE, or run on a terminal without --no-input";
 constexpr std::string_view kPinRemedy =
     "give --pin-file FILE or --pin-fd N, or run on a terminal without --no-input";
 
@@ -147,14 +149,13 @@ Result<SecretBytes> SecretSources::Read(Source& source) {
 }
 
 Result<SecretBytes> SecretSources::Typed(std::string_view path_id, std::string_view purpose,
-                                         bool is_new) {
+                                         bool is_new, std::string_view remedy) {
   std::optional<SecretBytes>& kept = is_new ? typed_new_ : typed_;
   if (!kept) {
     std::string label = is_new ? "new password" : "password";
     if (!path_id.empty()) label.append(" of path '").append(path_id).append("'");
     if (!purpose.empty()) label.append(" ").append(purpose);
-    auto typed =
-        is_new ? prompt_->AskNew(label, kPasswordRemedy) : prompt_->Ask(label, kPasswordRemedy);
+    auto typed = is_new ? prompt_->AskNew(label, remedy) : prompt_->Ask(label, remedy);
     if (!typed) return std::move(typed).error();
     kept = std::move(*typed);
   }
@@ -165,16 +166,22 @@ Result<SecretBytes> SecretSources::Password(std::string_view path_id, std::strin
   if (Source* source = Find(passwords_, path_id)) return Read(*source);
   // What was typed twice a moment ago, to make this path, opens it.
   if (!typed_ && typed_new_) return Copy(*typed_new_);
-  return Typed(path_id, purpose, false);
+  return Typed(path_id, purpose, false, kPasswordRemedy);
 }
 
 Result<SecretBytes> SecretSources::NewPassword(std::string_view path_id, std::string_view purpose,
                                                NewPasswordFrom from) {
   if (Source* source = Find(new_passwords_, path_id)) return Read(*source);
-  if (from == NewPasswordFrom::kAnySource) {
-    if (Source* source = Find(passwords_, path_id)) return Read(*source);
+  if (from == NewPasswordFrom::kNewSourcesOnly) {
+    return Typed(path_id, purpose, true, kNewPasswordRemedy);
   }
-  return Typed(path_id, purpose, true);
+  if (Source* source = Find(passwords_, path_id)) return Read(*source);
+  return Typed(path_id, purpose, true, kPasswordRemedy);
+}
+
+bool SecretSources::HasPasswordFor(std::string_view path_id) const {
+  return !path_id.empty() &&
+         std::ranges::find(passwords_, path_id, &Source::id) != passwords_.end();
 }
 
 bool SecretSources::ForgetTyped() {

@@ -43,6 +43,9 @@ class SecretSources : public envelope::PinProvider {
   Result<SecretBytes> NewPassword(std::string_view path_id, std::string_view purpose,
                                   NewPasswordFrom from = NewPasswordFrom::kAnySource);
 
+  // HasPasswordFor: --password-file names this path.
+  bool HasPasswordFor(std::string_view path_id) const;
+
   // ForgetTyped drops the typed passwords, so that the next Password asks again. It returns false
   // where none was typed: asking again would give the same bytes.
   bool ForgetTyped();
@@ -91,7 +94,8 @@ class SecretSources : public envelope::PinProvider {
   static Result<SecretBytes> Read(Source& source);
   static Source* Find(std::vector<Source>& sources, std::string_view id);
   static void AddCredential(std::vector<Source>& sources, const char* name);
-  Result<SecretBytes> Typed(std::string_view path_id, std::string_view purpose, bool is_new);
+  Result<SecretBytes> Typed(std::string_view path_id, std::string_view purpose, bool is_new,
+                            std::string_view remedy);
   Result<SecretBytes> FindPin(const envelope::PinRequest& request, const std::string& token,
                               const std::string& identity);
 

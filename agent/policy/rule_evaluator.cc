@@ -241,8 +241,10 @@ void RuleEvaluator::Drills() {
     const bool stale = path.proven.has_value();
     const std::string id = stale ? "path_stale" : "path_unproven";
     const std::string what =
-        stale ? fmt::format("the path {} was not proven in the last {}", path.id, period)
-              : fmt::format("the path {} was never proven", path.id);
+        !stale ? fmt::format("the path {} was never proven", path.id)
+        : path.proven_this_revision
+            ? fmt::format("the path {} was not proven in the last {}", path.id, period)
+            : fmt::format("the path {} was not proven since the key's paths were changed", path.id);
     named ? Add(id, what, remedy) : Warn(id, what, remedy);
   }
   for (const std::string& id : rule_.drill_paths) {

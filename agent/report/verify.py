@@ -904,6 +904,8 @@ class Verifier:
         if "anchor" in event:
             self.read_anchor(seq, line, event, stateless)
         elif event["type"] in ("factor.enrolled", "factor.removed"):
+            if "key" in event:  # of a path of that key; else of a token in the list
+                return
             factor = {"id": "", **((event.get("paths") or [{}])[0].get("factors") or [{}])[0]}
             self.tokens[factor["id"]] = (event["type"] == "factor.enrolled",
                                          factor.get("key_sha256"))

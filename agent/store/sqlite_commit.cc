@@ -50,7 +50,14 @@ Status PutTrust(Connection& connection, const TrustRecord& row) {
 
 // A proof that is committed after a failure of the same second, or of a clock that was ahead,
 // removes it; so whichever came last, a path is broken where `failed` is not before `proven`.
+// Neither a proof nor a failure: the path is gone, or its factors are others now.
 Status PutPathOutcome(Connection& connection, const PathOutcome& row, const LogHead& head) {
+  if (!row.proven && row.failure.empty()) {
+    Statement forget = connection.Prepare(
+        "DELETE FROM path_state WHERE key_name = ? AND key_version = ? AND path_id = ?");
+    forget.Bind(std::string_view(row.key_name)).Bind(row.key_version);
+    return forget.Bind(std::string_view(row.path_id)).Run();
+  }
   Statement put = connection.Prepare(
       row.proven
           ? "INSERT INTO path_state (key_name, key_version, path_id, proven, proven_revision, "

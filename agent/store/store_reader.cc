@@ -386,8 +386,7 @@ Result<EnvelopeRecord> StoreReader::FindEnvelope(std::string_view key_name) {
 
 Result<std::optional<std::int64_t>> StoreReader::FirstCreated(std::string_view key_name) {
   Statement row = impl_->connection.Prepare(
-      "SELECT created FROM envelope WHERE key_name = ? AND key_version = 1 "
-      "ORDER BY revision DESC LIMIT 1");
+      "SELECT created FROM envelope WHERE key_name = ? ORDER BY key_version, revision LIMIT 1");
   ASSIGN_OR_RETURN(const bool found, row.Bind(key_name).Step());
   return found ? std::optional(row.Integer(0)) : std::nullopt;
 }

@@ -55,6 +55,20 @@ Result<envelope::TokenKey> FindKey(Agent& agent, const std::string& name) {
   return envelope::TokenKey{token.name, token.spki, token.uri};
 }
 
+// KeyLike takes the key from the factor that is made again, or from the list of tokens.
+Result<envelope::TokenKey> KeyLike(Agent& agent, const std::string& name,
+                                   const envelope::FactorRecord* like) {
+  if (like != nullptr) {
+    if (const auto* rsa = std::get_if<envelope::Pkcs11RsaRecord>(like)) {
+      return envelope::TokenKey{rsa->token, rsa->spki, rsa->uri, rsa->hash};
+    }
+    if (const auto* ecdh = std::get_if<envelope::Pkcs11EcdhRecord>(like)) {
+      return envelope::TokenKey{ecdh->token, ecdh->spki, ecdh->uri};
+    }
+  }
+  return FindKey(agent, name);
+}
+
 // WrapError is that of wrapping to a registered public key.
 Error WrapError(Error error) {
   if (error.code() != ErrorCode::kFactorBad) return error;
@@ -64,8 +78,9 @@ Error WrapError(Error error) {
 }
 
 // AddToken wraps a fresh S to the token's public key.
-Status AddToken(const EnrollContext& context, const std::string& name, EnrolledPath& path) {
-  ASSIGN_OR_RETURN(const envelope::TokenKey key, FindKey(*context.agent, name));
+Status AddToken(const EnrollContext& context, const std::string& name,
+                const envelope::FactorRecord* like, EnrolledPath& path) {
+  ASSIGN_OR_RETURN(const envelope::TokenKey key, KeyLike(*context.agent, name, like));
   auto wrapped = envelope::WrapToToken(key, *context.agent->environment().random);
   if (!wrapped) return WrapError(std::move(wrapped).error());
   std::visit([&](auto& record) { path.factors.emplace_back(std::move(record)); }, wrapped->record);
@@ -75,10 +90,18 @@ Status AddToken(const EnrollContext& context, const std::string& name, EnrolledP
 
 // AddShares splits a fresh S among the officers' tokens; `binding` is the path's B.
 Status AddShares(const EnrollContext& context, const FactorTerm& term, const std::string& binding,
-                 EnrolledPath& path) {
+                 const envelope::FactorRecord* like, EnrolledPath& path) {
+  const auto* shares_like = like == nullptr ? nullptr : std::get_if<envelope::SharesRecord>(like);
   std::vector<envelope::TokenKey> keys;
-  for (const std::string& member : term.members) {
-    ASSIGN_OR_RETURN(envelope::TokenKey key, FindKey(*context.agent, member));
+  for (const std::string& name : term.members) {
+    std::optional<envelope::FactorRecord> member_like;
+    for (std::size_t i = 0; shares_like != nullptr && i < shares_like->members.size(); ++i) {
+      const envelope::ShareMember& member = shares_like->members[i];
+      if (member.name != name) continue;
+      std::visit([&](const auto& record) { member_like = record; }, member.factor);
+    }
+    ASSIGN_OR_RETURN(envelope::TokenKey key,
+                     KeyLike(*context.agent, name, member_like ? &*member_like : nullptr));
     keys.push_back(std::move(key));
   }
   auto shares =
@@ -87,6 +110,15 @@ Status AddShares(const EnrollContext& context, const FactorTerm& term, const std
   path.factors.emplace_back(std::move(shares->record));
   path.secrets.push_back(std::move(shares->secret));
   return Ok();
+}
+
+// LikeOf returns the factor that the `index`th one of the path is made again from, or null.
+const envelope::FactorRecord* LikeOf(const EnrollContext& context, const PathOption& option,
+                                     std::size_t index) {
+  for (const envelope::PathRecord* path : context.remade) {
+    if (path->id == option.id && index < path->factors.size()) return &path->factors[index];
+  }
+  return nullptr;
 }
 
 std::string UserName() {
@@ -107,6 +139,13 @@ class Passwords {
     PausePoint("password-read");
     ASSIGN_OR_RETURN(SecretBytes password, envelope::NormalizePassword(typed));
     RETURN_IF_ERROR(Check(password, option));
+    const bool hardware = option.expression.HasHardware();
+    for (const Known& known : known_) {
+      if (known.hardware == hardware || !known.password.EqualsConstantTime(password)) continue;
+      return hardware ? PasswordReused(known.path_id, option.id)
+                      : PasswordReused(option.id, known.path_id);
+    }
+    if (context_.check_password) RETURN_IF_ERROR(context_.check_password(password, option));
     const envelope::KdfParameters& kdf = context_.kdfs.Of(option.expression);
     for (const Known& known : known_) {
       if (known.record.kdf != kdf) continue;
@@ -125,7 +164,8 @@ class Passwords {
     ASSIGN_OR_RETURN(SecretBytes copy, SecretBytes::CopyOf(secret.Expose()));
     path.factors.emplace_back(record);
     path.secrets.push_back(std::move(copy));
-    known_.push_back({std::move(password), std::move(secret), std::move(record)});
+    known_.push_back(
+        {option.id, hardware, std::move(password), std::move(secret), std::move(record)});
     return Ok();
   }
 
@@ -157,6 +197,8 @@ class Passwords {
   }
 
   struct Known {
+    std::string path_id;
+    bool hardware = false;
     SecretBytes password;
     SecretBytes secret;
     envelope::PasswordRecord record;
@@ -165,7 +207,8 @@ class Passwords {
   std::vector<Known> known_;
 };
 
-Status SealToTpm(const EnrollContext& context, const PathOption& option, EnrolledPath& path) {
+Status SealToTpm(const EnrollContext& context, const PathOption& option,
+                 const envelope::FactorRecord* like, EnrolledPath& path) {
   context.progress->Step("sealing to the tpm");
   ASSIGN_OR_RETURN(envelope::TpmFactor * tpm, context.agent->environment().devices->Tpm());
   ASSIGN_OR_RETURN(SecretBytes secret,
@@ -173,6 +216,9 @@ Status SealToTpm(const EnrollContext& context, const PathOption& option, Enrolle
   envelope::SealRequest request;
   request.secret = &secret;
   request.host = context.agent->identity().host;
+  if (const auto* record = like == nullptr ? nullptr : std::get_if<envelope::Tpm2Record>(like)) {
+    request.pcrs = envelope::ParsePcrSelection(record->pcrs).value_or(std::vector<std::uint8_t>());
+  }
   SecretBytes auth_value;
   if (option.expression.Has(FactorKind::kPassword)) {
     // The password stands right before the TPM in a path's order.
@@ -188,6 +234,13 @@ Status SealToTpm(const EnrollContext& context, const PathOption& option, Enrolle
 }
 
 }  // namespace
+
+Error PasswordReused(const std::string& weaker, const std::string& stronger) {
+  return Error(ErrorCode::kPasswordWeak, Action::kFixInput,
+               "the password of the path " + stronger + " would also open the path " + weaker +
+                   " by itself: whoever guesses it there needs the hardware no more",
+               "give each of the two paths a password of its own: --new-password-file ID=FILE");
+}
 
 Status CheckPaths(Agent& agent, const std::vector<PathOption>& paths) {
   for (const PathOption& option : paths) {
@@ -205,18 +258,20 @@ Result<std::vector<EnrolledPath>> EnrollPaths(const EnrollContext& context,
   for (const PathOption& option : paths) {
     EnrolledPath path;
     path.id = option.id;
-    for (const FactorTerm& term : option.expression.factors) {
+    for (std::size_t index = 0; index < option.expression.factors.size(); ++index) {
+      const FactorTerm& term = option.expression.factors[index];
+      const envelope::FactorRecord* like = LikeOf(context, option, index);
       if (term.kind == FactorKind::kToken) {
-        RETURN_IF_ERROR(AddToken(context, term.name, path));
+        RETURN_IF_ERROR(AddToken(context, term.name, like, path));
       } else if (term.kind == FactorKind::kShares) {
         const std::string binding =
             envelope::PathBinding(context.draft.key_name, context.draft.key_version,
                                   context.draft.envelope_id, option.id);
-        RETURN_IF_ERROR(AddShares(context, term, binding, path));
+        RETURN_IF_ERROR(AddShares(context, term, binding, like, path));
       } else if (term.kind == FactorKind::kPassword) {
         RETURN_IF_ERROR(passwords.Add(option, path));
       } else {
-        RETURN_IF_ERROR(SealToTpm(context, option, path));
+        RETURN_IF_ERROR(SealToTpm(context, option, like, path));
       }
     }
     enrolled.push_back(std::move(path));

@@ -1,6 +1,7 @@
 // Enrolling a path's factors: each yields a fresh secret and the record that gives it back.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,12 @@ struct EnrollContext {
   StretchedPasswords* passwords = nullptr;
   envelope::EnvelopeDraft draft;  // key name, version, envelope id: what the labels bind
   PathKdfs kdfs;
+  // Paths that are made again with fresh factors: a token's key is taken from the path of the same
+  // id here, whether it is registered or not, and so are the PCRs of a TPM.
+  std::vector<const envelope::PathRecord*> remade = {};
+  // May refuse a new password, normalised, for what else it opens.
+  std::function<Status(const SecretBytes& password, const envelope::PathOption& option)>
+      check_password = nullptr;
 };
 
 // CheckPaths refuses what this version cannot make: recovery keys, another host's TPM, a
@@ -27,8 +34,12 @@ struct EnrollContext {
 Status CheckPaths(Agent& agent, const std::vector<envelope::PathOption>& paths);
 
 // EnrollPaths asks for the passwords, checks them, and enrolls every factor of every path.
-// Errors: kPasswordWeak, kPasswordInvalid, kTpm*, those of asking.
+// Errors: kPasswordWeak, also where one password would stand alone in one path and
+// beside hardware in another, kPasswordInvalid, kTpm*, those of asking.
 Result<std::vector<envelope::EnrolledPath>> EnrollPaths(
     const EnrollContext& context, const std::vector<envelope::PathOption>& paths);
+
+// PasswordReused refuses a password that opens `weaker` alone and `stronger` beside hardware.
+Error PasswordReused(const std::string& weaker, const std::string& stronger);
 
 }  // namespace keyescrow::agent

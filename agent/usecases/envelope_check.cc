@@ -198,9 +198,21 @@ Status EnvelopeChecker::CheckPolicy(const store::EnvelopeRow& row, const envelop
   if (policies_.asks_age()) {
     ASSIGN_OR_RETURN(first_created, reader_.FirstCreated(row.key_name));
   }
-  const std::string violation = policies_.Violation(header, static_cast<std::uint64_t>(row.log_seq),
-                                                    first_created.value_or(row.created));
+  const auto seq = static_cast<std::uint64_t>(row.log_seq);
+  const std::int64_t created = first_created.value_or(row.created);
+  std::string violation = policies_.Violation(header, seq, created);
   ++tally_.num_held_to_policy;
+  if (!violation.empty() && header.revision > 1) {
+    // An edit need not mend what the revision before it lacked already; it may break nothing.
+    ASSIGN_OR_RETURN(const auto bytes,
+                     reader_.EnvelopeBytes(row.key_name, row.key_version, row.revision - 1));
+    envelope::ReadOptions any;
+    any.accept_unknown_agent = true;
+    if (bytes) {
+      const auto before = envelope::SealedEnvelope::Read(*bytes, any);
+      if (before) violation = policies_.Violation(header, seq, created, &before->header());
+    }
+  }
   if (!violation.empty()) Add(LogFault::kPolicyNotMet, row, violation);
   return Ok();
 }

@@ -124,10 +124,12 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
   }
   switch (event.type) {
     case EventType::kFactorEnrolled:
-      tokens_[event.name] = {event.seq, true, event.key_sha256};
-      return;
     case EventType::kFactorRemoved:
-      tokens_[event.name] = {event.seq, false, event.key_sha256};
+      // With a key the entry tells of a path of that key, else of a token in the list.
+      if (event.key_name.empty()) {
+        tokens_[event.name] = {event.seq, event.type == EventType::kFactorEnrolled,
+                               event.key_sha256};
+      }
       return;
     case EventType::kPolicyChanged: {
       if (event.policy) policies_.push_back(*event.policy);

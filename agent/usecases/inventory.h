@@ -30,8 +30,8 @@ struct PathView {
   std::vector<audit::EventFactor> factors;
   // Of the store, where it is known there:
   std::optional<PathCondition> condition;
-  std::optional<std::int64_t> proven;      // Unix seconds
-  std::string proven_by;                   // "backup", "restore", "drill"; "" where it is not known
+  std::optional<std::int64_t> proven;  // Unix seconds
+  std::string proven_by;  // "backup", "restore", "drill", "edit"; "" where it is not known
   std::optional<std::uint64_t> proof_seq;  // the log entry with the signed proof
   std::string failure;                     // error code's name of the last failure
   // Of this host, where it was probed:

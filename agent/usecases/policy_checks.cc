@@ -29,12 +29,6 @@ Result<std::vector<Finding>> Keep(const PolicyInForce& in_force, std::vector<Fin
   return findings;
 }
 
-// FirstCreated: when the first version of a key that exists was made, else now.
-std::int64_t FirstCreated(Agent& agent, const std::string& key_name) {
-  const auto first = agent.store().FindEnvelope(key_name, 1);
-  return first ? first->created : agent.Now();
-}
-
 // VisitNewest calls `visit` with the header of the newest version of every key, until it fails.
 Status VisitNewest(Agent& agent, const std::function<Status(const envelope::Header&)>& visit) {
   ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
@@ -102,6 +96,36 @@ Result<std::vector<PathOption>> PlannedPaths(Agent& agent, const std::string& ke
   return options;
 }
 
+std::int64_t FirstCreated(Agent& agent, const std::string& key_name) {
+  // Edits are rows of their own, of a later time.
+  std::optional<std::int64_t> created;
+  store::EscrowStore::EnvelopeQuery query;
+  query.key_name = key_name;
+  query.all_revisions = true;
+  const Status read = agent.store().Envelopes(query, [&](const store::EnvelopeRecord& record) {
+    created = record.created;
+    return false;
+  });
+  return read && created ? *created : agent.Now();
+}
+
+Result<policy::PathFacts> PlannedFacts(Agent& agent, const PathOption& option,
+                                       const PathKdfs& kdfs) {
+  policy::PathFacts path;
+  path.id = option.id;
+  path.expression = option.expression;
+  if (option.expression.Has(FactorKind::kPassword)) path.kdf = kdfs.Of(option.expression);
+  for (const FactorTerm& term : option.expression.factors) {
+    std::vector<std::string> names = term.members;
+    if (term.kind == FactorKind::kToken) names.push_back(term.name);
+    for (const std::string& name : names) {
+      ASSIGN_OR_RETURN(const store::TokenRecord token, agent.store().FindToken(name));
+      path.tokens.push_back({name, Sha256(token.spki)});
+    }
+  }
+  return path;
+}
+
 Result<std::vector<Finding>> CheckPlan(Agent& agent, const std::string& key_name,
                                        const std::vector<PathOption>& paths, const PathKdfs& kdfs) {
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
@@ -112,18 +136,8 @@ Result<std::vector<Finding>> CheckPlan(Agent& agent, const std::string& key_name
   key.created = facts.now;
   key.first_created = FirstCreated(agent, key_name);
   for (const PathOption& option : paths) {
-    policy::PathFacts& path = key.paths.emplace_back();
-    path.id = option.id;
-    path.expression = option.expression;
-    if (option.expression.Has(FactorKind::kPassword)) path.kdf = kdfs.Of(option.expression);
-    for (const FactorTerm& term : option.expression.factors) {
-      std::vector<std::string> names = term.members;
-      if (term.kind == FactorKind::kToken) names.push_back(term.name);
-      for (const std::string& name : names) {
-        ASSIGN_OR_RETURN(const store::TokenRecord token, agent.store().FindToken(name));
-        path.tokens.push_back({name, Sha256(token.spki)});
-      }
-    }
+    ASSIGN_OR_RETURN(policy::PathFacts path, PlannedFacts(agent, option, kdfs));
+    key.paths.push_back(std::move(path));
   }
   return Keep(*in_force, EvaluateKey(in_force->policy, key, facts, kShape).findings);
 }

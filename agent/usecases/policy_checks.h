@@ -24,6 +24,14 @@ std::vector<std::string> FindingTexts(const std::vector<Finding>& findings);
 // requires none.
 Result<std::vector<envelope::PathOption>> PlannedPaths(Agent& agent, const std::string& key_name);
 
+// PlannedFacts describes a path that is to be made, as FactsOf describes one that was.
+// Errors: kTokenNotRegistered.
+Result<policy::PathFacts> PlannedFacts(Agent& agent, const envelope::PathOption& option,
+                                       const PathKdfs& kdfs);
+
+// FirstCreated: when the first version of a key that exists was made, else now.
+std::int64_t FirstCreated(Agent& agent, const std::string& key_name);
+
 // CheckPlan holds the paths of an envelope that is about to be made against the policy.
 // Errors: RefusedBy's; kTokenNotRegistered.
 Result<std::vector<Finding>> CheckPlan(Agent& agent, const std::string& key_name,

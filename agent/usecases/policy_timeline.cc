@@ -9,6 +9,7 @@
 
 #include "agent/policy/evaluate.h"
 #include "agent/policy/signature.h"
+#include "agent/policy/worse_than.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
 
@@ -96,7 +97,8 @@ std::optional<policy::Policy> PolicyTimeline::Read(const PolicySet& set,
 }
 
 std::string PolicyTimeline::ViolationOf(const Period& period, const envelope::Header& header,
-                                        std::int64_t first_created) {
+                                        std::int64_t first_created,
+                                        const envelope::Header* before) {
   if (!period.policy) return "";
   policy::KeyFacts key = policy::FactsOf(header);
   key.first_created = first_created;
@@ -104,9 +106,17 @@ std::string PolicyTimeline::ViolationOf(const Period& period, const envelope::He
   facts.host = header.host;
   facts.now = ParseUtc(header.updated).value_or(key.created);
   facts.policy_set = period.time;
-  const policy::Evaluation evaluation =
-      policy::EvaluateKey(*period.policy, key, facts, {.shape_only = true, .as_enforced = false});
-  for (const Finding& finding : evaluation.findings) {
+  std::vector<Finding> violations;
+  if (before != nullptr) {
+    policy::KeyFacts old = policy::FactsOf(*before);
+    old.first_created = first_created;
+    violations = policy::WorseThan(*period.policy, old, key, facts);
+  } else {
+    violations =
+        policy::EvaluateKey(*period.policy, key, facts, {.shape_only = true, .as_enforced = false})
+            .findings;
+  }
+  for (const Finding& finding : violations) {
     if (finding.severity == Severity::kCritical && !AsksDevices(finding)) {
       return fmt::format("{} (policy {} serial {})", finding.what, period.policy->name,
                          period.policy->serial);
@@ -116,12 +126,13 @@ std::string PolicyTimeline::ViolationOf(const Period& period, const envelope::He
 }
 
 std::string PolicyTimeline::Violation(const envelope::Header& header, std::uint64_t seq,
-                                      std::int64_t first_created) const {
+                                      std::int64_t first_created,
+                                      const envelope::Header* before) const {
   const auto after = std::partition_point(periods_.begin() + 1, periods_.end(),
                                           [seq](const Period& period) { return period.seq < seq; });
-  std::string violation = ViolationOf(*(after - 1), header, first_created);
+  std::string violation = ViolationOf(*(after - 1), header, first_created, before);
   if (violation.empty() || after - 1 == periods_.begin()) return violation;
-  if (ViolationOf(*(after - 2), header, first_created).empty()) return "";
+  if (ViolationOf(*(after - 2), header, first_created, before).empty()) return "";
   return violation;
 }
 

@@ -25,9 +25,10 @@ class PolicyTimeline {
   // Violation returns what the envelope's paths lack under the policy in force at entry `seq`, or
   // "". A backup reads the policy and commits afterwards: where another process set one between,
   // the policy before it counts too. What tokens and TPMs were then is not known any more, and not
-  // asked. `first_created`: of the key's first version. Thread-safe.
+  // asked. `first_created`: of the key's first version. With `before`, the revision before it, only
+  // what that one did not lack. Thread-safe.
   std::string Violation(const envelope::Header& header, std::uint64_t seq,
-                        std::int64_t first_created) const;
+                        std::int64_t first_created, const envelope::Header* before = nullptr) const;
 
   // asks_age: some rule has a grace, so that `first_created` matters.
   bool asks_age() const { return asks_age_; }
@@ -45,7 +46,7 @@ class PolicyTimeline {
   std::optional<policy::Policy> Read(const PolicySet& set, const store::PolicyRecord& row,
                                      const policy::Signers& signers, audit::LogFindings& findings);
   static std::string ViolationOf(const Period& period, const envelope::Header& header,
-                                 std::int64_t first_created);
+                                 std::int64_t first_created, const envelope::Header* before);
 
   std::vector<Period> periods_;  // the first is the built-in policy's
   bool asks_age_ = false;

@@ -388,7 +388,10 @@ Result<ImportKeyResult> ImportKey(Agent& agent, const std::string& file) {
       return result;
     }
     // Only the next edit of the very envelope that is here may follow it.
-    if (existing->envelope_id != header.envelope_id || header.revision <= existing->revision) {
+    const bool forked = header.revision == existing->revision + 1 &&
+                        header.previous != EncodeBase64Url(existing->sha256);
+    if (existing->envelope_id != header.envelope_id || header.revision <= existing->revision ||
+        forked) {
       return Error(ErrorCode::kAlreadyExists, Action::kFixInput,
                    "another envelope of " + header.key_name + " version " +
                        std::to_string(header.key_version) + " is in the store",

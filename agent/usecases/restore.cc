@@ -10,6 +10,7 @@
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/fingerprint.h"
+#include "agent/usecases/path_choice.h"
 #include "agent/usecases/path_proof.h"
 #include "agent/usecases/policy_checks.h"
 #include "agent/usecases/stateless_events.h"
@@ -140,93 +141,6 @@ Status CheckExpected(const envelope::Header& header, const RestoreRequest& reque
   return Ok();
 }
 
-bool MayTryAnotherPath(const Error& error) {
-  // A device that is not here, hangs, is locked or is another one; never a refused authorisation.
-  switch (error.code()) {
-    case ErrorCode::kTpmUnavailable:
-    case ErrorCode::kTpmTimeout:
-    case ErrorCode::kTpmWrongDevice:
-    case ErrorCode::kTpmSrkUntrusted:
-    case ErrorCode::kTpmOwnerAuth:
-    case ErrorCode::kTpmBusy:
-    case ErrorCode::kTpmReset:
-    case ErrorCode::kTpmPcrMismatch:
-    case ErrorCode::kTpmFailure:
-    case ErrorCode::kTpmResponse:
-    case ErrorCode::kTpmLockout:
-    case ErrorCode::kTpmLastTry:
-    case ErrorCode::kModuleMissing:
-    case ErrorCode::kModuleInvalid:
-    case ErrorCode::kModuleFailed:
-    case ErrorCode::kTokenTimeout:
-    case ErrorCode::kTokenNotFound:
-    case ErrorCode::kTokenAmbiguous:
-    case ErrorCode::kTokenKeyNotFound:
-    case ErrorCode::kTokenNotRegistered:
-    case ErrorCode::kTokenRemoved:
-    case ErrorCode::kTokenDevice:
-    case ErrorCode::kPinLocked:
-    case ErrorCode::kPinLastTry: return true;
-    default: return false;
-  }
-}
-
-// Chooser yields the paths to try: the one that --via names, or all in the header's order but those
-// that cannot be of this host. A token's module loads while the attempt is logged; that the token
-// is missing shows when the path is opened.
-class Chooser {
- public:
-  Chooser(const envelope::SealedEnvelope& sealed, PathOpener& opener)
-      : sealed_(sealed), opener_(opener) {}
-
-  Result<std::size_t> Named(const std::string& id) {
-    const envelope::PathRecord* path = sealed_.header().FindPath(id);
-    if (path == nullptr) {
-      std::string ids;
-      for (const envelope::PathRecord& candidate : sealed_.header().paths) {
-        ids += (ids.empty() ? "" : ", ") + candidate.id;
-      }
-      return Error(ErrorCode::kPathNotFound, Action::kFixInput,
-                   "the envelope has no path \"" + id + "\"", "its paths are " + ids)
-          .WithFailure(Failure::kFactor);  // the format's word for it; exit status 3
-    }
-    const auto index = static_cast<std::size_t>(path - sealed_.header().paths.data());
-    RETURN_IF_ERROR(opener_.Begin(index));
-    return index;
-  }
-
-  // Next returns the next path to try; when none is left, why each one failed.
-  Result<std::size_t> Next() {
-    const auto& paths = sealed_.header().paths;
-    for (; next_ < paths.size(); ++next_) {
-      Status begun = opener_.Begin(next_);
-      if (begun) return next_++;
-      Refuse(paths[next_].id, begun.error());
-    }
-    return Nothing();
-  }
-  void Refuse(const std::string& id, const Error& error) { refused_.emplace_back(id, error); }
-
- private:
-  Error Nothing() const {
-    if (refused_.size() == 1) return refused_.front().second;
-    std::string reasons;
-    for (const auto& [id, error] : refused_) {
-      reasons += (reasons.empty() ? "" : "; ") + id + ": " + error.message();
-    }
-    const Error& first = refused_.front().second;
-    return Error(first.code(), first.action(), "no path can be opened here: " + reasons,
-                 first.hint())
-        .WithFailure(first.failure())
-        .WithNative(first.native_domain(), first.native_code());
-  }
-
-  const envelope::SealedEnvelope& sealed_;
-  PathOpener& opener_;
-  std::size_t next_ = 0;
-  std::vector<std::pair<std::string, Error>> refused_;
-};
-
 Result<std::unique_ptr<KeyLocation>> FindSink(const Environment& environment,
                                               const RestoreRequest& request,
                                               const std::string& key_name) {
@@ -326,7 +240,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
   options.use_last_try = request.use_last_try;
   StretchedPasswords passwords;
   PathOpener opener(sealed, options, passwords);
-  Chooser chooser(sealed, opener);
+  PathChooser chooser(sealed, opener);
   progress.Step("looking for the path's devices");
   auto chosen = request.via.empty() ? chooser.Next() : chooser.Named(request.via);
   if (!chosen) {

@@ -17,6 +17,12 @@ class Secrets {
   virtual Result<SecretBytes> Password(std::string_view path_id, std::string_view purpose) = 0;
   // NewPassword returns the password for a path that is being made.
   virtual Result<SecretBytes> NewPassword(std::string_view path_id, std::string_view purpose) = 0;
+  // HasPasswordFor: a source names this path and no other, so that its password can be had without
+  // surprising anybody.
+  virtual bool HasPasswordFor(std::string_view path_id) {
+    static_cast<void>(path_id);
+    return false;
+  }
   virtual envelope::PinProvider& Pins() = 0;
   // HasPin: a PIN for this token can be had without surprising anybody: from a file, a descriptor,
   // or a person at a terminal.

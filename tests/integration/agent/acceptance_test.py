@@ -31,6 +31,7 @@ from offline_cases import *  # noqa: E402,F403
 from options_cases import *  # noqa: E402,F403
 from outages_cases import *  # noqa: E402,F403
 from pack_cases import *  # noqa: E402,F403
+from path_cases import *  # noqa: E402,F403
 from policy_cases import *  # noqa: E402,F403
 from report_cases import *  # noqa: E402,F403
 from secrets_cases import *  # noqa: E402,F403

@@ -89,6 +89,21 @@ TEST_F(PolicyTimelineTest, EachEnvelopeIsHeldToThePolicyOfItsTime) {
   EXPECT_THAT(Violation(35, 3), HasSubstr("corp serial 3"));
 }
 
+TEST_F(PolicyTimelineTest, AnEditNeedNotMendWhatTheRevisionBeforeItLacked) {
+  Set(10, 1, "require = [\"token:ops\"]\nforbid = [\"tpm\"]\n");
+  LogFindings findings;
+  const PolicyTimeline timeline(sets_, rows_, findings);
+  const envelope::Header before = Of(1);
+  envelope::Header after = Of(2);
+  EXPECT_THAT(timeline.Violation(after, 15, kJanuary), HasSubstr("token:ops"));
+  EXPECT_EQ(timeline.Violation(after, 15, kJanuary, &before), "");
+  after.paths.emplace_back().id = "tpm";
+  envelope::Tpm2Record tpm;
+  tpm.host = after.host;
+  after.paths.back().factors.emplace_back(tpm);
+  EXPECT_THAT(timeline.Violation(after, 15, kJanuary, &before), HasSubstr("forbids"));
+}
+
 TEST_F(PolicyTimelineTest, GraceAndExceptionsAreThoseOfTheirTime) {
   Set(10, 1, "require = [\"tpm\"]\n");
   Set(20, 2,

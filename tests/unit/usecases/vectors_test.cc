@@ -18,6 +18,7 @@
 
 #include "agent/usecases/open_path.h"
 #include "envelope/base/base64url.h"
+#include "envelope/edit.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -277,6 +278,41 @@ std::string OutcomeOf(const Error& error) {
   return std::string(FailureName(error.failure()));
 }
 
+// ExpectKeptByAnEdit: the next revision has every path as it was, and this one opens it.
+void ExpectKeptByAnEdit(const envelope::SealedEnvelope& sealed,
+                        const envelope::OpenedEnvelope& opened, const PathOpenOptions& options,
+                        std::size_t index, StretchedPasswords& passwords) {
+  class KeySigner final : public envelope::Signer {
+   public:
+    const P256Point& PublicKey() const override { return pair_.Public(); }
+    Result<Bytes64> SignDigest(const Bytes32& digest) override { return pair_.SignEs256(digest); }
+
+   private:
+    P256KeyPair pair_ = P256KeyPair::Generate().value();
+  } signer;
+  std::vector<envelope::NextPath> kept;
+  for (std::size_t i = 0; i < sealed.header().paths.size(); ++i) {
+    kept.emplace_back(envelope::KeptPath{i});
+  }
+  const auto edited = envelope::Reseal(sealed, opened, {"edited", "2030-01-01T00:00:00Z"}, kept,
+                                       signer, SystemRandom());
+  ASSERT_TRUE(edited || sealed.header().revision == INT32_MAX) << edited.error().message();
+  if (!edited) return;
+  envelope::ReadOptions trust;
+  trust.trusted.push_back({JwkThumbprint(signer.PublicKey()), {}, {}});
+  const auto next = envelope::SealedEnvelope::Read(AsBytes(edited->file), trust);
+  ASSERT_TRUE(next) << next.error().message();
+  EXPECT_EQ(next->header().previous, EncodeBase64Url(sealed.hash()));
+  ASSERT_EQ(next->header().paths.size(), kept.size());
+  for (std::size_t i = 0; i < kept.size(); ++i) {
+    EXPECT_TRUE(envelope::SamePath(next->header().paths[i], sealed.header().paths[i]));
+  }
+  PathOpener opener(*next, options, passwords);
+  const auto again = opener.Open(index);
+  ASSERT_TRUE(again) << again.error().message();
+  EXPECT_TRUE(again->content().EqualsConstantTime(opened.content()));
+}
+
 // Judge returns the outcome and, where the path opened, the content in hexadecimal.
 std::pair<std::string, std::string> Judge(const Vector& vector, StretchedPasswords& passwords) {
   auto sealed = envelope::SealedEnvelope::Read(vector.envelope, Trust(vector));
@@ -294,8 +330,11 @@ std::pair<std::string, std::string> Judge(const Vector& vector, StretchedPasswor
   options.progress = &silence;
   options.module = "vectors";
   PathOpener opener(*sealed, options, passwords);
-  auto opened = opener.Open(static_cast<std::size_t>(record - sealed->header().paths.data()));
+  const auto index = static_cast<std::size_t>(record - sealed->header().paths.data());
+  auto opened = opener.Open(index);
   if (!opened) return {OutcomeOf(opened.error()), opened.error().message()};
+  SCOPED_TRACE(vector.name);
+  ExpectKeptByAnEdit(*sealed, *opened, options, index, passwords);
   return {"ok", ToHex(opened->content().Expose())};
 }
 

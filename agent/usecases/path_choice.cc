@@ -1,0 +1,92 @@
+#include "agent/usecases/path_choice.h"
+
+namespace keyescrow::agent {
+
+bool MayTryAnotherPath(const Error& error) {
+  switch (error.code()) {
+    case ErrorCode::kTpmUnavailable:
+    case ErrorCode::kTpmTimeout:
+    case ErrorCode::kTpmWrongDevice:
+    case ErrorCode::kTpmSrkUntrusted:
+    case ErrorCode::kTpmOwnerAuth:
+    case ErrorCode::kTpmBusy:
+    case ErrorCode::kTpmReset:
+    case ErrorCode::kTpmPcrMismatch:
+    case ErrorCode::kTpmFailure:
+    case ErrorCode::kTpmResponse:
+    case ErrorCode::kTpmLockout:
+    case ErrorCode::kTpmLastTry:
+    case ErrorCode::kModuleMissing:
+    case ErrorCode::kModuleInvalid:
+    case ErrorCode::kModuleFailed:
+    case ErrorCode::kTokenTimeout:
+    case ErrorCode::kTokenNotFound:
+    case ErrorCode::kTokenAmbiguous:
+    case ErrorCode::kTokenKeyNotFound:
+    case ErrorCode::kTokenNotRegistered:
+    case ErrorCode::kTokenRemoved:
+    case ErrorCode::kTokenDevice:
+    case ErrorCode::kPinLocked:
+    case ErrorCode::kPinLastTry: return true;
+    default: return false;
+  }
+}
+
+Error PathNotFound(const envelope::Header& header, const std::string& id) {
+  std::string ids;
+  for (const envelope::PathRecord& path : header.paths) ids += (ids.empty() ? "" : ", ") + path.id;
+  return Error(ErrorCode::kPathNotFound, Action::kFixInput,
+               "the envelope has no path \"" + id + "\"", "its paths are " + ids);
+}
+
+Result<std::size_t> PathChooser::Named(const std::string& id) {
+  const envelope::PathRecord* path = sealed_.header().FindPath(id);
+  if (path == nullptr) {
+    // The format's word for it; exit status 3.
+    return PathNotFound(sealed_.header(), id).WithFailure(Failure::kFactor);
+  }
+  const auto index = static_cast<std::size_t>(path - sealed_.header().paths.data());
+  RETURN_IF_ERROR(opener_.Begin(index));
+  return index;
+}
+
+Result<std::size_t> PathChooser::Next() {
+  const auto& paths = sealed_.header().paths;
+  for (; next_ < paths.size(); ++next_) {
+    Status begun = opener_.Begin(next_);
+    if (begun) return next_++;
+    Refuse(paths[next_].id, begun.error());
+  }
+  return Nothing();
+}
+
+Result<OpenedBy> OpenByChoice(const envelope::SealedEnvelope& sealed, PathOpener& opener,
+                              const std::string& via, Progress& progress,
+                              const envelope::PathRecord*& tried) {
+  PathChooser chooser(sealed, opener);
+  progress.Step("looking for the path's devices");
+  tried = sealed.header().FindPath(via);
+  while (true) {
+    ASSIGN_OR_RETURN(const std::size_t index, via.empty() ? chooser.Next() : chooser.Named(via));
+    tried = &sealed.header().paths[index];
+    auto opened = opener.Open(index);
+    if (opened) return OpenedBy{std::move(*opened), index};
+    if (!via.empty() || !MayTryAnotherPath(opened.error())) return std::move(opened).error();
+    progress.Warn("the path " + tried->id + " does not open here: " + opened.error().message());
+    chooser.Refuse(tried->id, opened.error());
+  }
+}
+
+Error PathChooser::Nothing() const {
+  if (refused_.size() == 1) return refused_.front().second;
+  std::string reasons;
+  for (const auto& [id, error] : refused_) {
+    reasons += (reasons.empty() ? "" : "; ") + id + ": " + error.message();
+  }
+  const Error& first = refused_.front().second;
+  return Error(first.code(), first.action(), "no path can be opened here: " + reasons, first.hint())
+      .WithFailure(first.failure())
+      .WithNative(first.native_domain(), first.native_code());
+}
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,284 @@
+"""Edits of a key's paths: each path as the opener, what is not needed away, and the truth about copies."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tarfile
+import time
+
+from world import PASSWORD, UNLOCK, AcceptanceCase
+
+OPS, SAFE, TPM = "password & token:ops", "password & token:safe", "password & tpm"
+NEW = "seventeen velvet kettles & a brisk comet"
+STRONG = "umbrella quartz 71 meadow lantern tulip"
+POLICY = """[policy]
+name = "corp"
+serial = 1
+mode = "enforce"
+simulators = "allowed"
+[[rule]]
+name = "all"
+match = "**"
+portable = true
+[[rule]]
+name = "strict"
+match = "strict/**"
+require = ["token:ops"]
+survive = 1
+forbid = ["tpm"]
+"""
+
+
+class Paths(AcceptanceCase):  # one test: its methods edit keys of their own
+    """token:ops, token:safe and the TPM; what is away is no device, or no PIN for it."""
+
+    paths = ()
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.paths = (OPS,)  # from here on the store verifies after each test
+        world = cls.world
+        world.key = os.urandom(32)
+        world.write("app.key", world.key)
+        # An agent key in a file signs edits while the TPM is away.
+        world.thumbprint = world.must("init", "--tpm", "none", "--json").json()["thumbprint"]
+        world.must("token", "add", "ops", "pkcs11:token=ops", "--module", world.module,
+                   "--pin-file", "pin")
+        world.make_token("safe")
+        world.write("safe-pin", "24681357\n")
+        world.write("new", NEW + "\n")
+        world.write("strong", STRONG + "\n")
+        world.must("token", "add", "safe", "pkcs11:token=safe", "--module", world.module,
+                   "--pin-file", "safe-pin")
+        vkey = world.must("policy", "sign", "--new-key", "alice.key").out.decode().strip()
+        world.write("policy.toml", POLICY)
+        world.must("policy", "sign", "policy.toml", "--key", "alice.key")
+        world.must("policy", "set", "policy.toml", "--policy-key", vkey)
+        cls.no_token = {"SOFTHSM2_CONF": str(world.path("no-token.conf"))}
+
+    def escrow(self, name, *paths, password="pw"):
+        words = [word for path in paths for word in ("--path", path)]
+        done = self.world.run("backup", name, "--from", "app.key", *words, "--prove", "none",
+                              "--password-file", password)
+        self.assertEqual(done.status, 1, str(done))
+
+    def edit(self, *arguments, status=0, **options):
+        done = self.world.run(*arguments, "--no-input", "--json", **options)
+        self.assertEqual(done.status, status, str(done))
+        return done.json()
+
+    def opens(self, name, via, password="pw", pin=None, status=0, **options):
+        pins = ("--pin-file", pin) if pin else ()
+        done = self.world.run("restore", name, "--via", via, "--to", "out.key", "--password-file",
+                              password, *pins, "--no-input", "--json", **options)
+        self.assertEqual(done.status, status, str(done))
+        if status == 0:
+            self.assertEqual(self.world.path("out.key").read_bytes(), self.world.key)
+            self.world.path("out.key").unlink()
+        return done
+
+    def states(self, name):
+        return {path["id"]: path["condition"]
+                for path in self.succeeds("path", "list", name, "--json").json()["paths"]}
+
+    def revision(self, name):
+        return self.succeeds("path", "list", name, "--json").json()["revision"]
+
+    def test_add_a_token_that_lies_in_the_safe(self):
+        self.escrow("e/add", OPS)
+        done = self.edit("path", "add", "e/add", "--path", SAFE, "--password-file", "pw",
+                         "--pin-file", "ops=pin")
+        self.assertEqual((done["revision"], done["via"], done["old_copies_open"]),
+                         (2, "token-ops", False))
+        self.assertEqual([(p["id"], p["change"], p["proven"]) for p in done["paths"]],
+                         [("token-ops", "kept", True), ("token-safe", "added", False)])
+        self.assertIn("PIN", done["paths"][1]["why_not"])
+        self.assertEqual(self.states("e/add"), {"token-ops": "proven", "token-safe": "unproven"})
+        self.opens("e/add", "token-safe", pin="safe-pin")
+        self.assertEqual(self.states("e/add")["token-safe"], "proven")
+        types = [(entry["type"], [p["id"] for p in entry.get("paths", [])])
+                 for entry in self.succeeds("audit", "log", "--json").json()["entries"]
+                 if entry.get("key", {}).get("name") == "e/add"][1:4]
+        self.assertEqual(types, [("escrow.rewrapped", ["token-ops", "token-safe"]),
+                                 ("factor.enrolled", ["token-safe"]),
+                                 ("drill.passed", ["token-ops"])])
+        self.refused("already_exists", 2, "path", "add", "e/add", "--path", SAFE, *UNLOCK,
+                     num_runs=1)
+
+    def test_a_password_changes_with_each_path_as_the_opener(self):
+        """The other tokens are away; the TPM must be there for its own path, and for no other."""
+        self.escrow("e/change", OPS, SAFE, TPM)
+        change = ("password", "change", "e/change", "--password-file", "pw",
+                  "--new-password-file", "new")
+        error = self.check_json(
+            self.world.run(*change, "--via", "token-ops", "--pin-file", "ops=pin", "--tpm", "none",
+                           "--no-input", "--json"), "tpm_unavailable", 5)
+        self.assertIn("--path-id", error["hint"])
+        done = self.edit(*change, "--via", "token-ops", "--pin-file", "ops=pin", "--tpm", "none",
+                         "--path-id", "token-ops", "--path-id", "token-safe")
+        self.assertEqual([(p["change"], p["proven"]) for p in done["paths"]],
+                         [("password changed", True), ("password changed", False),
+                          ("kept", False)])
+        self.assertTrue(done["old_copies_open"])
+        self.assertEqual(self.states("e/change"),
+                         {"token-ops": "proven", "token-safe": "unproven", "tpm": "unproven"})
+        self.opens("e/change", "token-safe", "new", "safe-pin")
+        self.opens("e/change", "token-safe", "pw", "safe-pin", status=3)
+        self.opens("e/change", "tpm")
+        # Now they have two passwords: which is meant must be said.
+        self.refused("usage", 2, *change, "--via", "tpm", "--no-input", num_runs=1)
+        done = self.edit(*change, "--via", "tpm", "--path-id", "tpm", env=self.no_token, status=1)
+        self.assertEqual([(p["id"], p["change"], p["proven"]) for p in done["paths"]][2],
+                         ("tpm", "password changed", True))
+        self.opens("e/change", "tpm", "new")
+        # Back again, opened by the third, whose own password stays.
+        done = self.edit("password", "change", "e/change", "--password-file", "new",
+                         "--new-password-file", "pw", "--via", "token-safe", "--pin-file",
+                         "safe=safe-pin", "--path-id", "token-ops")
+        self.opens("e/change", "token-ops", "pw", "pin")
+        self.opens("e/change", "token-safe", "new", "safe-pin")
+        self.assertEqual(self.revision("e/change"), 4)
+
+    def test_a_lost_token_is_replaced_in_one_revision(self):
+        self.escrow("e/lost", OPS, TPM)
+        self.succeeds("export", "e/lost", "-o", "before.escrow")
+        done = self.edit("path", "replace", "e/lost", "token-ops", "--path", SAFE, "--via", "tpm",
+                         "--password-file", "pw", "--pin-file", "safe=safe-pin")
+        self.assertEqual((done["revision"], done["removed"]), (2, ["token-ops"]))
+        self.assertEqual([(p["id"], p["proven"]) for p in done["paths"]],
+                         [("token-safe", True), ("tpm", True)])
+        self.opens("e/lost", "token-safe", pin="safe-pin")
+        self.opens("e/lost", "token-ops", pin="pin", status=3)
+        self.opens("before.escrow", "token-ops", pin="pin")  # as was said
+
+    def test_what_may_not_be_taken_away(self):
+        self.escrow("e/keep", OPS, TPM)
+        remove = ("path", "remove", "e/keep")
+        self.refused("path_forbidden", 7, *remove, "token-ops", *UNLOCK)
+        self.refused("path_forbidden", 7, *remove, "token-ops", "tpm", *UNLOCK, num_runs=1)
+        self.refused("path_not_found", 8, *remove, "token-none", *UNLOCK, num_runs=1)
+        done = self.edit(*remove, "tpm", *UNLOCK)
+        self.assertEqual(done["removed"], ["tpm"])
+        self.opens("e/keep", "tpm", status=3)
+        self.escrow("strict/key", "token:ops", "token:safe")
+        error = self.refused("policy_refused", 7, "path", "remove", "strict/key", "token-ops",
+                             *UNLOCK, num_runs=1)
+        self.assertIn('"strict"', error["message"])
+        self.assertIn("path add", error["hint"])
+        self.refused("policy_refused", 7, "path", "remove", "strict/key", "token-safe", *UNLOCK,
+                     num_runs=1)
+        self.refused("path_forbidden", 7, "path", "add", "strict/key", "--path", "tpm", *UNLOCK,
+                     num_runs=1)
+        self.assertEqual(self.revision("strict/key"), 1)
+
+    def test_one_password_alone_and_beside_hardware(self):
+        """Refused in a backup and in edits, whichever of the two was there first."""
+        alone = ("--path", "password", "--path", OPS)
+        unlock = ("--password-file", "strong", "--pin-file", "pin", "--no-input")
+        for command in (("backup", "e/reuse", "--from", "app.key", *alone, *unlock),
+                        ("path", "add", "e/reuse", "--path", "password", *unlock),
+                        ("path", "add", "e/reuse", "--path", SAFE, "--via", "token-ops", *unlock,
+                         "--new-password-file", "new")):
+            error = self.refused("password_weak", 7, *command, num_runs=1)
+            self.assertIn("by itself", error["message"])
+            if command[0] == "backup":
+                self.escrow("e/reuse", OPS, password="strong")
+            elif "password" in command:
+                self.edit("path", "add", "e/reuse", "--path", "password", *unlock[:-1],
+                          "--new-password-file", "new")
+        self.opens("e/reuse", "password", "new")
+
+    def test_a_wrong_password_changes_nothing_and_is_logged(self):
+        self.escrow("e/wrong", OPS)
+        self.refused("wrong_password", 3, "path", "add", "e/wrong", "--path", SAFE,
+                     "--password-file", "wrong", "--pin-file", "pin", "--no-input", num_runs=1)
+        entry = self.succeeds("audit", "log", "--json").json()["entries"][-1]
+        self.assertEqual((entry["type"], entry["error"]), ("escrow.failed", "wrong_password"))
+        self.refused("password_weak", 7, "password", "change", "e/wrong", *UNLOCK,
+                     "--new-password-file", self.world.write("same", PASSWORD + "\n"), "--no-input",
+                     num_runs=1)
+        self.refused("secret_source_missing", 2, "password", "change", "e/wrong", *UNLOCK,
+                     "--no-input", num_runs=1)
+        self.assertEqual(self.revision("e/wrong"), 1)
+
+    def test_a_key_of_a_host_that_died_is_adopted(self):
+        """The same machine with a state of its own stands for the other host."""
+        world = self.world
+        self.escrow("e/moves", OPS, TPM)
+        self.succeeds("export", "e/moves", "-o", "moves.escrow")
+        other = {"KEYESCROW_STATE": str(world.path("other.state")),
+                 "KEYESCROW_CONFIG": str(world.path("other.toml"))}
+        world.write("other.toml", world.path("agent.toml").read_text().replace("acceptance", "db2"))
+        world.must("init", env=other)
+        world.must("token", "add", "safe", "pkcs11:token=safe", "--module", world.module,
+                   "--pin-file", "safe-pin", env=other)
+        adopt = ("adopt", "moves.escrow", "--path", SAFE, "--module", world.module, "--via",
+                 "token-ops", "--password-file", "pw", "--pin-file", "ops=pin", "--pin-file",
+                 "safe=safe-pin")
+        self.refused("agent_not_trusted", 4, *adopt, env=other, num_runs=1)
+        adopt += ("--agent", world.thumbprint)
+        done = self.edit(*adopt, env=other)
+        self.assertEqual((done["key"], done["from"]["host"], done["from"]["via"]),
+                         ({"name": "e/moves", "version": 1}, "acceptance", "token-ops"))
+        self.assertEqual([(p["id"], p["proven"]) for p in done["paths"]], [("token-safe", True)])
+        self.opens("e/moves", "token-safe", pin="safe-pin", env=other)
+        shown = self.succeeds("show", "e/moves", "--json", env=other).json()
+        self.assertEqual((shown["host"], shown["note"]),
+                         ("db2", "adopted from acceptance: e/moves version 1"))
+        error = self.refused("already_exists", 2, *adopt, env=other, num_runs=1)
+        self.assertIn("--as", error["hint"])
+        self.edit(*adopt, "--as", "e/again", env=other)
+        # What was imported is edited where it belongs, or adopted as its next version.
+        world.must("trust", "add", world.thumbprint, env=other)
+        self.escrow("e/imported", OPS)
+        self.succeeds("export", "e/imported", "-o", "imported.escrow")
+        world.must("import", "imported.escrow", env=other)
+        error = self.refused("usage", 2, "path", "add", "e/imported", "--path", SAFE, *UNLOCK,
+                             env=other, num_runs=1)
+        self.assertIn("adopt e/imported", error["hint"])
+        done = self.edit("adopt", "e/imported", *adopt[2:], env=other)
+        self.assertEqual(done["key"]["version"], 2)
+        self.succeeds("verify", env=other)
+
+    def test_killed_it_is_done_or_not_done(self):
+        self.escrow("e/kill", OPS, TPM)
+        add = ("path", "add", "e/kill", "--via", "token-ops", *UNLOCK, "--no-input")
+        longest = self.succeeds(*add, "--path", "p0=" + SAFE).seconds
+        generator = random.Random(4711)
+        revision = 2
+        for run in range(1, 6):
+            child = self.world.start(*add, "--path", f"p{run}=" + SAFE)
+            time.sleep(longest * (run + generator.random()) / 6)
+            child.kill()
+            child.communicate()
+            now = self.revision("e/kill")
+            self.assertIn(now - revision, (0, 1))
+            self.assertEqual(f"p{run}" in self.states("e/kill"), now > revision)
+            revision = now
+        self.opens("e/kill", "token-ops", pin="pin")
+        self.opens("e/kill", "p0", pin="safe-pin")
+
+    def test_z_the_evidence_holds(self):
+        """Chains of revisions, by every verifier: the state, the pack, and the pack's own program."""
+        self.verifies()
+        self.world.write("trust.json", self.succeeds("agent-key", "export").out)
+        self.succeeds("audit", "export", "-o", "pack.tar")
+        elsewhere = {"KEYESCROW_STATE": str(self.world.path("none")), "KEYESCROW_CONFIG": None}
+        done = self.world.run("verify", "pack.tar", "--trust", "trust.json", "--json",
+                              env=elsewhere)
+        findings = [f for item in done.json()["items"] for f in item["findings"]]
+        self.assertEqual(findings, [], str(done))
+        with tarfile.open(self.world.path("pack.tar")) as tar:
+            tar.extractall(self.world.path("copy"))
+        (unpacked,) = self.world.path("copy").iterdir()
+        script = subprocess.run(
+            [sys.executable, "-B", "-I", "-S", unpacked / "verify.py", "--trust",
+             self.world.path("trust.json"), "--json"], cwd=unpacked, capture_output=True,
+            check=False, text=True)
+        self.assertEqual(json.loads(script.stdout)["bad"], [], script.stdout + script.stderr)
+        revisions = [json.loads(line) for name in os.listdir(unpacked / "summaries")
+                     for line in (unpacked / "summaries" / name).read_text().splitlines()]
+        self.assertGreater(max(item["revision"] for item in revisions), 3)

@@ -1,0 +1,69 @@
+#include "agent/policy/worse_than.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/unit/policy/facts_builder.h"
+
+namespace keyescrow::agent::policy {
+namespace {
+
+constexpr const char* kOps = "password & token:ops";
+constexpr const char* kSafe = "password & token:safe";
+constexpr const char* kTpm = "password & tpm";
+
+class WorseThanTest : public testing::Test {
+ protected:
+  // Rules returns the rules that `after` breaks and `before` did not.
+  static std::vector<std::string> Rules(const std::string& rule, const KeyFacts& before,
+                                        const KeyFacts& after) {
+    auto policy = ParsePolicy(
+        "[policy]\nname = \"corp\"\nserial = 7\nmode = \"enforce\"\n[[rule]]\nname = \"r\"\n"
+        "match = \"**\"\n" +
+            rule,
+        "policy.toml");
+    EXPECT_TRUE(policy) << policy.error().message();
+    std::vector<std::string> rules;
+    for (const Finding& finding : WorseThan(*policy, before, after, AgentFacts())) {
+      rules.push_back(finding.rule);
+    }
+    return rules;
+  }
+  using List = std::vector<std::string>;
+};
+
+TEST_F(WorseThanTest, NothingThatHoldsMayBeGivenUp) {
+  const auto both = KeyBuilder("k").Path("ops", kOps).Path("tpm", kTpm);
+  const auto tpm = KeyBuilder("k").Path("tpm", kTpm);
+  EXPECT_EQ(Rules("portable = true\n", both, tpm), List{"no_portable_path"});
+  EXPECT_EQ(Rules("require = [\"password & token:ops\"]\n", both, tpm),
+            List{"required_path_missing"});
+  const auto weak = KeyBuilder("k").Path("ops", kOps).Path("tpm", kTpm).Path("p", "password");
+  EXPECT_EQ(Rules("forbid = [\"password\"]\n", both, weak), List{"password_only_path"});
+}
+
+TEST_F(WorseThanTest, WhatWasBrokenBeforeDoesNotStandInTheWay) {
+  const auto weak = KeyBuilder("k").Path("p", "password").Path("ops", kOps);
+  const auto more = KeyBuilder("k").Path("p", "password").Path("ops", kOps).Path("s", kSafe);
+  const std::string rule =
+      "forbid = [\"password\"]\nrequire = [\"recovery-key:team\"]\nportable = true\n";
+  EXPECT_EQ(Rules(rule, weak, weak), List{});
+  EXPECT_EQ(Rules(rule, weak, more), List{});
+  // A second one of the same kind is new.
+  const auto second = KeyBuilder("k").Path("p", "password").Path("q", "password").Path("ops", kOps);
+  EXPECT_EQ(Rules(rule, weak, second), List{"password_only_path"});
+}
+
+TEST_F(WorseThanTest, SurvivalMayStayLowAndNotFall) {
+  const std::string rule = "survive = 2\n";
+  const auto three = KeyBuilder("k").Path("a", "token:a").Path("b", "token:b").Path("c", "token:c");
+  const auto two = KeyBuilder("k").Path("a", "token:a").Path("b", "token:b");
+  const auto other = KeyBuilder("k").Path("a", "token:a").Path("d", "token:d");
+  const auto one = KeyBuilder("k").Path("a", "token:a");
+  EXPECT_EQ(Rules(rule, three, two), List{"survives_too_little"});
+  EXPECT_EQ(Rules(rule, two, other), List{});
+  EXPECT_EQ(Rules(rule, one, two), List{});
+  EXPECT_EQ(Rules(rule, two, one), List{"survives_too_little"});
+}
+
+}  // namespace
+}  // namespace keyescrow::agent::policy
