@@ -95,7 +95,8 @@ struct BackupOptions {
   std::optional<KdfChoice> kdf;
   std::vector<std::string> prove;  // path ids, or "none" alone
   std::string note;
-  std::string output;  // -o SINK: also write a portable file
+  std::string output;            // -o SINK: also write a portable file
+  std::string luks_unlock_file;  // FILE; of a luks: source or sink
   SecretOptions secrets;
 };
 
@@ -114,7 +115,8 @@ struct RestoreOptions {
   std::string agent;  // thumbprint
   bool accept_unknown_agent = false;
   bool use_last_try = false;
-  std::string event_log;  // FILE
+  std::string event_log;         // FILE
+  std::string luks_unlock_file;  // FILE; of a luks: sink
   SecretOptions secrets;
 };
 

@@ -8,14 +8,15 @@
 
 #include "agent/key_locations/command_location.h"
 #include "agent/key_locations/file_location.h"
+#include "agent/key_locations/luks_location.h"
 #include "agent/key_locations/stream.h"
 #include "envelope/base/nearest_word.h"
 
 namespace keyescrow::agent {
 namespace {
 
-constexpr char kForms[] = "write file:PATH, a path, '-' or exec:CMD";
-constexpr std::string_view kSchemes[] = {"file", "exec"};
+constexpr char kForms[] = "write file:PATH, a path, '-', exec:CMD or luks:DEVICE-OR-IMAGE";
+constexpr std::string_view kSchemes[] = {"file", "exec", "luks"};
 
 // StandardStreams: `-`.
 class StandardStreams final : public KeyLocation {
@@ -63,25 +64,30 @@ std::string_view SchemeOf(std::string_view text) {
 
 }  // namespace
 
-Result<std::unique_ptr<KeyLocation>> ParseLocation(std::string_view text) {
+Result<std::unique_ptr<KeyLocation>> ParseLocation(std::string_view text,
+                                                   const LocationOptions& options) {
   if (text.find('\0') != std::string_view::npos) {
     return Invalid("a source or sink has a NUL character", kForms);
   }
   if (text == "-") return std::unique_ptr<KeyLocation>(std::make_unique<StandardStreams>());
   const std::string_view scheme = SchemeOf(text);
   const std::string rest(scheme.empty() ? text : text.substr(scheme.size() + 1));
-  if (scheme == "luks") {
-    return Invalid("LUKS volumes are not offered by this version",
-                   "escrow a key file of the volume with 'exec:' or 'file:' instead");
-  }
-  if (!scheme.empty() && scheme != "file" && scheme != "exec") {
+  if (!scheme.empty() && scheme != "file" && scheme != "exec" && scheme != "luks") {
     return Invalid(
         "unknown kind of source or sink '" + std::string(scheme) + ":'" +
             DidYouMean(scheme, kSchemes),
-        "write file:PATH or exec:CMD; a file of this name is 'file:" + std::string(text) + "'");
+        "write file:PATH, exec:CMD or luks:DEVICE-OR-IMAGE; a file of this name is 'file:" +
+            std::string(text) + "'");
   }
   if (rest.empty()) return Invalid("a source or sink is empty", kForms);
+  if (scheme == "luks") return MakeLuksLocation(rest, options.luks_unlock_file);
   return scheme == "exec" ? MakeCommandLocation(rest) : MakeFileLocation(rest);
+}
+
+Status CheckTakesFiles(const KeyLocation& location) {
+  if (location.VolumePath().empty()) return Ok();
+  return Invalid("a LUKS volume takes keys and no files: " + location.Describe(),
+                 "name a file, '-' or exec:CMD");
 }
 
 }  // namespace keyescrow::agent

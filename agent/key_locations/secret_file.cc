@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <cstdint>
 
+#include "agent/key_locations/stream.h"
+
 namespace keyescrow::agent {
 namespace {
 
@@ -98,6 +100,24 @@ Status CheckSecretFile(const std::string& path) {
   Status safe = CheckPermissions(fd, path);
   close(fd);
   return safe;
+}
+
+Result<SecretBytes> ReadWholeSecretFile(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY);
+  if (fd < 0) {
+    return ErrnoError(ErrorCode::kSecretSourceUnreadable, Action::kFixInput, "cannot read " + path,
+                      "check that the file is there and that this user may read it", errno);
+  }
+  if (Status safe = CheckPermissions(fd, path); !safe) {
+    close(fd);
+    return std::move(safe).error();
+  }
+  auto secret = ReadKey(fd, path);
+  close(fd);
+  if (secret && !secret->empty()) return secret;
+  return Error(ErrorCode::kSecretSourceUnreadable, Action::kFixInput,
+               secret ? path + " is empty" : secret.error().message(),
+               "name the file with the secret: 1 byte to 1 MiB");
 }
 
 Result<SecretBytes> ReadSecretFile(const std::string& path) {

@@ -18,6 +18,10 @@ inline constexpr std::size_t kMaxSecretLineBytes = 4096;
 // Errors: kSecretFileUnsafe; kSecretSourceUnreadable: not there, empty, or longer than 4096 bytes.
 Result<SecretBytes> ReadSecretFile(const std::string& path);
 
+// ReadWholeSecretFile returns all of such a file, 1 byte to 1 MiB, with its line ends: a key file.
+// Errors: as ReadSecretFile.
+Result<SecretBytes> ReadWholeSecretFile(const std::string& path);
+
 // CheckSecretFile judges a file as ReadSecretFile does, without reading it. Errors: as there.
 Status CheckSecretFile(const std::string& path);
 

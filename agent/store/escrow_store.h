@@ -136,6 +136,36 @@ struct FingerprintRecord {
   std::int64_t time = 0;
 };
 
+// LuksBindingRecord: at which LUKS volume a version is, and what the volume's header was then.
+struct LuksBindingRecord {
+  struct Keyslot {
+    std::uint32_t number = 0;
+    Bytes32 hash{};  // KeyslotHash
+  };
+  std::string key_name;
+  std::uint32_t key_version = 0;
+  std::string device;  // absolute path
+  std::string uuid;
+  Bytes32 volume{};                // LuksHeader::volume
+  std::optional<Keyslot> keyslot;  // none: the key is the volume key
+  std::int64_t time = 0;
+};
+
+// ForeignEscrowRecord: what another tool escrowed, as `import` found it. No byte of a key is in it.
+struct ForeignEscrowRecord {
+  std::string place;     // absolute path of the file or volume
+  std::string item;      // tells several at one place apart: "jwe", "token 3"
+  std::string kind;      // "clevis-sss", "systemd-tpm2" …
+  std::string volume;    // UUID of the LUKS volume, or ""
+  std::string opens_by;  // JSON
+  Bytes32 sha256{};      // of the foreign text
+  std::int64_t found = 0;
+};
+struct ForeignEscrowName {
+  std::string place;
+  std::string item;
+};
+
 // GateOverrideRecord: the newest override of the gate for a key.
 struct GateOverrideRecord {
   std::string key_name;
@@ -159,9 +189,12 @@ struct Change {
   std::int64_t removal_time = 0;
   std::vector<PathOutcome> path_outcomes;
   std::vector<DestinationRecord> destinations;
-  std::vector<std::string> removed_destinations;   // paths
-  std::vector<FingerprintRecord> fingerprints;     // replace those of their name and version
-  std::vector<GateOverrideRecord> gate_overrides;  // replace those of their name
+  std::vector<std::string> removed_destinations;     // paths
+  std::vector<FingerprintRecord> fingerprints;       // replace those of their name and version
+  std::vector<GateOverrideRecord> gate_overrides;    // replace those of their name
+  std::vector<LuksBindingRecord> luks_bindings;      // replace those of their name, version, device
+  std::vector<ForeignEscrowRecord> foreign_escrows;  // replace those of their place and item
+  std::vector<ForeignEscrowName> removed_foreign_escrows;
   std::vector<Setting> settings;
   std::vector<PolicyRecord> policies;  // serials above all that are there
 };
@@ -271,6 +304,10 @@ class EscrowStore {
   // Fingerprints of every version, ordered by name and version. "": of all keys.
   virtual Result<std::vector<FingerprintRecord>> Fingerprints(std::string_view key_name) = 0;
   virtual Result<std::vector<GateOverrideRecord>> GateOverrides() = 0;
+  // ForeignEscrows, ordered by place and item.
+  virtual Result<std::vector<ForeignEscrowRecord>> ForeignEscrows() = 0;
+  // LuksBindings, ordered by name, version and device. "": of all keys.
+  virtual Result<std::vector<LuksBindingRecord>> LuksBindings(std::string_view key_name) = 0;
   virtual Result<std::optional<std::string>> GetSetting(std::string_view name) = 0;
 };
 

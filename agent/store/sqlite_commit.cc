@@ -197,6 +197,15 @@ Status SqliteStore::Impl::WriteRows(const Change& change, const LogHead& head) {
   for (const GateOverrideRecord& row : change.gate_overrides) {
     RETURN_IF_ERROR(PutGateOverride(connection, row));
   }
+  for (const LuksBindingRecord& row : change.luks_bindings) {
+    RETURN_IF_ERROR(PutLuksBinding(connection, row));
+  }
+  for (const ForeignEscrowName& name : change.removed_foreign_escrows) {
+    RETURN_IF_ERROR(RemoveForeignEscrow(connection, name));
+  }
+  for (const ForeignEscrowRecord& row : change.foreign_escrows) {
+    RETURN_IF_ERROR(PutForeignEscrow(connection, row));
+  }
   for (const Setting& setting : change.settings) RETURN_IF_ERROR(PutSetting(setting));
   return Ok();
 }

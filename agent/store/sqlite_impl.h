@@ -36,6 +36,10 @@ Result<std::vector<TrustRecord>> ReadTrustRows(Connection& connection);
 // The newest `limit` ones, all for 0.
 Result<std::vector<PolicyRecord>> ReadPolicyRows(Connection& connection, std::size_t limit);
 
+Status PutForeignEscrow(Connection& connection, const ForeignEscrowRecord& row);
+Status RemoveForeignEscrow(Connection& connection, const ForeignEscrowName& name);
+Status PutLuksBinding(Connection& connection, const LuksBindingRecord& row);
+
 inline std::int64_t TileId(unsigned level, std::uint64_t index) {
   return static_cast<std::int64_t>(std::uint64_t{level} << 56 | index);
 }

@@ -67,6 +67,8 @@ class SqliteStore final : public EscrowStore {
   Result<std::vector<PolicyFile>> PolicyFiles(std::uint64_t serial) override;
   Result<std::vector<FingerprintRecord>> Fingerprints(std::string_view key_name) override;
   Result<std::vector<GateOverrideRecord>> GateOverrides() override;
+  Result<std::vector<ForeignEscrowRecord>> ForeignEscrows() override;
+  Result<std::vector<LuksBindingRecord>> LuksBindings(std::string_view key_name) override;
   Result<std::optional<std::string>> GetSetting(std::string_view name) override;
 
  private:

@@ -8,6 +8,7 @@
 #include "agent/usecases/enroll.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/fingerprint.h"
+#include "agent/usecases/luks_binding.h"
 #include "agent/usecases/path_proof.h"
 #include "agent/usecases/path_set.h"
 #include "agent/usecases/policy_checks.h"
@@ -47,13 +48,15 @@ Result<std::vector<PathOption>> ChoosePaths(Agent& agent, const BackupRequest& r
 struct KeyMaterial {
   SecretBytes key;
   std::unique_ptr<KeyLocation> sink;
-  std::string source_path;  // of a file, for the warning about its file system
+  std::unique_ptr<KeyLocation> source;  // where it was read
+  std::string source_path;              // of a file, for the warning about its file system
 };
 
 Result<KeyMaterial> ObtainKey(Agent& agent, const BackupRequest& request) {
   KeyMaterial material;
   if (request.generate_bytes > 0) {
-    ASSIGN_OR_RETURN(material.sink, ParseLocation(request.sink));
+    ASSIGN_OR_RETURN(material.sink, ParseLocation(request.sink, {request.luks_unlock_file}));
+    RETURN_IF_ERROR(CheckNotMixed(agent, request.key_name, *material.sink, true));
     RETURN_IF_ERROR(material.sink->CheckWritable());
     material.source_path = material.sink->FilePath();
     struct stat status {};
@@ -75,9 +78,10 @@ Result<KeyMaterial> ObtainKey(Agent& agent, const BackupRequest& request) {
     }
     source = declared->source;
   }
-  ASSIGN_OR_RETURN(const auto location, ParseLocation(source));
-  material.source_path = location->FilePath();
-  ASSIGN_OR_RETURN(material.key, location->Read());
+  ASSIGN_OR_RETURN(material.source, ParseLocation(source, {request.luks_unlock_file}));
+  material.source_path = material.source->FilePath();
+  RETURN_IF_ERROR(CheckNotMixed(agent, request.key_name, *material.source, false));
+  ASSIGN_OR_RETURN(material.key, material.source->Read());
   return material;
 }
 
@@ -88,24 +92,30 @@ Result<std::uint32_t> NextVersion(Agent& agent, const std::string& key_name) {
   return std::move(newest).error();
 }
 
-// CommitEnvelope stores the envelope with its event and the key's fingerprint, durable on return.
+// WhereItIs: what the key in use is compared with later.
+struct WhereItIs {
+  store::FingerprintRecord fingerprint;
+  std::optional<store::LuksBindingRecord> volume;
+};
+
+// CommitEnvelope stores the envelope with its event and where the key is, durable on return.
 Result<AppendReceipt> CommitEnvelope(Agent& agent, const envelope::EnvelopeDraft& draft,
                                      const envelope::SealedBytes& sealed,
                                      const envelope::SealedEnvelope& read_back,
-                                     const PolicyInForce& in_force,
-                                     const store::FingerprintRecord& fingerprint) {
+                                     const PolicyInForce& in_force, const WhereItIs& where) {
   store::EnvelopeRecord record;
   record.key_name = draft.key_name;
   record.key_version = draft.key_version;
   record.revision = draft.revision;
   record.envelope_id = draft.envelope_id;
   record.sha256 = sealed.hash;
-  record.created = fingerprint.time;
+  record.created = where.fingerprint.time;
   record.bytes = ToBytes(AsBytes(sealed.file));
   record.path_set = PathSetDigest(read_back.header());
   store::Change change;
   change.envelopes.push_back(std::move(record));
-  change.fingerprints.push_back(fingerprint);
+  change.fingerprints.push_back(where.fingerprint);
+  if (where.volume) change.luks_bindings.push_back(*where.volume);
 
   std::vector<audit::Event> events(1);
   audit::Event& created = events[0];
@@ -213,9 +223,35 @@ Result<std::vector<PathProof>> ProvePaths(Agent& agent, const BackupRequest& req
   return proofs;
 }
 
+// RecordDelivery logs which keyslot of a LUKS volume the key opens now, and what its header is, so
+// that `status` sees without a secret when it is gone.
+Status RecordDelivery(Agent& agent, const BackupRequest& request, const KeyLocation& sink,
+                      BackupResult& result) {
+  ASSIGN_OR_RETURN(auto binding, MakeLuksBinding(agent, result.key_name, result.key_version, sink,
+                                                 result.keyslot));
+  if (!binding) return Ok();
+  ASSIGN_OR_RETURN(const auto known, agent.store().LuksBindings(result.key_name));
+  for (const store::LuksBindingRecord& older : known) {
+    if (older.device != binding->device || !older.keyslot) continue;
+    result.findings.push_back("keyslot " + std::to_string(older.keyslot->number) + " of version " +
+                              std::to_string(older.key_version) +
+                              " is left as it was: 'keyescrow rotate' replaces a keyslot");
+  }
+  audit::Event event;
+  event.type = audit::EventType::kKeyDelivered;
+  event.key = audit::EventKey{result.key_name, result.key_version};
+  event.reason = request.sink + ", keyslot " + std::to_string(result.keyslot.value_or(0)) +
+                 ", UUID " + binding->uuid;
+  store::Change change;
+  change.luks_bindings.push_back(std::move(*binding));
+  RETURN_IF_ERROR(agent.journal().Append(std::move(event), change));
+  return Ok();
+}
+
 // Deliver hands a generated key over, as the last step: what is in use can be recovered. A path
 // that opens elsewhere must have been proven, or any path where none of that kind was asked for.
-Status Deliver(const BackupRequest& request, const KeyMaterial& material, BackupResult& result) {
+Status Deliver(Agent& agent, const BackupRequest& request, const KeyMaterial& material,
+               BackupResult& result) {
   PausePoint("proven");
   result.delivered = false;
   const bool portable_wanted = std::ranges::any_of(result.paths, &PathProof::portable);
@@ -231,14 +267,18 @@ Status Deliver(const BackupRequest& request, const KeyMaterial& material, Backup
         "was proven; prove one and hand it over with " + restore);
     return Ok();
   }
-  auto delivered = material.sink->Write(material.key, {});
+  constexpr std::size_t kNeedsNoStretching = 32;
+  WriteOptions options;
+  options.random_key = material.key.size() >= kNeedsNoStretching;
+  auto delivered = material.sink->Write(material.key, options);
   if (!delivered) {
     return std::move(delivered).error().WithHint(
         "the key is escrowed as version " + std::to_string(result.key_version) +
         ": when the cause is gone, hand it over with " + restore);
   }
   result.delivered = true;
-  return Ok();
+  result.keyslot = delivered->keyslot;
+  return RecordDelivery(agent, request, *material.sink, result);
 }
 
 bool OnOneFileSystem(const std::string& left, const std::string& right) {
@@ -285,6 +325,7 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
   std::unique_ptr<KeyLocation> output;
   if (!request.output.empty()) {
     ASSIGN_OR_RETURN(output, ParseLocation(request.output));
+    RETURN_IF_ERROR(CheckTakesFiles(*output));
     RETURN_IF_ERROR(output->CheckWritable());
   }
   RETURN_IF_ERROR(agent.store().CheckWritable());
@@ -327,11 +368,16 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
   ASSIGN_OR_RETURN(
       const Fingerprinter fingerprinter,
       Fingerprinter::Ensure(agent.environment().state_dir, *agent.environment().random));
-  store::FingerprintRecord fingerprint = MakeFingerprint(
-      agent, fingerprinter, draft.key_name, draft.key_version, material.key, material.source_path);
-  fingerprint.time = now;
+  WhereItIs where;
+  where.fingerprint = MakeFingerprint(agent, fingerprinter, draft.key_name, draft.key_version,
+                                      material.key, material.source_path);
+  where.fingerprint.time = now;
+  if (material.source != nullptr) {
+    ASSIGN_OR_RETURN(where.volume, MakeLuksBinding(agent, draft.key_name, draft.key_version,
+                                                   *material.source, std::nullopt));
+  }
   PausePoint("before-commit");
-  auto committed = CommitEnvelope(agent, draft, sealed, read_back, *in_force, fingerprint);
+  auto committed = CommitEnvelope(agent, draft, sealed, read_back, *in_force, where);
   if (!committed && committed.error().code() == ErrorCode::kAlreadyExists) {
     return Error(ErrorCode::kStoreBusy, Action::kRetry,
                  "another backup wrote version " + std::to_string(draft.key_version) + " of " +
@@ -366,7 +412,7 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
           "another disk");
     }
   }
-  if (material.sink != nullptr) RETURN_IF_ERROR(Deliver(request, material, result));
+  if (material.sink != nullptr) RETURN_IF_ERROR(Deliver(agent, request, material, result));
   if (!result.p256_signed) {
     result.findings.push_back(
         "the log's checkpoint lacks the agent key's signature: the tpm did not sign");

@@ -17,6 +17,7 @@ struct BackupRequest {
   std::string source;              // SOURCE; "" where `generate_bytes` is set
   std::size_t generate_bytes = 0;  // 1–65536: make the key, and deliver it to `sink` once proven
   std::string sink;
+  std::string luks_unlock_file;    // what unlocks a LUKS volume that is the source or the sink
   std::vector<std::string> paths;  // [ID=]EXPR; empty: the declaration's, then the defaults
   std::string kdf;  // "argon2id", "pbkdf2-sha512"; "": the declaration's, the defaults'
   std::vector<std::string> prove;  // path ids; empty: every path whose factors are at hand
@@ -46,7 +47,8 @@ struct BackupResult {
   std::string receipt;  // file beside it, or ""
   std::vector<std::string> findings;
   bool portable_proven = false;
-  std::optional<bool> delivered;  // of a generated key: whether it went to its sink
+  std::optional<bool> delivered;    // of a generated key: whether it went to its sink
+  std::optional<unsigned> keyslot;  // of the LUKS volume that it went to
 };
 
 // Backup follows ARCHITECTURE's order: read, check, enroll, seal, commit, reopen, log the proofs.

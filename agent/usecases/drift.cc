@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "agent/key_locations/key_location.h"
+#include "agent/usecases/luks_binding.h"
 #include "agent/usecases/process_facts.h"
 
 namespace keyescrow::agent {
@@ -61,7 +62,9 @@ Result<DriftChecker> DriftChecker::Make(Agent& agent, const std::string& key_nam
     }
     machine = MachineId();
   }
-  return DriftChecker(std::move(records), std::move(fingerprinter), std::move(machine), options);
+  DriftChecker checker(std::move(records), std::move(fingerprinter), std::move(machine), options);
+  ASSIGN_OR_RETURN(checker.luks_bindings_, agent.store().LuksBindings(key_name));
+  return checker;
 }
 
 const store::FingerprintRecord* DriftChecker::Find(const std::string& key_name,
@@ -75,7 +78,13 @@ const store::FingerprintRecord* DriftChecker::Find(const std::string& key_name,
 
 std::string DriftChecker::BackedUpFrom(const std::string& key_name, std::uint32_t version) const {
   const store::FingerprintRecord* record = Find(key_name, version);
-  return record == nullptr ? "" : record->source;
+  if (record != nullptr && !record->source.empty()) return "file:" + record->source;
+  for (const store::LuksBindingRecord& binding : luks_bindings_) {
+    if (binding.key_name == key_name && binding.key_version == version) {
+      return "luks:" + binding.device;
+    }
+  }
+  return "";
 }
 
 void DriftChecker::Compare(const std::string& key_name, std::uint32_t newest,
@@ -174,6 +183,13 @@ Result<DriftResult> DriftChecker::Check(const std::string& key_name, std::uint32
            "'keyescrow restore " + key_name + " --replace' puts the escrowed one back"});
     } else {
       unreadable(file.error());
+    }
+    return result;
+  }
+  if (const std::string volume = (*location)->VolumePath(); !volume.empty()) {
+    result = CheckVolume(luks_bindings_, key_name, newest, volume);
+    if (const store::FingerprintRecord* record = Find(key_name, newest)) {
+      CompareContext(*record, "", {}, result);
     }
     return result;
   }

@@ -56,7 +56,8 @@ class DriftChecker {
   Result<DriftResult> Check(const std::string& key_name, std::uint32_t newest,
                             const std::string& source) const;
 
-  // BackedUpFrom returns the file that the version was escrowed from or restored to, or "".
+  // BackedUpFrom returns the SOURCE, a file or a LUKS volume, that the version was escrowed from or
+  // handed over to, or "".
   std::string BackedUpFrom(const std::string& key_name, std::uint32_t version) const;
 
  private:
@@ -69,7 +70,8 @@ class DriftChecker {
   void CompareContext(const store::FingerprintRecord& record, const std::string& path,
                       const KeyFileAccess& access, DriftResult& result) const;
 
-  Records records_;  // by name and version
+  Records records_;                                      // by name and version
+  std::vector<store::LuksBindingRecord> luks_bindings_;  // the same
   std::optional<Fingerprinter> fingerprinter_;
   std::string machine_;
   DriftOptions options_;

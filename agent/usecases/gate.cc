@@ -59,13 +59,13 @@ bool IsUnknown(const Finding& finding) {
   return finding.rule == "source_unreadable" || finding.rule == "fingerprint_missing";
 }
 
-// CheckUndeclared compares a key that agent.toml does not name with the file of its last backup.
+// CheckUndeclared compares a key that agent.toml does not name with where its last backup found it.
 Status CheckUndeclared(Agent& agent, const GateRequest& request, KeyView& key, GateResult& result) {
   ASSIGN_OR_RETURN(const DriftChecker checker,
                    DriftChecker::Make(agent, key.name, {request.run_commands}));
   const std::string source = checker.BackedUpFrom(key.name, key.version);
   if (source.empty()) return Ok();
-  ASSIGN_OR_RETURN(const DriftResult drift, checker.Check(key.name, key.version, "file:" + source));
+  ASSIGN_OR_RETURN(const DriftResult drift, checker.Check(key.name, key.version, source));
   key.in_use = drift.in_use;
   for (const DriftFinding& found : drift.findings) {
     Finding finding;

@@ -334,6 +334,7 @@ Result<TrustDocument> ParseAgentKeyDocument(std::string_view text) {
 Result<std::string> WritePortable(Agent& agent, const store::EnvelopeRecord& record,
                                   const std::string& sink) {
   ASSIGN_OR_RETURN(const auto location, ParseLocation(sink));
+  RETURN_IF_ERROR(CheckTakesFiles(*location));
   const std::string path = location->FilePath();
   if (path.empty()) {
     // An envelope is public: what makes it a secret's container is inside.

@@ -10,6 +10,7 @@
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/fingerprint.h"
+#include "agent/usecases/luks_binding.h"
 #include "agent/usecases/path_choice.h"
 #include "agent/usecases/path_proof.h"
 #include "agent/usecases/policy_checks.h"
@@ -153,7 +154,7 @@ Result<std::unique_ptr<KeyLocation>> FindSink(const Environment& environment,
     }
     sink = declared->source;
   }
-  ASSIGN_OR_RETURN(auto location, ParseLocation(sink));
+  ASSIGN_OR_RETURN(auto location, ParseLocation(sink, {request.luks_unlock_file}));
   if (request.accept_unknown_agent) {
     // Its origin is unproven: it may only ever become a new file.
     struct stat status {};
@@ -256,6 +257,13 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
     progress.Warn("the path " + header.paths[index].id + " asks for: " + factors);
   }
 
+  WriteOptions write_options;
+  write_options.replace = request.replace;
+  if (agent != nullptr) {
+    ASSIGN_OR_RETURN(write_options.volume_key,
+                     IsVolumeKeyOf(*agent, header.key_name, header.key_version, *sink));
+  }
+
   EventSink events(environment, agent, agent == nullptr ? request.event_log : "");
   while (true) {
     const envelope::PathRecord& path = header.paths[index];
@@ -291,7 +299,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
     opener.Finish();
     progress.Step("writing the key");
     PausePoint("content-open");
-    auto written = sink->Write(opened->content(), WriteOptions{request.replace});
+    auto written = sink->Write(opened->content(), write_options);
     if (!written) return fail(std::move(written).error());
     PausePoint("key-written");
 
@@ -309,6 +317,10 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
     if (agent != nullptr && source.record) {
       AddRestoredFingerprint(*agent, header.key_name, header.key_version, opened->content(),
                              sink->FilePath(), change);
+      // A header that cannot be read a moment later is told by `status`; the key was delivered.
+      auto binding =
+          MakeLuksBinding(*agent, header.key_name, header.key_version, *sink, written->keyslot);
+      if (binding && *binding) change.luks_bindings.push_back(std::move(**binding));
     }
     if (agent != nullptr && !written->previous_path.empty()) {
       change.destinations.push_back({sink->FilePath(), header.key_name, header.key_version,
@@ -325,6 +337,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
     result.sink = sink->Describe();
     result.already_same = written->already_same;
     result.previous_path = written->previous_path;
+    result.keyslot = written->keyslot;
     result.agent = header.agent;
     result.agent_trusted = sealed.agent_trusted();
     result.event_file = events.file();

@@ -13,8 +13,9 @@ namespace keyescrow::agent {
 
 struct RestoreRequest {
   std::string name_or_file;
-  std::string sink;  // SINK; "": where the declaration says the key lives
-  std::string via;   // path id; "": the first path whose hardware is here
+  std::string sink;              // SINK; "": where the declaration says the key lives
+  std::string luks_unlock_file;  // what unlocks a LUKS volume that is the sink
+  std::string via;               // path id; "": the first path whose hardware is here
   std::optional<std::uint64_t> version;
   std::string reason;
   std::string ticket;
@@ -34,7 +35,8 @@ struct RestoreResult {
   std::string sink;
   bool already_same = false;
   std::string previous_path;
-  std::string agent;  // thumbprint of the envelope's agent
+  std::optional<unsigned> keyslot;  // of a LUKS volume: the one that the key opens
+  std::string agent;                // thumbprint of the envelope's agent
   bool agent_trusted = true;
   std::string event_file;  // without state: where the events are
   std::optional<std::uint64_t> log_seq;

@@ -24,6 +24,10 @@ constexpr OptionSpec kOptions[] = {
     Option<&O::prove>("--prove", "ID|none", "prove this path alone, or none; repeatable"),
     Option<&O::note>("--note", "TEXT", "kept in clear in the envelope"),
     Option<&O::output>("--output", "SINK", "also write a portable .escrow file").Letter('o').File(),
+    Option<&O::luks_unlock_file>("--luks-unlock-file", "FILE",
+                                 "of a luks: source or sink: the passphrase of one of its "
+                                 "keyslots, or its volume key")
+        .File(),
 };
 constexpr Example kExamples[] = {
     {"keyescrow backup prod/db --from /etc/db/master.key --path 'password & token:ops'",
@@ -35,6 +39,9 @@ constexpr Example kExamples[] = {
      "two paths, and a file for the safe"},
     {"keyescrow backup prod/db --path '2 of (token:alice, token:bob, token:carol) & password'",
      "a path that two of three officers open together, and a password"},
+    {"keyescrow backup host/root --generate 64 --to luks:/dev/sda3 --luks-unlock-file "
+     "/etc/luks.key --path 'password & token:ops'",
+     "a new keyslot of a LUKS2 volume, escrowed before it is added"},
     {"keyescrow backup --all --password-file /run/escrow/password --no-input",
      "every declared key, from a script"},
 };
@@ -83,7 +90,9 @@ constexpr CommandSpec kBackupCommand = {
         "whose "
         "factors are at hand is reopened from the written bytes and compared. The exit status is 0 "
         "if at least one path that needs no TPM was proven.\n"
-        "SOURCE and SINK: file:PATH or a path, - (standard input or output), exec:CMD.\n"
+        "SOURCE and SINK: file:PATH or a path, - (standard input or output), exec:CMD, "
+        "luks:DEVICE-OR-IMAGE. Of a LUKS2 volume a source reads the volume key; a sink adds a "
+        "keyslot that the key opens, and leaves the others alone.\n"
         "A lost password cannot be recovered by anybody.",
     .examples = kExamples,
     .exits = kExits,

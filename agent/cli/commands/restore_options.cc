@@ -25,6 +25,10 @@ constexpr OptionSpec kOptions[] = {
                                    "restore a file whose signer nobody vouches for"),
     Flag<&O::use_last_try>("--use-last-try",
                            "go on although one try is left before a PIN or the TPM locks"),
+    Option<&O::luks_unlock_file>("--luks-unlock-file", "FILE",
+                                 "of a luks: sink: the passphrase of one of its keyslots, or its "
+                                 "volume key")
+        .File(),
     Option<&O::event_log>("--event-log", "FILE", "without a state: where the event is written")
         .File(),
 };
@@ -66,7 +70,8 @@ constexpr CommandSpec kRestoreCommand = {
         "done; one with another key is left alone (12) unless --replace is given. With FILE, no "
         "init "
         "and no configuration are needed: the event goes to ./keyescrow-restore-ID.json.\n"
-        "SINK: file:PATH or a path, - (standard output), exec:CMD.",
+        "SINK: file:PATH or a path, - (standard output), exec:CMD, luks:DEVICE-OR-IMAGE (a keyslot "
+        "that the key opens is added, unless there is one).",
     .examples = kExamples,
     .exits = kExits,
     .make = &MakeOptions<O>,

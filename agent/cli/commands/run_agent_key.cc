@@ -34,6 +34,7 @@ Result<int> DoShow(Session& session) {
 // WritePublic writes what everybody may read: a file gets mode 0644.
 Status WritePublic(const std::string& sink, const std::string& text) {
   ASSIGN_OR_RETURN(const auto location, ParseLocation(sink));
+  RETURN_IF_ERROR(CheckTakesFiles(*location));
   const std::string path = location->FilePath();
   if (!path.empty()) return WriteFileDurably(path, AsBytes(text), {.mode = 0644});
   ASSIGN_OR_RETURN(const SecretBytes bytes, SecretBytes::CopyOf(AsBytes(text)));

@@ -30,6 +30,7 @@ Result<BackupRequest> MakeRequest(const BackupOptions& options, const std::strin
   if (!request.prove_none) request.prove = options.prove;
   request.note = options.note;
   request.output = options.output;
+  request.luks_unlock_file = options.luks_unlock_file;
   if (request.source.empty() && request.generate_bytes == 0) {
     const DeclaredKey* declared = config.FindKey(name);
     if (declared == nullptr) {
@@ -63,6 +64,7 @@ Json ResultJson(const BackupResult& result) {
   json["log_seq"] = result.log_seq;
   json["agent_signed_log"] = result.p256_signed;
   json["delivered"] = result.delivered ? Json(*result.delivered) : Json(nullptr);
+  json["keyslot"] = result.keyslot ? Json(*result.keyslot) : Json(nullptr);
   json["output"] = TextOrNull(result.output);
   json["receipt"] = TextOrNull(result.receipt);
   std::vector<std::string> findings = result.findings;
@@ -77,9 +79,10 @@ std::string RenderResult(const Json& result) {
       {"portable", "portable"}, {"why_not", "why not"},
   };
   constexpr Column kFields[] = {
-      {"agent", "  agent"},       {"envelope_sha256", "  envelope hash"},
-      {"log_seq", "  log entry"}, {"delivered", "  handed over"},
-      {"output", "  file"},       {"receipt", "  its receipt"},
+      {"agent", "  agent"},         {"envelope_sha256", "  envelope hash"},
+      {"log_seq", "  log entry"},   {"delivered", "  handed over"},
+      {"keyslot", "  keyslot"},     {"output", "  file"},
+      {"receipt", "  its receipt"},
   };
   Json rows = result["paths"];
   for (Json& row : rows) row["id"] = "  " + row["id"].get<std::string>();

@@ -27,6 +27,7 @@ RestoreRequest MakeRequest(const RestoreOptions& options) {
   request.accept_unknown_agent = options.accept_unknown_agent;
   request.use_last_try = options.use_last_try;
   request.event_log = options.event_log;
+  request.luks_unlock_file = options.luks_unlock_file;
   return request;
 }
 
@@ -54,6 +55,7 @@ Json ResultJson(const RestoreResult& result) {
   document["sink"] = result.sink;
   document["already_same"] = result.already_same;
   document["size_bytes"] = result.size_bytes;
+  document["keyslot"] = result.keyslot ? Json(*result.keyslot) : Json(nullptr);
   document["previous"] = TextOrNull(result.previous_path);
   document["agent"] = result.agent;
   document["agent_trusted"] = result.agent_trusted;
@@ -69,9 +71,13 @@ std::string RenderResult(const Json& document) {
                                       document["key"]["version"].get<std::uint32_t>());
   const std::string sink = document["sink"].get<std::string>();
   constexpr Column kFields[] = {
-      {"path", "  path"},        {"size_bytes", "  size", CellFormat::kBytes},
-      {"agent", "  agent"},      {"previous", "  the old key"},
-      {"event_file", "  event"}, {"log_seq", "  log entry"},
+      {"path", "  path"},
+      {"size_bytes", "  size", CellFormat::kBytes},
+      {"keyslot", "  keyslot"},
+      {"agent", "  agent"},
+      {"previous", "  the old key"},
+      {"event_file", "  event"},
+      {"log_seq", "  log entry"},
   };
   return EscapeForTerminal(document["already_same"].get<bool>()
                                ? sink + " holds " + key + " already"

@@ -1,0 +1,205 @@
+#include "agent/usecases/luks_binding.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "agent/key_locations/luks_header.h"
+#include "agent/usecases/fingerprint.h"
+
+namespace keyescrow::agent {
+namespace {
+
+using Binding = store::LuksBindingRecord;
+
+// Comparison: what a volume says of a binding.
+enum class Comparison : std::uint8_t {
+  kSame,
+  kOtherVolume,
+  kOtherVolumeKey,
+  kKeyslotGone,
+  kKeyslotChanged,
+  kUnreadable
+};
+
+Comparison Compare(const Binding& binding, const std::string& path, const LuksHeader& header) {
+  if (header.volume != binding.volume) {
+    return header.uuid == binding.uuid ? Comparison::kOtherVolumeKey : Comparison::kOtherVolume;
+  }
+  if (!binding.keyslot) return Comparison::kSame;
+  if (header.FindKeyslot(binding.keyslot->number) == nullptr) return Comparison::kKeyslotGone;
+  const auto hash = KeyslotHash(path, header, binding.keyslot->number);
+  if (!hash) return Comparison::kUnreadable;
+  return *hash == binding.keyslot->hash ? Comparison::kSame : Comparison::kKeyslotChanged;
+}
+
+std::string Difference(Comparison comparison, const Binding& binding, const std::string& path) {
+  const unsigned keyslot = binding.keyslot ? binding.keyslot->number : 0;
+  switch (comparison) {
+    case Comparison::kOtherVolume:
+      return fmt::format("another LUKS volume stands at {}: not that of UUID {}", path,
+                         binding.uuid);
+    case Comparison::kOtherVolumeKey:
+      return fmt::format("the volume key of {} is another: it was re-encrypted or formatted anew",
+                         path);
+    case Comparison::kKeyslotGone:
+      return fmt::format("the keyslot of the escrowed key was removed: keyslot {} of {}", keyslot,
+                         path);
+    case Comparison::kKeyslotChanged:
+      return fmt::format("the keyslot of the escrowed key was changed: keyslot {} of {}", keyslot,
+                         path);
+    default: return "the keyslot of the escrowed key cannot be read";
+  }
+}
+
+std::string RestoreCommand(const std::string& key_name, const std::string& path) {
+  return "'keyescrow restore " + key_name + " --to luks:" + path + " --luks-unlock-file FILE'";
+}
+
+std::vector<const Binding*> BindingsOf(const std::vector<Binding>& bindings,
+                                       const std::string& key_name, const std::string& path) {
+  std::vector<const Binding*> found;
+  for (const Binding& binding : bindings) {
+    if (binding.key_name == key_name && binding.device == path) found.push_back(&binding);
+  }
+  return found;
+}
+
+}  // namespace
+
+Result<std::optional<Binding>> MakeLuksBinding(const Agent& agent, const std::string& key_name,
+                                               std::uint32_t version, const KeyLocation& location,
+                                               std::optional<unsigned> keyslot) {
+  const std::string path = location.VolumePath();
+  if (path.empty()) return std::optional<Binding>();
+  ASSIGN_OR_RETURN(const LuksHeader header, ReadLuksHeader(path));
+  Binding binding;
+  binding.key_name = key_name;
+  binding.key_version = version;
+  binding.device = AbsolutePath(path);
+  binding.uuid = header.uuid;
+  binding.volume = header.volume;
+  if (keyslot) {
+    ASSIGN_OR_RETURN(const Bytes32 hash, KeyslotHash(path, header, *keyslot));
+    binding.keyslot = Binding::Keyslot{*keyslot, hash};
+  }
+  binding.time = agent.Now();
+  return std::optional(std::move(binding));
+}
+
+Result<bool> IsVolumeKeyOf(Agent& agent, const std::string& key_name, std::uint32_t version,
+                           const KeyLocation& location) {
+  if (location.VolumePath().empty()) return false;
+  ASSIGN_OR_RETURN(const auto bindings, agent.store().LuksBindings(key_name));
+  for (const Binding* binding :
+       BindingsOf(bindings, key_name, AbsolutePath(location.VolumePath()))) {
+    if (binding->key_version == version) return !binding->keyslot;
+  }
+  return false;
+}
+
+Status CheckNotMixed(Agent& agent, const std::string& key_name, const KeyLocation& location,
+                     bool generates) {
+  if (location.VolumePath().empty()) return Ok();
+  ASSIGN_OR_RETURN(const auto bindings, agent.store().LuksBindings(key_name));
+  const auto found = BindingsOf(bindings, key_name, AbsolutePath(location.VolumePath()));
+  if (found.empty() || found.back()->keyslot.has_value() == generates) return Ok();
+  if (generates) {
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 key_name + " is the volume key of " + location.VolumePath() +
+                     ": the secret of a keyslot is another key",
+                 "escrow it under a name of its own");
+  }
+  return Error(ErrorCode::kUsage, Action::kFixInput,
+               key_name + " is the secret of a keyslot of " + location.VolumePath() +
+                   ", which nobody can read back: it is escrowed already",
+               "a new one: 'keyescrow backup " + key_name +
+                   " --generate 64 --to luks:…'; the volume key: escrow it under a name of its "
+                   "own");
+}
+
+DriftResult CheckVolume(const std::vector<Binding>& bindings, const std::string& key_name,
+                        std::uint32_t newest, const std::string& path) {
+  DriftResult result;
+  const auto header = ReadLuksHeader(path);
+  if (!header && header.error().code() == ErrorCode::kNotFound) {
+    result.in_use = KeyInUse::kMissing;
+    result.findings.push_back({"source_missing", true, "there is no LUKS volume at " + path,
+                               "put the volume back; its key is escrowed"});
+    return result;
+  }
+  if (!header) {
+    const bool is_luks = header.error().code() != ErrorCode::kInvalidLocation;
+    result.in_use = is_luks ? KeyInUse::kUnreadable : KeyInUse::kOther;
+    result.why_not = header.error().message();
+    result.findings.push_back(
+        {is_luks ? "source_unreadable" : "key_drift", !is_luks,
+         (is_luks ? "whether the key in use is the escrowed one is not known: "
+                  : "the volume of the escrowed key is not there: ") +
+             header.error().message(),
+         header.error().hint()});
+    return result;
+  }
+  const auto found = BindingsOf(bindings, key_name, AbsolutePath(path));
+  const Binding* binding = nullptr;
+  const Binding* older = nullptr;
+  for (const Binding* candidate : found) {
+    if (candidate->key_version == newest) {
+      binding = candidate;
+    } else if (Compare(*candidate, path, *header) == Comparison::kSame) {
+      older = candidate;
+    }
+  }
+  const Comparison comparison =
+      binding == nullptr ? Comparison::kUnreadable : Compare(*binding, path, *header);
+  if (binding != nullptr && comparison == Comparison::kSame) {
+    result.in_use = KeyInUse::kEscrowed;
+    return result;
+  }
+  if (older != nullptr) {
+    result.in_use = KeyInUse::kOlderVersion;
+    result.older_version = older->key_version;
+    result.findings.push_back(
+        {"key_drift", true,
+         fmt::format("the key in use is not the escrowed one: {} has version {}, and the newest "
+                     "is {}",
+                     path, older->key_version, newest),
+         RestoreCommand(key_name, path) + " hands the newest over"});
+    return result;
+  }
+  if (binding == nullptr || comparison == Comparison::kUnreadable) {
+    result.why_not = binding == nullptr ? fmt::format("version {} was not seen at {}", newest, path)
+                                        : "its keyslot cannot be read";
+    result.findings.push_back(
+        {"fingerprint_missing", false,
+         "whether the key in use is the escrowed one is not known: " + result.why_not,
+         RestoreCommand(key_name, path) + " looks, and adds its keyslot where it is missing"});
+    return result;
+  }
+  result.in_use = KeyInUse::kOther;
+  const bool volume_changed =
+      comparison == Comparison::kOtherVolume || comparison == Comparison::kOtherVolumeKey;
+  result.findings.push_back(
+      {"key_drift", true, Difference(comparison, *binding, path),
+       volume_changed ? "if this is meant, escrow the new volume's key with 'keyescrow backup'; "
+                        "the escrowed one opens what was there before"
+                      : RestoreCommand(key_name, path) + " adds it again"});
+  return result;
+}
+
+Result<std::optional<unsigned>> RetireKeyslot(Agent& agent, const std::string& key_name,
+                                              std::uint32_t old_version, KeyLocation& location,
+                                              const SecretBytes& in_use) {
+  if (location.VolumePath().empty()) return std::optional<unsigned>();
+  ASSIGN_OR_RETURN(const auto bindings, agent.store().LuksBindings(key_name));
+  for (const Binding* binding :
+       BindingsOf(bindings, key_name, AbsolutePath(location.VolumePath()))) {
+    if (binding->key_version != old_version || !binding->keyslot) continue;
+    ASSIGN_OR_RETURN(const bool removed,
+                     location.Retire({binding->keyslot->number, binding->keyslot->hash}, in_use));
+    if (removed) return std::optional<unsigned>(binding->keyslot->number);
+  }
+  return std::optional<unsigned>();
+}
+
+}  // namespace keyescrow::agent

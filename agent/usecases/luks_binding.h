@@ -1,0 +1,51 @@
+// Keys at LUKS2 volumes: what ties an escrowed version to a volume, and whether it still does. All
+// of it is read from the volume's header, without any secret and without libcryptsetup.
+//
+// A version is bound to a volume either as its volume key (it was read from there) or as the secret
+// of one of its keyslots (it was handed over there).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/key_locations/key_location.h"
+#include "agent/store/escrow_store.h"
+#include "agent/usecases/agent.h"
+#include "agent/usecases/drift.h"
+
+namespace keyescrow::agent {
+
+// MakeLuksBinding is the record of a version that is at `location` now: as the secret of `keyslot`,
+// or without one as the volume key. None where the location is no volume. Errors: ReadLuksHeader's;
+// kNotFound where the keyslot is gone again.
+Result<std::optional<store::LuksBindingRecord>> MakeLuksBinding(const Agent& agent,
+                                                                const std::string& key_name,
+                                                                std::uint32_t version,
+                                                                const KeyLocation& location,
+                                                                std::optional<unsigned> keyslot);
+
+// IsVolumeKeyOf tells whether the version was read from that volume as its volume key: then it must
+// not become the secret of a keyslot there. Errors: kStore*.
+Result<bool> IsVolumeKeyOf(Agent& agent, const std::string& key_name, std::uint32_t version,
+                           const KeyLocation& location);
+
+// CheckNotMixed refuses a backup that would put a volume key and a keyslot's secret under one name:
+// `generates` is the secret of a new keyslot, else the volume key is read. Errors: kUsage.
+Status CheckNotMixed(Agent& agent, const std::string& key_name, const KeyLocation& location,
+                     bool generates);
+
+// CheckVolume compares the volume at `path` with what the bindings of `key_name` say. `bindings`
+// are those of the key, or of all keys.
+DriftResult CheckVolume(const std::vector<store::LuksBindingRecord>& bindings,
+                        const std::string& key_name, std::uint32_t newest, const std::string& path);
+
+// RetireKeyslot removes the keyslot of an older version, once `in_use`, the newer version's bytes,
+// opens another one: KeyLocation::Retire, by what the store knows of the old keyslot. For a
+// rotation whose new key is confirmed. Returns the keyslot's number; none where it is gone already
+// or was never known. Any place but a volume: none. Errors: Retire's, kStore*.
+Result<std::optional<unsigned>> RetireKeyslot(Agent& agent, const std::string& key_name,
+                                              std::uint32_t old_version, KeyLocation& location,
+                                              const SecretBytes& in_use);
+
+}  // namespace keyescrow::agent
