@@ -234,6 +234,7 @@ Result<const CommandSpec*> Parser::FindCommand() {
   if (word.empty()) {
     return Wrong("which command? none was given");
   }
+  if (word == kCompletionNamesCommand.name) return &kCompletionNamesCommand;
   const auto commands = AllCommands();
   const auto single = std::ranges::find(commands, word, &CommandSpec::name);
   if (single != commands.end()) return *single;

@@ -40,6 +40,10 @@ int RunExport(const GlobalOptions& global, const ExportOptions& options, Session
 int RunImport(const GlobalOptions& global, const ImportOptions& options, Session& session);
 int RunImportEvent(const GlobalOptions& global, const ImportEventOptions& options,
                    Session& session);
+int RunRecoverySheet(const GlobalOptions& global, const RecoverySheetOptions& options,
+                     Session& session);
+int RunCompletionNames(const GlobalOptions& global, const CompletionNamesOptions& options,
+                       Session& session);
 int RunList(const GlobalOptions& global, const ListOptions& options, Session& session);
 int RunShow(const GlobalOptions& global, const ShowOptions& options, Session& session);
 int RunStatus(const GlobalOptions& global, const StatusOptions& options, Session& session);

@@ -63,6 +63,44 @@ void AppendNames(std::string& out, const OptionSpec& option) {
   out.append(" ").append(option.name);
 }
 
+// ---- names that stand in the store: `keyescrow completion-names KIND` lists them
+
+// NamesOf tells which names an argument takes by what the table calls it; "" for none, as where a
+// new name is made.
+std::string_view NamesOf(const CommandSpec& command, const OptionSpec& argument) {
+  constexpr std::string_view kMakers[] = {"token add", "token keygen", "key add"};
+  const bool is_new = std::ranges::find(kMakers, command.name) != std::end(kMakers);
+  if (is_new || !argument.name.starts_with("NAME")) return "";
+  const std::string_view first = FirstWord(command.name);
+  if (first == "token") return "tokens";
+  return first == "recovery-key" || first == "host" ? "" : "keys";
+}
+
+std::string_view NamesOf(const OptionSpec& option) {
+  if (option.name == "--lose" || option.name == "--steal") return "losses";
+  return option.value == "ID" ? "paths" : "";
+}
+
+// ValuedOptions lists all options that take a value, each once: words to skip.
+std::vector<std::string_view> ValuedOptions() {
+  std::vector<std::string_view> names;
+  const auto add = [&](const OptionSpec& option) {
+    if (option.IsFlag() || std::ranges::find(names, option.name) != names.end()) return;
+    names.push_back(option.name);
+  };
+  for (const OptionSpec& option : GlobalOptionSpecs()) add(option);
+  for (const CommandSpec* command : AllCommands()) {
+    for (const OptionSpec* option : OptionsOf(*command)) add(*option);
+  }
+  return names;
+}
+
+std::string JoinBy(const std::vector<std::string_view>& words, char separator) {
+  std::string joined = Join(words);
+  std::ranges::replace(joined, ' ', separator);
+  return joined;
+}
+
 // ---- bash
 
 // BashValueCases writes the branches that complete the value of the option before the cursor.
@@ -78,6 +116,8 @@ std::string BashValueCases() {
       out.append(") COMPREPLY=($(compgen -W '")
           .append(Words(option))
           .append("' -- \"$cur\")) ;;\n");
+    } else if (!NamesOf(option).empty()) {
+      out.append(") _keyescrow_names ").append(NamesOf(option)).append(" ;;\n");
     } else if (option.completes == Completes::kFile) {
       out.append(") COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n");
     } else if (option.completes == Completes::kFolder) {
@@ -93,49 +133,79 @@ std::string BashValueCases() {
   return out;
 }
 
-std::string BashScript() {
-  std::string valued;
-  for (const OptionSpec& option : GlobalOptionSpecs()) {
-    if (!option.IsFlag()) valued.append(valued.empty() ? "" : "|").append(option.name);
+// BashNameCases writes the branches for arguments that are names.
+std::string BashNameCases() {
+  std::string out;
+  for (const CommandSpec* command : AllCommands()) {
+    for (const OptionSpec& argument : command->arguments) {
+      const std::string_view names = NamesOf(*command, argument);
+      if (names.empty()) continue;
+      const bool is_pair = !SecondWord(command->name).empty();
+      out.append("      '").append(command->name).append(is_pair ? "'" : " '*");
+      out.append(") _keyescrow_names ").append(names);
+      if (argument.completes != Completes::kFile) out.append("; return");
+      out.append(" ;;\n");
+    }
   }
+  return out;
+}
+
+std::string BashScript() {
   std::string globals = " --help";
   for (const OptionSpec& option : GlobalOptionSpecs()) AppendNames(globals, option);
   std::string out =
-      "# bash completion of keyescrow, made by 'keyescrow completion bash'\n"
-      "_keyescrow() {\n"
-      "  local cur prev word first= second= i\n"
-      "  cur=${COMP_WORDS[COMP_CWORD]}\n"
-      "  prev=${COMP_WORDS[COMP_CWORD-1]}\n"
-      "  for ((i = 1; i < COMP_CWORD; i++)); do\n"
-      "    word=${COMP_WORDS[i]}\n"
-      "    case $word in\n"
-      "    " +
-      valued +
-      ") ((i++)) ;;\n"
-      "    -*) ;;\n"
-      "    *) if [[ -z $first ]]; then first=$word; elif [[ -z $second ]]; then second=$word; fi "
-      ";;\n"
-      "    esac\n"
-      "  done\n"
-      "  case $prev in\n" +
-      BashValueCases() +
-      "    *) prev= ;;\n"
-      "  esac\n"
-      "  [[ -n $prev ]] && return\n"
-      "  local options='" +
-      globals.substr(1) +
-      "'\n"
-      "  case $first in\n"
-      "    '') COMPREPLY=($(compgen -W \"" +
-      Join(FirstWords()) +
-      " $options --version\" -- \"$cur\"))"
-      "; return ;;\n";
+      R"sh(# bash completion of keyescrow, made by 'keyescrow completion bash'
+_keyescrow_names() {  # _keyescrow_names KIND: offers names of the store; looks at the words of _keyescrow
+  COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]/#\~/$HOME}" "${where[@]}" completion-names "$1" \
+    ${name:+"$name"} 2>/dev/null </dev/null)" -- "$cur"))
+  # A name has slashes and is no file: it is shown whole.
+  [[ ${#COMPREPLY[@]} -gt 0 ]] && compopt +o filenames 2>/dev/null
+  # bash completes what follows the last colon.
+  [[ $cur == *:* ]] && COMPREPLY=("${COMPREPLY[@]#"${cur%"${cur##*:}"}"}")
+}
+_keyescrow() {
+  local cur prev word first= second= name= i where=()
+  cur=${COMP_WORDS[COMP_CWORD]}
+  prev=${COMP_WORDS[COMP_CWORD-1]}
+  if [[ $prev == : ]]; then
+    prev=${COMP_WORDS[COMP_CWORD-3]} cur=${COMP_WORDS[COMP_CWORD-2]}:$cur
+  elif [[ $cur == : ]]; then
+    prev=${COMP_WORDS[COMP_CWORD-2]} cur=${COMP_WORDS[COMP_CWORD-1]}:
+  fi
+  for ((i = 1; i < COMP_CWORD; i++)); do
+    word=${COMP_WORDS[i]}
+    case $word in
+    --state|--config) ((++i < COMP_CWORD)) && where+=("$word" "${COMP_WORDS[i]}") ;;
+    )sh" +
+      JoinBy(ValuedOptions(), '|') + R"sh() ((i++)) ;;
+    -*) ;;
+    *) if [[ -z $first ]]; then first=$word; elif [[ -z $second ]]; then second=$word
+       elif [[ -z $name ]]; then name=$word; fi ;;
+    esac
+  done
+  case $first in
+)sh";
+  std::vector<std::string_view> groups;
   for (const std::string_view first : FirstWords()) {
-    const auto seconds = SecondWords(first);
-    if (seconds.empty()) continue;
+    if (!SecondWords(first).empty()) groups.push_back(first);
+  }
+  out.append("    ").append(JoinBy(groups, '|')).append(") ;;\n    *) name=$second ;;\n  esac\n");
+  out.append("  case $prev in\n" + BashValueCases() +
+             "    *) prev= ;;\n"
+             "  esac\n"
+             "  [[ -n $prev ]] && return\n"
+             "  local options='" +
+             globals.substr(1) +
+             "'\n"
+             "  case $first in\n"
+             "    '') COMPREPLY=($(compgen -W \"" +
+             Join(FirstWords()) +
+             " $options --version\" -- \"$cur\"))"
+             "; return ;;\n");
+  for (const std::string_view first : groups) {
     out.append("    ").append(first).append(
         ") if [[ -z $second ]]; then COMPREPLY=($(compgen -W \"");
-    out.append(Join(seconds)).append(" $options\" -- \"$cur\")); return; fi ;;\n");
+    out.append(Join(SecondWords(first))).append(" $options\" -- \"$cur\")); return; fi ;;\n");
   }
   out.append("  esac\n  case \"$first $second\" in\n");
   for (const CommandSpec* command : AllCommands()) {
@@ -153,9 +223,15 @@ std::string BashScript() {
       "  esac\n"
       "  if [[ $cur == -* || $first == completion ]]; then\n"
       "    COMPREPLY=($(compgen -W \"$options\" -- \"$cur\"))\n"
-      "  else\n"
-      "    COMPREPLY=($(compgen -f -- \"$cur\"))\n"
+      "    return\n"
       "  fi\n"
+      "  if [[ -z $name ]]; then\n"
+      "    case \"$first $second\" in\n" +
+      BashNameCases() +
+      "    esac\n"
+      "    [[ ${#COMPREPLY[@]} -gt 0 ]] && return\n"
+      "  fi\n"
+      "  COMPREPLY=($(compgen -f -- \"$cur\"))\n"
       "}\n"
       "complete -o filenames -F _keyescrow keyescrow\n");
   return out;
@@ -189,6 +265,7 @@ std::string ZshOption(const OptionSpec& option) {
     std::string what = option.has_words ? "value" : ZshQuoted(option.value);
     tail.append(":").append(what).append(":");
     if (option.has_words) tail.append("(").append(Words(option)).append(")");
+    if (!NamesOf(option).empty()) tail.append(" _keyescrow_names ").append(NamesOf(option));
     if (option.completes == Completes::kFile) tail.append("_files");
     if (option.completes == Completes::kFolder) tail.append("_files -/");
   }
@@ -205,19 +282,55 @@ std::string ZshArguments(const CommandSpec& command) {
   for (const OptionSpec& argument : command.arguments) {
     out += std::string("    '") + (argument.repeatable ? "*" : "") + ":" +
            ZshQuoted(argument.has_words ? "value" : argument.name) + ":";
+    const std::string_view names = NamesOf(command, argument);
     if (argument.has_words) out += "(" + Words(argument) + ")";
-    if (argument.completes == Completes::kFile) out += "_files";
+    if (!names.empty()) {
+      // A name that also may be a file: files where no name fits.
+      const bool or_file = argument.completes == Completes::kFile;
+      // The blank keeps _arguments from putting words of its own before ours.
+      out.append(or_file ? " _keyescrow_names_or_files " : " _keyescrow_names ").append(names);
+    } else if (argument.completes == Completes::kFile) {
+      out += "_files";
+    }
     out += "' \\\n";
   }
   return out + "    '--help[show help by example]'\n";
 }
 
+// ZshNames writes the functions that list names; they look at the words and at _keyescrow's
+// program.
+std::string ZshNames() {
+  return R"sh(_keyescrow_names() {  # _keyescrow_names KIND
+  local -a where found
+  local name= word
+  local -i i
+  for ((i = 2; i < CURRENT; i++)); do
+    word=$words[i]
+    case $word in
+    --state|--config) where+=($word ${words[i+1]/#\~/$HOME}); ((i++)) ;;
+    --state=*|--config=*) where+=(${word%%=*} ${${word#*=}/#\~/$HOME}) ;;
+    )sh" +
+         JoinBy(ValuedOptions(), '|') +
+         R"sh() ((i++)) ;;
+    -*) ;;
+    *) [[ -z $name ]] && name=$word ;;
+    esac
+  done
+  found=(${(f)"$($program $where completion-names $1 ${name:+$name} 2>/dev/null </dev/null)"})
+  ((${#found})) && compadd -- $found
+}
+_keyescrow_names_or_files() { _keyescrow_names $1 || _files }
+)sh";
+}
+
 std::string ZshScript() {
   std::string out =
       "#compdef keyescrow\n"
-      "# zsh completion of keyescrow, made by 'keyescrow completion zsh'\n"
+      "# zsh completion of keyescrow, made by 'keyescrow completion zsh'\n" +
+      ZshNames() +
       "_keyescrow() {\n"
       "  local -a names\n"
+      "  local program=${words[1]/#\\~/$HOME}\n"
       "  local first=${words[2]} second=${words[3]}\n"
       "  if ((CURRENT == 2)); then\n"
       "    names=(" +
@@ -261,6 +374,8 @@ std::string FishOption(const OptionSpec& option, const std::string& condition) {
   if (!option.IsFlag()) {
     if (option.has_words) {
       out.append(" -x -a ").append(FishQuoted(Words(option)));
+    } else if (!NamesOf(option).empty()) {
+      out.append(" -x -a '(__keyescrow_names ").append(NamesOf(option)).append(")'");
     } else if (option.completes == Completes::kNothing) {
       out.append(" -x");
     } else if (option.completes == Completes::kFolder) {
@@ -272,10 +387,43 @@ std::string FishOption(const OptionSpec& option, const std::string& condition) {
   return out + " -d " + FishQuoted(option.help) + "\n";
 }
 
+// FishNames writes the function that lists names, from what stands before the cursor.
+std::string FishNames() {
+  return R"sh(function __keyescrow_names  # __keyescrow_names KIND
+  set -l words (commandline -opc)
+  set -l program $words[1]
+  set -l where
+  set -l names
+  set -e words[1]
+  while set -q words[1]
+    set -l word $words[1]
+    set -e words[1]
+    switch $word
+      case --state --config
+        set -q words[1]; and set -a where $word $words[1]; and set -e words[1]
+      case )sh" +
+         Join(ValuedOptions()) +
+         R"sh(
+        set -e words[1]
+      case '-*' )sh";
+}
+
 std::string FishScript() {
-  std::string out =
-      "# fish completion of keyescrow, made by 'keyescrow completion fish'\n"
-      "complete -c keyescrow -f\n";
+  std::string groups;
+  for (const std::string_view first : FirstWords()) {
+    if (!SecondWords(first).empty()) groups.append(" ").append(first);
+  }
+  std::string out = "# fish completion of keyescrow, made by 'keyescrow completion fish'\n" +
+                    FishNames() + groups +
+                    R"sh(
+      case '*'
+        set -a names $word
+    end
+  end
+  $program $where completion-names $argv[1] $names[2] 2>/dev/null </dev/null
+end
+)sh"
+                    "complete -c keyescrow -f\n";
   for (const OptionSpec& option : GlobalOptionSpecs()) out += FishOption(option, "");
   out += "complete -c keyescrow -l help -s h -d 'show help by example'\n";
   for (const std::string_view first : FirstWords()) {
@@ -302,6 +450,10 @@ std::string FishScript() {
     for (const OptionSpec& argument : command->arguments) {
       if (argument.has_words) {
         out += "complete -c keyescrow" + condition + " -a " + FishQuoted(Words(argument)) + "\n";
+      } else if (const std::string_view names = NamesOf(*command, argument); !names.empty()) {
+        const bool or_file = argument.completes == Completes::kFile;
+        out.append("complete -c keyescrow").append(condition).append(or_file ? " -F" : "");
+        out.append(" -a '(__keyescrow_names ").append(names).append(")'\n");
       } else if (argument.completes == Completes::kFile) {
         out += "complete -c keyescrow" + condition + " -F\n";
       }

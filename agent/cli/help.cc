@@ -20,7 +20,8 @@ Set up a host
 
 Back up a key
   keyescrow backup prod/db                    escrow it as declared, and prove it
-  keyescrow export prod/db -o db.escrow       a portable file for the safe
+  keyescrow export prod/db -o db.escrow       a portable file
+  keyescrow recovery-sheet prod/db -o db.html a page for the safe, with the envelope as QR codes
 
 Restore a key
   keyescrow show prod/db                      which paths can be opened here, or why not

@@ -206,6 +206,12 @@ struct ImportEventOptions {
   std::string file;
 };
 
+struct RecoverySheetOptions {
+  std::string name;
+  std::string output;  // -o FILE, required; "-": standard output
+  bool text = false;
+};
+
 struct ListOptions {};
 struct ShowOptions {
   std::string name_or_file;
@@ -299,6 +305,12 @@ struct AuditSampleOptions {
   std::string agent;                    // thumbprint
 };
 
+// CompletionNamesOptions: of a command that only the completions call, and no help names.
+struct CompletionNamesOptions {
+  std::string kind;  // "keys", "tokens", "paths", "losses"
+  std::string name;  // of the key, for "paths"
+};
+
 // TextToPrint: the command was answered by the parser (help, version, completion): print it to
 // standard output and exit with 0.
 struct TextToPrint {
@@ -314,6 +326,7 @@ using CommandOptions = std::variant<
     AgentKeyShowOptions, AgentKeyExportOptions, TrustAddOptions, TrustListOptions,
     TrustRemoveOptions, PolicyShowOptions, PolicyCheckOptions, PolicySignOptions, PolicySetOptions,
     AuditLogOptions, AuditCheckpointOptions, AuditProveOptions, AuditReportOptions, WhatIfOptions,
-    AuditAnchorOptions, AuditExportOptions, AuditSampleOptions>;
+    AuditAnchorOptions, AuditExportOptions, AuditSampleOptions, RecoverySheetOptions,
+    CompletionNamesOptions>;
 
 }  // namespace keyescrow::agent

@@ -44,6 +44,7 @@ struct Dispatcher {
   KEYESCROW_COMMAND(Export)
   KEYESCROW_COMMAND(Import)
   KEYESCROW_COMMAND(ImportEvent)
+  KEYESCROW_COMMAND(RecoverySheet)
   KEYESCROW_COMMAND(List)
   KEYESCROW_COMMAND(Show)
   KEYESCROW_COMMAND(Status)
@@ -65,6 +66,7 @@ struct Dispatcher {
   KEYESCROW_COMMAND(AuditAnchor)
   KEYESCROW_COMMAND(AuditExport)
   KEYESCROW_COMMAND(AuditSample)
+  KEYESCROW_COMMAND(CompletionNames)
 #undef KEYESCROW_COMMAND
 };
 

@@ -3,8 +3,9 @@
 
 namespace keyescrow::agent::report {
 
-extern const char* const kReportCss;   // report.css
-extern const char* const kVerifyPy;    // verify.py
-extern const char* const kPackReadme;  // pack_readme.txt
+extern const char* const kReportCss;         // report.css
+extern const char* const kRecoverySheetCss;  // recovery_sheet.css
+extern const char* const kVerifyPy;          // verify.py
+extern const char* const kPackReadme;        // pack_readme.txt
 
 }  // namespace keyescrow::agent::report

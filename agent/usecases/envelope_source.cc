@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "envelope/json_strict.h"
+#include "envelope/sheet_lines.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -95,6 +96,12 @@ Result<EnvelopeSource> FindEnvelope(Agent* agent, const std::string& name_or_fil
     }
   }
   ASSIGN_OR_RETURN(source.bytes, ReadEnvelopeFile(path));
+  // What was scanned from a recovery sheet stands wherever an envelope does.
+  if (envelope::LooksLikeSheet(source.bytes)) {
+    auto joined = envelope::JoinSheetLines(AsText(source.bytes));
+    if (!joined) return std::move(joined).error().WithContext(path);
+    source.bytes = std::move(*joined);
+  }
   source.file = path;
   return source;
 }

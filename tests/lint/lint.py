@@ -56,6 +56,8 @@ LIBRARY_HEADERS = [
     (r"fmt/", EVERYWHERE),
     (r"argon2\.h", ["envelope/kdf", "tests/"]),
     (r"uni(norm|str|case|ctype|types)\.h", ["envelope/password"]),
+    (r"zlib\.h", ["envelope/sheet_lines.cc"]),
+    (r"qrencode\.h", ["agent/report/qr_code.cc"]),
     (r"zxcvbn\.h", ["envelope/password"]),
     (r"nlohmann/", ["envelope/", "agent/", "tests/"]),
     (r"toml\+\+/", ["agent/config/", "agent/policy/"]),

@@ -264,6 +264,17 @@ class Recover(RecoverCase):
         self.assertEqual((found, left), (self.machine.key, []), said)
         self.assertNotRegex(said, "(?m)^STOP: ")
 
+    def test_from_a_recovery_sheet(self):
+        envelope, thumbprint, path_id = self.escrow("password & token:ops")
+        sheet = self.machine.must("recovery-sheet", "app/key", "--text", "-o", "-").out
+        lines = [line for line in sheet.splitlines(keepends=True) if line.startswith(b"KE1/")]
+        recovery = Recovery(self.machine, envelope, thumbprint, path_id)
+        recovery.names.insert(1, "paper")
+        recovery.file.write_bytes(b"".join(b"QR-Code:" + line for line in lines[::-1] + lines[:1]))
+        self.brings(self.machine.key, recovery)
+        recovery.file.write_bytes(b"".join(lines[:2] + lines[3:]))
+        self.brings_nothing(f"of {len(lines)} lines, these are here: 1 2 4 5", recovery)
+
     def test_unknown_agent_and_forged_file(self):
         envelope, thumbprint, path_id = self.escrow("password & token:ops")
         self.brings_nothing("another agent signed", Recovery(
@@ -353,7 +364,7 @@ class Vectors(RecoverCase):
 class Page(unittest.TestCase):
     def test_every_block_is_run(self):
         """A block that no method above names would be text alone."""
-        run = {"start", "check", "choose", "password", "token", "tpm2", "finish", "clean", "ecdh",
+        run = {"start", "paper", "check", "choose", "password", "token", "tpm2", "finish", "clean", "ecdh",
                "nfc", "pbkdf2-openssl"}
         run |= {block for blocks in ALG_BLOCKS.values() for block in blocks}
         self.assertEqual(set(BLOCKS), run)

@@ -26,6 +26,12 @@ constexpr Example kCompletionExamples[] = {
 };
 constexpr std::uint8_t kCompletionExits[] = {0, 2};
 
+constexpr OptionSpec kNamesArguments[] = {
+    Argument<&CompletionNamesOptions::kind>("KIND", "keys, tokens, paths or losses"),
+    OptionalArgument<&CompletionNamesOptions::name>("NAME", "the key whose paths are wanted"),
+};
+constexpr std::uint8_t kNamesExits[] = {0};
+
 constexpr Example kVersionExamples[] = {
     {"keyescrow version", "one line"},
     {"keyescrow version --json", "with the envelope's format"},
@@ -41,6 +47,14 @@ constexpr CommandSpec kCompletionCommand = {
     .examples = kCompletionExamples,
     .exits = kCompletionExits,
     .make = &MakeOptions<TextToPrint>,
+};
+
+constexpr CommandSpec kCompletionNamesCommand = {
+    .name = "completion-names",
+    .purpose = "list names for the completions, from the store, read alone",
+    .arguments = kNamesArguments,
+    .exits = kNamesExits,
+    .make = &MakeOptions<CompletionNamesOptions>,
 };
 
 constexpr CommandSpec kVersionCommand = {

@@ -28,6 +28,7 @@ extern const CommandSpec kAdoptCommand;
 extern const CommandSpec kExportCommand;
 extern const CommandSpec kImportCommand;
 extern const CommandSpec kImportEventCommand;
+extern const CommandSpec kRecoverySheetCommand;
 extern const CommandSpec kListCommand;
 extern const CommandSpec kShowCommand;
 extern const CommandSpec kStatusCommand;
@@ -51,6 +52,7 @@ extern const CommandSpec kAuditExportCommand;
 extern const CommandSpec kAuditSampleCommand;
 extern const CommandSpec kCompletionCommand;
 extern const CommandSpec kVersionCommand;
+extern const CommandSpec kCompletionNamesCommand;  // in no list: for the completions alone
 
 // UsageError says what is wrong and which help to read ("keyescrow restore --help").
 Error UsageError(std::string message, std::string_view help);

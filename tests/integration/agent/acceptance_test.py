@@ -18,6 +18,7 @@ import world  # noqa: E402
 from anchors_cases import *  # noqa: E402,F403
 from bus_cases import *  # noqa: E402,F403
 from commands_cases import *  # noqa: E402,F403
+from completion_cases import *  # noqa: E402,F403
 from crash_cases import *  # noqa: E402,F403
 from destinations_cases import *  # noqa: E402,F403
 from devices_cases import *  # noqa: E402,F403
@@ -36,6 +37,7 @@ from policy_cases import *  # noqa: E402,F403
 from report_cases import *  # noqa: E402,F403
 from secrets_cases import *  # noqa: E402,F403
 from shares_cases import *  # noqa: E402,F403
+from sheet_cases import *  # noqa: E402,F403
 from state_cases import *  # noqa: E402,F403
 
 
