@@ -69,6 +69,7 @@ void AppendNames(std::string& out, const OptionSpec& option) {
 // new name is made.
 std::string_view NamesOf(const CommandSpec& command, const OptionSpec& argument) {
   constexpr std::string_view kMakers[] = {"token add", "token keygen", "key add"};
+  if (argument.name == "ID") return "paths";
   const bool is_new = std::ranges::find(kMakers, command.name) != std::end(kMakers);
   if (is_new || !argument.name.starts_with("NAME")) return "";
   const std::string_view first = FirstWord(command.name);
@@ -133,13 +134,13 @@ std::string BashValueCases() {
   return out;
 }
 
-// BashNameCases writes the branches for arguments that are names.
-std::string BashNameCases() {
+// BashNameCases writes the branches for arguments that are names: the first, or what follows it.
+std::string BashNameCases(bool first) {
   std::string out;
   for (const CommandSpec* command : AllCommands()) {
     for (const OptionSpec& argument : command->arguments) {
       const std::string_view names = NamesOf(*command, argument);
-      if (names.empty()) continue;
+      if (names.empty() || first == (names == "paths")) continue;
       const bool is_pair = !SecondWord(command->name).empty();
       out.append("      '").append(command->name).append(is_pair ? "'" : " '*");
       out.append(") _keyescrow_names ").append(names);
@@ -227,9 +228,13 @@ _keyescrow() {
       "  fi\n"
       "  if [[ -z $name ]]; then\n"
       "    case \"$first $second\" in\n" +
-      BashNameCases() +
+      BashNameCases(true) +
       "    esac\n"
       "    [[ ${#COMPREPLY[@]} -gt 0 ]] && return\n"
+      "  else\n"
+      "    case \"$first $second\" in\n" +
+      BashNameCases(false) +
+      "    esac\n"
       "  fi\n"
       "  COMPREPLY=($(compgen -f -- \"$cur\"))\n"
       "}\n"

@@ -58,6 +58,7 @@ class Completions(AcceptanceCase):  # one test: its methods share a store
     CASES = (("keyescrow restore ap", "restore app/key "), ("keyescrow status w", "status web/tls "),
              ("keyescrow restore app/key --via t", "--via token-ops "),
              ("keyescrow token show o", "token show ops "),
+             ("keyescrow path remove app/key t", "app/key token-ops "),
              ("keyescrow what-if --lose token:o", "--lose token:ops "))
 
     def test_bash(self):
