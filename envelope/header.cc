@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "envelope/base/base64url.h"
+#include "envelope/header_parts.h"
 
 namespace keyescrow::envelope {
 namespace {
@@ -74,25 +75,33 @@ std::string WriteFactor(const FactorRecord& factor) {
 }
 
 std::string WriteRecoveryKey(const RecoveryKeyRecord& record) {
-  return fmt::format(
-      R"(,"recovery_key":{{"name":"{}","public":{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}},"private":"{}"}})",
-      record.name, EncodeBase64Url(record.public_key->x()), EncodeBase64Url(record.public_key->y()),
-      WriteCompactJwe(kProtected, record.private_key));
+  return fmt::format(R"(,"recovery_key":{{"name":"{}","public":{},"private":"{}"}})", record.name,
+                     WriteJwk(*record.public_key), WriteCompactJwe(kProtected, record.private_key));
 }
 
 std::string WritePath(const PathRecord& path) {
-  std::string factors;
-  for (const FactorRecord& factor : path.factors) {
-    if (!factors.empty()) factors += ',';
-    factors += WriteFactor(factor);
-  }
-  return fmt::format(R"({{"id":"{}","factors":[{}],"wrapped_key":"{}","drill_key":"{}"{}}})",
-                     path.id, factors, WriteCompactJwe(path.wrapped_key_header, path.wrapped_key),
+  return fmt::format(R"({{"id":"{}","factors":{},"wrapped_key":"{}","drill_key":"{}"{}}})", path.id,
+                     WriteFactors(path.factors),
+                     WriteCompactJwe(path.wrapped_key_header, path.wrapped_key),
                      EncodeBase64Url(path.drill_key),
                      path.recovery_key ? WriteRecoveryKey(*path.recovery_key) : std::string());
 }
 
 }  // namespace
+
+std::string WriteFactors(const std::vector<FactorRecord>& factors) {
+  std::string text = "[";
+  for (const FactorRecord& factor : factors) {
+    if (text.size() > 1) text += ',';
+    text += WriteFactor(factor);
+  }
+  return text + "]";
+}
+
+std::string WriteJwk(const P256Point& point) {
+  return fmt::format(R"({{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}})",
+                     EncodeBase64Url(point.x()), EncodeBase64Url(point.y()));
+}
 
 std::string_view FactorType(const FactorRecord& factor) {
   static constexpr std::string_view kTypes[] = {"pkcs11-rsa", "pkcs11-ecdh", "shares", "password",

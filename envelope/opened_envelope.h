@@ -16,7 +16,9 @@ class OpenedEnvelope {
   const SecretBytes& content() const { return content_; }
   // file_key is FK, 32 bytes, for re-wrapping to other paths.
   const SecretBytes& file_key() const { return file_key_; }
-  // drill_seed is D of the path that was opened, 32 bytes: the seed of its drill key.
+  // drill_seed is D of the path that was opened, 32 bytes: the seed of its drill key. Empty where a
+  // recovery key opened it whose password was changed after the envelope was made: its drill key is
+  // no longer the one in the envelope.
   const SecretBytes& drill_seed() const { return drill_seed_; }
   const std::string& path_id() const { return path_id_; }
 

@@ -8,6 +8,7 @@
 #include "envelope/base/pause_point.h"
 #include "envelope/json_strict.h"
 #include "envelope/jwe.h"
+#include "envelope/path_keys.h"
 #include "envelope/sealing.h"
 
 namespace keyescrow::envelope {
@@ -16,21 +17,6 @@ namespace {
 Error SignatureError(ErrorCode code, std::string message, std::string hint) {
   return Error(code, Action::kFixInput, std::move(message), std::move(hint))
       .WithFailure(Failure::kSignature);
-}
-
-Error UnwrapError(const PathRecord& path) {
-  for (const FactorRecord& factor : path.factors) {
-    if (std::holds_alternative<PasswordRecord>(factor)) {
-      return Error(ErrorCode::kWrongPassword, Action::kReauthenticate,
-                   "the password does not open the path " + path.id,
-                   "type the password that this path was made with; nothing was changed")
-          .WithFailure(Failure::kUnwrap);
-    }
-  }
-  return Error(ErrorCode::kEnvelopeUnwrap, Action::kWrongDevice,
-               "what the factors gave does not open the path " + path.id,
-               "use another path; this one was damaged before it was signed")
-      .WithFailure(Failure::kUnwrap);
 }
 
 Error MacError() {
@@ -102,29 +88,50 @@ bool MatchesAny(const std::vector<std::string>& patterns, std::string_view name)
                      [&](const std::string& pattern) { return NamePatternMatches(pattern, name); });
 }
 
-// PathKeys: PK and D.
-struct PathKeys {
-  SecretBytes wrapping_key;
-  SecretBytes drill_seed;
-};
-
-Result<PathKeys> DerivePathKeys(std::span<const SecretBytes* const> secrets,
-                                std::string_view binding, std::string_view types) {
-  ASSIGN_OR_RETURN(const SecretBytes input, Concatenate(secrets));
-  const std::string label = "keyescrow1|path|" + std::string(binding) + "|" + std::string(types);
-  ASSIGN_OR_RETURN(const SecretBytes output, HkdfSha512(input, label, 96));
-  PathKeys keys;
-  ASSIGN_OR_RETURN(keys.wrapping_key, SecretBytes::CopyOf(output.Expose().first(64)));
-  ASSIGN_OR_RETURN(keys.drill_seed, SecretBytes::CopyOf(output.Expose().subspan(64)));
-  return keys;
-}
-
 Result<SecretBytes> DeriveContentKey(const SecretBytes& file_key, std::string_view key_name,
                                      std::uint32_t key_version, std::string_view envelope_id) {
   return HkdfSha512(file_key,
                     "keyescrow1|content|" + std::string(key_name) + "|" +
                         std::to_string(key_version) + "|" + std::string(envelope_id),
                     64);
+}
+
+Status WrapToFactors(const EnrolledPath& enrolled, const Header& header,
+                     const SecretBytes& file_key, RandomSource& random, PathRecord& path) {
+  path.factors = enrolled.factors;
+  std::vector<const SecretBytes*> secrets;
+  for (const SecretBytes& secret : enrolled.secrets) secrets.push_back(&secret);
+  ASSIGN_OR_RETURN(const PathKeys keys,
+                   DerivePathKeys(secrets, PathBinding(header, path), path.factors, path.id));
+  path.wrapped_key_header = kProtected;
+  ASSIGN_OR_RETURN(path.wrapped_key, EncryptJwe(keys.wrapping_key, kProtected, file_key, random));
+  ASSIGN_OR_RETURN(path.drill_key, Ed25519PublicKey(keys.drill_seed));
+  return Ok();
+}
+
+// WrapToRecoveryKey needs the public half alone; all else is the record as it was registered. It
+// looks again at what it made: ECDH gives both sides one secret, so what opens by the writer's, the
+// private half opens.
+Status WrapToRecoveryKey(const RecoveryKey& key, const Header& header, const SecretBytes& file_key,
+                         RandomSource& random, PathRecord& path) {
+  path.factors = key.factors;
+  path.drill_key = key.drill_key;
+  path.recovery_key = key.record;
+  ASSIGN_OR_RETURN(
+      WrappedFileKey wrapped,
+      WrapFileKey(key.Public(),
+                  PathBinding(header.key_name, header.key_version, header.envelope_id, path.id),
+                  file_key, random));
+  const Error broken(ErrorCode::kInternal, Action::kReportBug,
+                     "a key that was wrapped to a recovery key does not open again",
+                     "keep the key where it is, and report this");
+  ASSIGN_OR_RETURN(const SecretBytes again,
+                   DecryptJwe(wrapped.key, wrapped.header, wrapped.jwe.iv, wrapped.jwe.ciphertext,
+                              wrapped.jwe.tag, broken));
+  if (!again.EqualsConstantTime(file_key)) return broken;
+  path.wrapped_key_header = std::move(wrapped.header);
+  path.wrapped_key = std::move(wrapped.jwe);
+  return Ok();
 }
 
 }  // namespace
@@ -194,40 +201,52 @@ Result<SealedEnvelope> SealedEnvelope::Read(ByteView file, const ReadOptions& op
   return envelope;
 }
 
-Status RequireOpenable(const PathRecord& path) {
-  if (!path.recovery_key) return Ok();
-  return Error(
-      ErrorCode::kUnsupportedHere, Action::kFixInput,
-      "the path " + path.id + " has a recovery key, which this version reads but does not open",
-      "use another path, or install a newer keyescrow; this is version " KEYESCROW_VERSION);
-}
-
-Result<OpenedEnvelope> SealedEnvelope::Open(
-    std::size_t path_index, std::span<const SecretBytes* const> factor_secrets) const {
+Result<OpenedEnvelope> SealedEnvelope::Open(std::size_t path_index,
+                                            std::span<const SecretBytes* const> factor_secrets,
+                                            const RecoveryKey* registered) const {
   const PathRecord& path = header_.paths.at(path_index);
-  RETURN_IF_ERROR(RequireOpenable(path));
-  if (factor_secrets.size() != path.factors.size() ||
-      std::any_of(factor_secrets.begin(), factor_secrets.end(),
-                  [](const SecretBytes* secret) { return secret->size() != 32; })) {
-    return Error(ErrorCode::kFactorBad, Action::kWrongDevice,
-                 "a factor of the path " + path.id + " gave something other than 32 bytes",
-                 "use another path")
-        .WithFailure(Failure::kFactor);
+  if (path.recovery_key) {
+    ASSIGN_OR_RETURN(
+        const OpenedRecoveryKey key,
+        OpenRecoveryKey(registered != nullptr ? *registered : AsRecoveryKey(path), factor_secrets));
+    return OpenByRecoveryKey(path_index, key);
   }
   ASSIGN_OR_RETURN(PathKeys keys, DerivePathKeys(factor_secrets, PathBinding(header_, path),
-                                                 FactorTypes(path.factors)));
+                                                 path.factors, path.id));
   PausePoint("path-key-derived");
-  ASSIGN_OR_RETURN(
-      SecretBytes file_key,
-      DecryptJwe(keys.wrapping_key, kProtected, path.wrapped_key.iv, path.wrapped_key.ciphertext,
-                 path.wrapped_key.tag, UnwrapError(path)));
+  const Error refusal = UnwrapError(path.factors, path.id);
+  ASSIGN_OR_RETURN(SecretBytes file_key,
+                   DecryptJwe(keys.wrapping_key, kProtected, path.wrapped_key.iv,
+                              path.wrapped_key.ciphertext, path.wrapped_key.tag, refusal));
   PausePoint("file-key-open");
-  if (file_key.size() != 32) return UnwrapError(path);
+  if (file_key.size() != 32) return refusal;
   ASSIGN_OR_RETURN(const Bytes32 drill_key, Ed25519PublicKey(keys.drill_seed));
-  if (drill_key != path.drill_key) return UnwrapError(path);
+  if (drill_key != path.drill_key) return refusal;
   ASSIGN_OR_RETURN(SecretBytes content, DecryptContent(file_key));
   return OpenedEnvelope(path.id, std::move(content), std::move(file_key),
                         std::move(keys.drill_seed));
+}
+
+Result<OpenedEnvelope> SealedEnvelope::OpenByRecoveryKey(std::size_t path_index,
+                                                         const OpenedRecoveryKey& key) const {
+  const PathRecord& path = header_.paths.at(path_index);
+  const Error refusal = UnwrapError({}, path.id);
+  if (!path.recovery_key || !(*path.recovery_key->public_key == key.pair().Public())) {
+    return refusal;
+  }
+  ASSIGN_OR_RETURN(SecretBytes file_key,
+                   UnwrapFileKey(key.pair(), path,
+                                 PathBinding(header_.key_name, header_.key_version,
+                                             header_.envelope_id, path.id),
+                                 refusal));
+  // A record whose password was changed since has another drill key than this copy.
+  SecretBytes drill_seed;
+  ASSIGN_OR_RETURN(const Bytes32 drill_key, Ed25519PublicKey(key.drill_seed()));
+  if (drill_key == path.drill_key) {
+    ASSIGN_OR_RETURN(drill_seed, SecretBytes::CopyOf(key.drill_seed().Expose()));
+  }
+  ASSIGN_OR_RETURN(SecretBytes content, DecryptContent(file_key));
+  return OpenedEnvelope(path.id, std::move(content), std::move(file_key), std::move(drill_seed));
 }
 
 Result<SecretBytes> SealedEnvelope::DecryptContent(const SecretBytes& file_key) const {
@@ -256,14 +275,11 @@ Result<PathRecord> WrapPath(const Header& header, const EnrolledPath& enrolled,
                             const SecretBytes& file_key, RandomSource& random) {
   PathRecord path;
   path.id = enrolled.id;
-  path.factors = enrolled.factors;
-  std::vector<const SecretBytes*> secrets;
-  for (const SecretBytes& secret : enrolled.secrets) secrets.push_back(&secret);
-  ASSIGN_OR_RETURN(const PathKeys keys,
-                   DerivePathKeys(secrets, PathBinding(header, path), FactorTypes(path.factors)));
-  path.wrapped_key_header = kProtected;
-  ASSIGN_OR_RETURN(path.wrapped_key, EncryptJwe(keys.wrapping_key, kProtected, file_key, random));
-  ASSIGN_OR_RETURN(path.drill_key, Ed25519PublicKey(keys.drill_seed));
+  if (enrolled.recovery_key) {
+    RETURN_IF_ERROR(WrapToRecoveryKey(*enrolled.recovery_key, header, file_key, random, path));
+  } else {
+    RETURN_IF_ERROR(WrapToFactors(enrolled, header, file_key, random, path));
+  }
   return path;
 }
 

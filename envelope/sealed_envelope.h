@@ -15,6 +15,7 @@
 #include "envelope/base/random.h"
 #include "envelope/header.h"
 #include "envelope/opened_envelope.h"
+#include "envelope/recovery_key.h"
 #include "envelope/signer.h"
 
 namespace keyescrow::envelope {
@@ -47,10 +48,18 @@ class SealedEnvelope {
   const Bytes32& hash() const { return hash_; }
 
   // Open takes S of each factor of header().paths[path_index], in their order, and returns the
-  // protected key. Errors: kEnvelopeUnwrap or, where the path has a password, kWrongPassword
-  // (Failure::kUnwrap); kEnvelopeMac (kMac); kUnsupportedHere for recovery keys.
+  // protected key. In a path with a recovery key the factors are those of `registered` where it is
+  // given, the record that is registered for that key, else those of the path's own copy.
+  // Errors: kEnvelopeUnwrap or, where the path has a password, kWrongPassword (Failure::kUnwrap);
+  // kEnvelopeMac (kMac).
   Result<OpenedEnvelope> Open(std::size_t path_index,
-                              std::span<const SecretBytes* const> factor_secrets) const;
+                              std::span<const SecretBytes* const> factor_secrets,
+                              const RecoveryKey* registered = nullptr) const;
+
+  // OpenByRecoveryKey opens a path to a recovery key that is open. Errors: kEnvelopeUnwrap, also
+  // where the path goes to another key; kEnvelopeMac.
+  Result<OpenedEnvelope> OpenByRecoveryKey(std::size_t path_index,
+                                           const OpenedRecoveryKey& key) const;
 
  private:
   SealedEnvelope(Header header, P256Point agent_key)
@@ -70,15 +79,13 @@ class SealedEnvelope {
 // DeriveTpmAuth returns authVal = HKDF(S_password, "keyescrow1|tpmauth|" B, 32).
 Result<SecretBytes> DeriveTpmAuth(const SecretBytes& password_secret, std::string_view binding);
 
-// RequireOpenable refuses the kinds of path that this version reads but cannot open
-// (recovery keys): kUnsupportedHere, Failure::kNone.
-Status RequireOpenable(const PathRecord& path);
-
-// EnrolledPath: a path's factors with their secrets, in the header's order.
+// EnrolledPath: a path's factors with their secrets, in the header's order; or a recovery key
+// alone, whose record has them.
 struct EnrolledPath {
   std::string id;
-  std::vector<FactorRecord> factors;
-  std::vector<SecretBytes> secrets;
+  std::vector<FactorRecord> factors = {};
+  std::vector<SecretBytes> secrets = {};
+  std::optional<RecoveryKey> recovery_key = {};
 };
 
 // EnvelopeDraft: what the caller decides of the header; Seal fills in agent and paths.

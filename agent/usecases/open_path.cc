@@ -100,7 +100,6 @@ Status PathOpener::TpmPresent(const envelope::Tpm2Record& record) {
 
 Status PathOpener::Begin(std::size_t path_index) {
   const envelope::PathRecord& path = envelope_.header().paths.at(path_index);
-  RETURN_IF_ERROR(envelope::RequireOpenable(path));
   for (const envelope::FactorRecord& factor : path.factors) {
     if (const auto* shares = std::get_if<envelope::SharesRecord>(&factor)) {
       RETURN_IF_ERROR(StartShares(*shares, *tokens_));

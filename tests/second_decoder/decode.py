@@ -10,7 +10,7 @@
       [--policy-signature F]
 
 THUMB as in the vectors: THUMBPRINT [hosts=…] [keys=…]. A failure prints `failure: WORD` and the
-exit code is that of the command line: 4, or 3 for factor, 10 for absent, 5 for unsupported.
+exit code is that of the command line: 4, or 3 for factor, 10 for absent.
 Written from the description of the format alone, for tests; it takes no care of secrets in memory.
 """
 
@@ -35,7 +35,6 @@ EXIT_CODES = {
     "factor": 3,
     "unwrap": 3,
     "absent": 10,
-    "unsupported": 5,
 }
 
 

@@ -4,7 +4,7 @@ import unicodedata
 
 import primitives as pr
 from primitives import PROT
-from strict import Failure, check
+from strict import Failure, Members, check, parse_json
 
 
 class World:
@@ -45,7 +45,6 @@ def open_path(envelope, path_id, world):
     """The protected key."""
     check(path_id in envelope.paths, "no path " + path_id, "factor")
     path = envelope.paths[path_id]
-    check(not path.recovery, "recovery keys are not opened yet", "unsupported")
     for factor in path.factors:
         if factor.type == "tpm2":
             here = world.parent()
@@ -58,7 +57,10 @@ def open_path(envelope, path_id, world):
     secrets = _factor_secrets(path, world)
     info = "keyescrow1|path|%s|%s" % (path.binding, "+".join(f.type for f in path.factors))
     out = pr.hkdf(b"".join(secrets), info, 96)
-    fk = _open_compact(path.wrapped, out[:64])
+    if path.recovery:
+        fk = _open_by_recovery_key(path, out[:64])
+    else:
+        fk = _open_compact(path.wrapped, out[:64])
     check(fk is not None and len(fk) == 32, "the wrapped key does not open", "unwrap")
     check(pr.ed25519_public(out[64:]) == path.drill_key, "drill_key is another key", "unwrap")
     return _open_content(envelope, fk)
@@ -121,6 +123,28 @@ def _join_shares(factor, binding, world):
 
 def _open_compact(c, key):
     return pr.cbc_hmac_open(key, c.header.encode(), c.iv, c.ciphertext, c.tag)
+
+
+def private_scalar(recovery, pk):
+    """d of a recovery key's private JWK; every fault is `unwrap`."""
+    text = _open_compact(recovery.private, pk)
+    check(text is not None, "the private JWK does not open", "unwrap")
+    try:
+        jwk = Members(parse_json(text, "private JWK"), "private JWK", "crv d kty x y")
+        check(jwk.text("crv") == "P-256" and jwk.text("kty") == "EC", "not a P-256 key")
+        d = int.from_bytes(jwk.data("d", 32), "big")
+        point = tuple(int.from_bytes(jwk.data(c, 32), "big") for c in "xy")
+    except Failure as failure:
+        raise Failure("unwrap", failure.why) from failure
+    check(0 < d < pr.N, "d is out of range", "unwrap")
+    check(pr.multiply(d) == point == recovery.public, "d is not that of the public half", "unwrap")
+    return d
+
+
+def _open_by_recovery_key(path, pk):
+    d = private_scalar(path.recovery, pk)
+    shared = pr.multiply(d, path.wrapped.epk)[0].to_bytes(32, "big")
+    return _open_compact(path.wrapped, pr.concat_kdf_512(shared, "A256CBC-HS512", path.wrapped.apv))
 
 
 def _open_content(e, fk):

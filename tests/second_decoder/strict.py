@@ -8,7 +8,7 @@ MAX_DEPTH = 8
 
 
 class Failure(Exception):
-    """One of format, limit, signature, factor, unwrap, mac, absent, unsupported; and why."""
+    """One of format, limit, signature, factor, unwrap, mac, absent; and why."""
 
     def __init__(self, word, why):
         super().__init__("%s: %s" % (word, why))

@@ -18,7 +18,6 @@ EXPECTED = (
     "unwrap",
     "mac",
     "absent",
-    "unsupported",
 )
 KEYS = (
     "expect source comment path password_hex trust token_key_pem_b64 tpm_parent_hex tpm_sealed_hex "

@@ -10,6 +10,7 @@ from maker import (
     CARD,
     CAROL,
     CONTENT,
+    ESCROW,
     OPS,
     OTHER_SRK,
     PASSWORD,
@@ -449,14 +450,116 @@ def _one_path(data):
     return dumps(dict(header, paths=header["paths"][:1])).encode()
 
 
-def not_yet_openable():
-    """A recovery key is refused before its path's secrets are looked at."""
+def recovery_keys():
+    """What a path with a recovery key opens by: its private JWK, then the wrapped key."""
     made = Envelope(Path("sec", Rsa(), Password(), recovery="security-team"))
     yield Vector(
-        "unsupported_recovery_key_no_token",
-        "unsupported",
-        "no factor is at hand",
+        "factor_recovery_key_no_token",
+        "factor",
+        "a recovery key whose token is not at hand",
         made,
         path="sec",
-        password=None,
     )
+    yield Vector(
+        "unwrap_recovery_key_password",
+        "unwrap",
+        "a recovery key's wrong password",
+        made,
+        **dict(world(made, "sec"), password="wrong horse battery staple")
+    )
+    good = dict(ESCROW.jwk, d=b64u(ESCROW.d.to_bytes(32, "big")))
+    other = EcKey("another recovery key")
+    for name, comment, jwk in (
+        ("other_d", "d of another key", dict(good, d=b64u(other.d.to_bytes(32, "big")))),
+        (
+            "other_pair",
+            "another pair, in itself right, than the public half",
+            dict(other.jwk, d=b64u(other.d.to_bytes(32, "big"))),
+        ),
+        ("d_zero", "d is 0", dict(good, d=b64u(bytes(32)))),
+        ("d_n", "d is the group's order", dict(good, d=b64u(pr.N.to_bytes(32, "big")))),
+        (
+            "d_plus_n",
+            "d plus the order does not fit; d of 33 bytes",
+            dict(good, d=b64u(b"\0" + ESCROW.d.to_bytes(32, "big"))),
+        ),
+        ("d_31_bytes", "d of 31 bytes", dict(good, d=good["d"][:-2] + "A")),
+        ("d_not_canonical", "d's last character has bits set beyond the bytes", _respelt(good)),
+        ("d_padded", "d with padding", dict(good, d=good["d"] + "=")),
+        ("x_other", "x is another point's", dict(good, x=other.jwk["x"])),
+        ("kid", "a member too many", dict(good, kid="1")),
+        ("no_kty", "a member too few", {k: v for k, v in good.items() if k != "kty"}),
+        ("crv_p384", "crv names another curve", dict(good, crv="P-384")),
+        ("array", "an array in place of the JWK", [good]),
+    ):
+        yield _private(name, comment, dumps(jwk).encode())
+    text = dumps(good)
+    for name, comment, changed in (
+        ("member_twice", "kty stands twice", text[:-1] + ',"kty":"EC"}'),
+        ("escape", "an escape in a name", text.replace('"kty"', '"\\u006bty"')),
+        ("trailing_text", "text after the JWK", text + "{}"),
+        ("newline", "a line feed after the JWK", text + "\n"),
+        ("empty", "an empty plaintext", ""),
+    ):
+        yield _private(name, comment, changed.encode())
+    yield opens(
+        "unwrap_recovery_key_wrapped_for_another",
+        "the wrapped key was made to another public half",
+        Path(
+            "sec",
+            Rsa(),
+            recovery="security-team",
+        ),
+        expect="unwrap",
+        header=in_path(_to_another),
+    )
+    yield opens(
+        "unwrap_recovery_key_drill_key",
+        "drill_key is another key",
+        Path("sec", Rsa(), recovery="security-team"),
+        expect="unwrap",
+        header=in_path(lambda p: p.update(drill_key=b64u(pr.ed25519_public(bytes(32))))),
+    )
+    yield opens(
+        "unwrap_recovery_key_fk_33_bytes",
+        "FK of 33 bytes",
+        Path("sec", Rsa(), recovery="security-team", fk=rnd("FK", 33)),
+        expect="unwrap",
+    )
+    yield opens(
+        "unwrap_recovery_key_renamed",
+        "the recovery key's name was edited: its labels are another's",
+        Path("sec", Rsa(), recovery="security-team"),
+        expect="unwrap",
+        header=in_path(lambda p: p["recovery_key"].update(name="security-team2")),
+    )
+
+
+def _respelt(jwk):
+    """d with one of the two unused bits of its last character set."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    last = alphabet[alphabet.index(jwk["d"][-1]) | 1]
+    return dict(jwk, d=jwk["d"][:-1] + last)
+
+
+def _private(name, comment, text):
+    """A recovery key whose private JWE holds `text`."""
+
+    def seal(key, _, place):
+        return compact(key, text, place)
+
+    return opens(
+        "unwrap_recovery_key_" + name,
+        "the private JWK: " + comment,
+        Path("sec", Rsa(), recovery="security-team", seal_private=seal),
+        expect="unwrap",
+    )
+
+
+def _to_another(path):
+    """Wraps FK anew, with the header as it is, to another public half."""
+    header = json.loads(pr.b64u_decode(path["wrapped_key"].split(".")[0]))
+    ephemeral = EcKey("sec recovery epk")
+    z = pr.multiply(ephemeral.d, EcKey("another recovery key").point)[0].to_bytes(32, "big")
+    key = pr.concat_kdf_512(z, "A256CBC-HS512", pr.b64u_decode(header["apv"]))
+    path["wrapped_key"] = compact(key, rnd("FK", 32), "sec wrapped", b64u(dumps(header).encode()))

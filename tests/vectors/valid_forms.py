@@ -123,6 +123,64 @@ def trust_scopes():
     )
 
 
+def recovery_keys():
+    for name, comment, path in (
+        (
+            "",
+            "a recovery key behind token and password",
+            Path("security-team", Rsa(), Password(), recovery="security-team"),
+        ),
+        (
+            "_ecdh",
+            "a recovery key behind a P-256 token",
+            Path("security-team", Ecdh(), recovery="security-team"),
+        ),
+        (
+            "_tpm2",
+            "a recovery key behind password and TPM",
+            Path("security-team", Password(), Tpm2(), recovery="security-team"),
+        ),
+        (
+            "_shares",
+            "a recovery key behind two of three officers, and a password",
+            Path(
+                "security-team",
+                Shares(2, *officers()),
+                Password(),
+                recovery="security-team",
+            ),
+        ),
+        (
+            "_pbkdf2",
+            "a recovery key behind a password alone",
+            Path("security-team", Password(**PBKDF2), recovery="security-team"),
+        ),
+    ):
+        yield opens("valid_recovery_key" + name, comment, path, record=True)
+    spaced = ' { "y" : "%s" , "x":"%s","kty":"EC", "d":"%s","crv":"P-256" } ' % (
+        maker.ESCROW.jwk["y"],
+        maker.ESCROW.jwk["x"],
+        maker.b64u(maker.ESCROW.d.to_bytes(32, "big")),
+    )
+    yield opens(
+        "valid_recovery_key_member_order",
+        "the private JWK's members in another order, with spaces",
+        Path(
+            "security-team",
+            Rsa(),
+            recovery="security-team",
+            seal_private=lambda key, _, place: maker.compact(key, spaced.encode(), place),
+        ),
+    )
+    yield opens(
+        "valid_recovery_key_two_paths",
+        "two paths, one of them to a recovery key",
+        Path("ops", Rsa(), Password()),
+        Path("security-team", Ecdh(), recovery="security-team"),
+        use="security-team",
+    )
+
+
 def officers():
     return [
         ("alice", Rsa()),
@@ -185,36 +243,3 @@ def shares():
         "sixteen members, five needed",
         Path("officers", Shares(5, *sixteen)),
     )
-
-
-def not_yet_openable():
-    comment = "valid, and refused as not yet openable: "
-    for name, what, path in (
-        (
-            "recovery_key",
-            "a recovery key behind token and password",
-            Path("security-team", Rsa(), Password(), recovery="security-team"),
-        ),
-        (
-            "recovery_key_shares",
-            "a recovery key behind shares",
-            Path("security-team", Shares(2, *officers()), recovery="security-team"),
-        ),
-        (
-            "recovery_key_tpm2",
-            "a recovery key behind password and TPM",
-            Path("security-team", Password(), Tpm2(), recovery="security-team"),
-        ),
-    ):
-        made = Envelope(path)
-        yield Vector(
-            "unsupported_" + name, "unsupported", comment + what, made, **world(made, path.id)
-        )
-        yield Vector(
-            "valid_read_" + name,
-            "ok",
-            "read and verified only: " + what,
-            made,
-            path=None,
-            password=None,
-        )
