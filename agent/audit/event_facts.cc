@@ -158,13 +158,14 @@ void ScanFactors(Scanner& in, EventFacts& facts, bool is_first_path) {
   bool is_first = is_first_path;
   do {
     in.Expect(R"({"kind":")");
-    in.Text(kMaxShortBytes);
+    const std::string_view kind = in.Text(kMaxShortBytes);
     const std::string_view id = in.TextIf(R"(,"id":")", kMaxShortBytes);
     std::optional<Bytes32> key;
     if (in.Take(R"(,"key_sha256":")")) key = in.FixedBytes<32>();
     in.TextIf(R"(,"kdf":")", kMaxShortBytes);
     in.Expect("}");
     if (is_first) {
+      facts.factor_kind = kind;
       facts.factor_id = id;
       facts.factor_key_sha256 = key;
     }
@@ -273,6 +274,7 @@ EventFacts FactsOf(const Event& event) {
     const EventPath& path = event.paths.front();
     facts.path_id = path.id;
     if (!path.factors.empty()) {
+      facts.factor_kind = path.factors.front().kind;
       facts.factor_id = path.factors.front().id;
       facts.factor_key_sha256 = path.factors.front().key_sha256;
     }

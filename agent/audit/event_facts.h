@@ -34,8 +34,9 @@ struct EventFacts {
   bool has_policy = false;
   std::uint64_t policy_serial = 0;
   Bytes32 policy_sha256{};
-  std::string_view path_id;    // of the first path
-  std::string_view factor_id;  // of its first factor
+  std::string_view path_id;      // of the first path
+  std::string_view factor_kind;  // of its first factor
+  std::string_view factor_id;
   std::optional<Bytes32> factor_key_sha256;
   std::string_view reason;
   std::optional<Bytes32> prev_checkpoint;

@@ -32,6 +32,13 @@ constexpr const CommandSpec* kCommands[] = {
     &kTokenShowCommand,
     &kTokenKeygenCommand,
     &kTokenRemoveCommand,
+    &kRecoveryKeyCreateCommand,
+    &kRecoveryKeyListCommand,
+    &kRecoveryKeyShowCommand,
+    &kRecoveryKeyExportCommand,
+    &kRecoveryKeyImportCommand,
+    &kRecoveryKeyPasswordCommand,
+    &kRecoveryKeyRetireCommand,
     &kKeyAddCommand,
     &kKeyListCommand,
     &kKeyRemoveCommand,
@@ -76,8 +83,7 @@ constexpr const CommandSpec* kCommands[] = {
 // clang-format on
 
 constexpr std::string_view kLaterCommands[] = {
-    "rotate", "recovery-key", "destroy",     "wizard",           "daemon",
-    "sync",   "host",         "token probe", "agent-key rotate",
+    "rotate", "destroy", "wizard", "daemon", "sync", "host", "token probe", "agent-key rotate",
 };
 
 Error BadValue(const OptionSpec& spec, std::string_view value, std::string_view wanted) {

@@ -18,6 +18,20 @@ int RunTokenKeygen(const GlobalOptions& global, const TokenKeygenOptions& option
                    Session& session);
 int RunTokenRemove(const GlobalOptions& global, const TokenRemoveOptions& options,
                    Session& session);
+int RunRecoveryKeyCreate(const GlobalOptions& global, const RecoveryKeyCreateOptions& options,
+                         Session& session);
+int RunRecoveryKeyList(const GlobalOptions& global, const RecoveryKeyListOptions& options,
+                       Session& session);
+int RunRecoveryKeyShow(const GlobalOptions& global, const RecoveryKeyShowOptions& options,
+                       Session& session);
+int RunRecoveryKeyExport(const GlobalOptions& global, const RecoveryKeyExportOptions& options,
+                         Session& session);
+int RunRecoveryKeyImport(const GlobalOptions& global, const RecoveryKeyImportOptions& options,
+                         Session& session);
+int RunRecoveryKeyPassword(const GlobalOptions& global, const RecoveryKeyPasswordOptions& options,
+                           Session& session);
+int RunRecoveryKeyRetire(const GlobalOptions& global, const RecoveryKeyRetireOptions& options,
+                         Session& session);
 int RunKeyAdd(const GlobalOptions& global, const KeyAddOptions& options, Session& session);
 int RunKeyList(const GlobalOptions& global, const KeyListOptions& options, Session& session);
 int RunKeyRemove(const GlobalOptions& global, const KeyRemoveOptions& options, Session& session);

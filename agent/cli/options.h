@@ -46,6 +46,8 @@ struct DoctorOptions {
   std::string module;  // --module SO: try this PKCS#11 module as well
 };
 
+enum class KdfChoice : std::uint8_t { kArgon2id, kPbkdf2Sha512 };
+
 enum class TokenKeyKind : std::uint8_t { kRsa3072, kP256 };
 
 struct TokenAddOptions {
@@ -71,6 +73,34 @@ struct TokenRemoveOptions {
   std::string name;
 };
 
+struct RecoveryKeyCreateOptions {
+  std::string name;
+  std::string path;  // EXPR, required: what opens its private half
+  std::optional<KdfChoice> kdf;
+  bool prove_none = false;
+  SecretOptions secrets;
+};
+struct RecoveryKeyListOptions {};
+struct RecoveryKeyShowOptions {
+  std::string name;
+};
+struct RecoveryKeyExportOptions {
+  std::string name;
+  std::string output;  // -o SINK; "": standard output
+};
+struct RecoveryKeyImportOptions {
+  std::string file;
+  std::string sha256;  // of the record, as `recovery-key show` tells it; "": to be confirmed
+};
+struct RecoveryKeyPasswordOptions {
+  std::string name;
+  std::optional<KdfChoice> kdf;
+  SecretOptions secrets;
+};
+struct RecoveryKeyRetireOptions {
+  std::string name;
+};
+
 struct KeyAddOptions {
   std::string name;
   std::string source;              // required
@@ -80,8 +110,6 @@ struct KeyListOptions {};
 struct KeyRemoveOptions {
   std::string name;
 };
-
-enum class KdfChoice : std::uint8_t { kArgon2id, kPbkdf2Sha512 };
 
 // BackupOptions: exactly one of `name` and `all`; `generate_bytes` comes with `to`; `from` and
 // `generate_bytes` exclude each other (the parser checks these three).
@@ -326,7 +354,9 @@ using CommandOptions = std::variant<
     AgentKeyShowOptions, AgentKeyExportOptions, TrustAddOptions, TrustListOptions,
     TrustRemoveOptions, PolicyShowOptions, PolicyCheckOptions, PolicySignOptions, PolicySetOptions,
     AuditLogOptions, AuditCheckpointOptions, AuditProveOptions, AuditReportOptions, WhatIfOptions,
-    AuditAnchorOptions, AuditExportOptions, AuditSampleOptions, RecoverySheetOptions,
-    CompletionNamesOptions>;
+    RecoveryKeyCreateOptions, RecoveryKeyListOptions, RecoveryKeyShowOptions,
+    RecoveryKeyExportOptions, RecoveryKeyImportOptions, RecoveryKeyPasswordOptions,
+    RecoveryKeyRetireOptions, AuditAnchorOptions, AuditExportOptions, AuditSampleOptions,
+    RecoverySheetOptions, CompletionNamesOptions>;
 
 }  // namespace keyescrow::agent

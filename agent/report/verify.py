@@ -907,8 +907,9 @@ class Verifier:
             if "key" in event:  # of a path of that key; else of a token in the list
                 return
             factor = {"id": "", **((event.get("paths") or [{}])[0].get("factors") or [{}])[0]}
-            self.tokens[factor["id"]] = (event["type"] == "factor.enrolled",
-                                         factor.get("key_sha256"))
+            if factor.get("kind") != "recovery-key":  # the pack has no list of these
+                self.tokens[factor["id"]] = (event["type"] == "factor.enrolled",
+                                             factor.get("key_sha256"))
         elif event["type"] == "policy.changed":
             self.trust_log.add(seq, event.get("reason", ""))
         else:

@@ -52,6 +52,26 @@ struct TokenRecord {
   std::string pin_source = {};  // RFC 7512: absolute path of the file with its PIN, or ""
 };
 
+// RecoveryKeyRecord: a registered recovery key.
+struct RecoveryKeyRecord {
+  std::string name;
+  std::string thumbprint;  // RFC 7638, of its public half
+  Bytes32 sha256{};        // of `record`
+  std::string record;      // JSON, as it was registered
+  std::int64_t added = 0;
+  std::optional<std::int64_t> retired = {};
+  std::optional<std::int64_t> drilled = {};     // when its private half was last opened here
+  std::optional<std::uint64_t> drill_seq = {};  // the entry that tells of it
+};
+
+// RecoveryKeyDrill: the private half of the record with that hash was opened.
+struct RecoveryKeyDrill {
+  std::string name;
+  Bytes32 sha256{};
+  std::int64_t time = 0;
+  std::size_t event_index = 0;  // which of the commit's events tells of it
+};
+
 struct TrustRecord {
   std::string thumbprint;
   Bytes spki;
@@ -184,6 +204,9 @@ struct Change {
   std::vector<EnvelopeRecord> envelopes;
   std::vector<TokenRecord> tokens;
   std::vector<std::string> removed_tokens;
+  std::vector<RecoveryKeyRecord> recovery_keys;    // replace those of their name
+  std::vector<std::string> retired_recovery_keys;  // names; the row stays, with removal_time
+  std::vector<RecoveryKeyDrill> recovery_key_drills;
   std::vector<TrustRecord> trust;
   std::vector<std::string> removed_trust;  // thumbprints; the row stays, with its time
   std::int64_t removal_time = 0;
@@ -292,8 +315,10 @@ class EscrowStore {
                           const std::function<bool(const PathSetRow&)>& visit) = 0;
 
   virtual Result<std::vector<TokenRecord>> Tokens() = 0;
-  virtual Result<TokenRecord> FindToken(std::string_view name) = 0;  // kTokenNotRegistered
-  virtual Result<std::vector<TrustRecord>> Trust() = 0;              // removed ones too
+  virtual Result<TokenRecord> FindToken(std::string_view name) = 0;   // kTokenNotRegistered
+  virtual Result<std::vector<RecoveryKeyRecord>> RecoveryKeys() = 0;  // retired ones too
+  virtual Result<RecoveryKeyRecord> FindRecoveryKey(std::string_view name) = 0;  // kNotFound
+  virtual Result<std::vector<TrustRecord>> Trust() = 0;                          // removed ones too
   // FindTrust returns the row of a thumbprint that was not removed. Errors: kNotFound.
   virtual Result<TrustRecord> FindTrust(std::string_view thumbprint) = 0;
   virtual Result<std::vector<PathState>> PathStates(std::string_view key_name) = 0;  // "": all

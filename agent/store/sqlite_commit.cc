@@ -174,6 +174,7 @@ Status SqliteStore::Impl::WriteRows(const Change& change, const LogHead& head) {
     Statement remove = connection.Prepare("DELETE FROM token WHERE name = ?");
     RETURN_IF_ERROR(remove.Bind(std::string_view(name)).Run());
   }
+  RETURN_IF_ERROR(WriteRecoveryKeys(connection, change, head));
   for (const TrustRecord& row : change.trust) RETURN_IF_ERROR(PutTrust(connection, row));
   for (const std::string& thumbprint : change.removed_trust) {
     Statement remove =

@@ -32,6 +32,9 @@ EnvelopeRecord ReadEnvelope(const Statement& row, bool with_bytes);  // then byt
 TokenRecord ReadToken(const Statement& row);
 TrustRecord ReadTrust(const Statement& row);
 PathState ReadPathState(const Statement& row);
+Result<std::vector<RecoveryKeyRecord>> ReadRecoveryKeyRows(Connection& connection);
+// WriteRecoveryKeys does that part of a change.
+Status WriteRecoveryKeys(Connection& connection, const Change& change, const LogHead& head);
 Result<std::vector<TrustRecord>> ReadTrustRows(Connection& connection);
 // The newest `limit` ones, all for 0.
 Result<std::vector<PolicyRecord>> ReadPolicyRows(Connection& connection, std::size_t limit);

@@ -59,6 +59,8 @@ class SqliteStore final : public EscrowStore {
                   const std::function<bool(const PathSetRow&)>& visit) override;
   Result<std::vector<TokenRecord>> Tokens() override;
   Result<TokenRecord> FindToken(std::string_view name) override;
+  Result<std::vector<RecoveryKeyRecord>> RecoveryKeys() override;
+  Result<RecoveryKeyRecord> FindRecoveryKey(std::string_view name) override;
   Result<std::vector<TrustRecord>> Trust() override;
   Result<TrustRecord> FindTrust(std::string_view thumbprint) override;
   Result<std::vector<PathState>> PathStates(std::string_view key_name) override;

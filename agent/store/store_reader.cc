@@ -409,6 +409,13 @@ Result<std::vector<TokenRecord>> StoreReader::Tokens() {
 
 Result<std::vector<TrustRecord>> StoreReader::Trust() { return ReadTrustRows(impl_->connection); }
 
+Result<std::vector<RecoveryKeyRecord>> StoreReader::RecoveryKeys() {
+  ASSIGN_OR_RETURN(const std::int64_t tables,
+                   impl_->Number("SELECT count(*) FROM sqlite_master WHERE name = 'recovery_key'"));
+  if (tables == 0) return std::vector<RecoveryKeyRecord>();
+  return ReadRecoveryKeyRows(impl_->connection);
+}
+
 Result<std::vector<std::string>> StoreReader::SettingNames() {
   Statement row = impl_->connection.Prepare("SELECT name FROM meta ORDER BY name");
   std::vector<std::string> names;

@@ -123,6 +123,7 @@ class StoreReader {
   Result<std::vector<PolicyRecord>> Policies();  // the newest first, without files
   Result<std::vector<TokenRecord>> Tokens();     // without pin_source
   Result<std::vector<TrustRecord>> Trust();
+  Result<std::vector<RecoveryKeyRecord>> RecoveryKeys();  // none in an older schema
   Result<std::vector<std::string>> SettingNames();
   Result<std::uint64_t> CountTiles();
 

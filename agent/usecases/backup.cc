@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "agent/key_locations/key_location.h"
+#include "agent/usecases/backup_batch.h"
 #include "agent/usecases/enroll.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/fingerprint.h"
@@ -12,6 +13,8 @@
 #include "agent/usecases/path_proof.h"
 #include "agent/usecases/path_set.h"
 #include "agent/usecases/policy_checks.h"
+#include "agent/usecases/recovery_keys.h"
+#include "agent/usecases/registered_recovery_key.h"
 #include "agent/usecases/registry.h"
 #include "envelope/base/pause_point.h"
 
@@ -25,24 +28,82 @@ Error PathsMissing(const std::string& key_name) {
                "add --path 'password & token:NAME', or declare paths in agent.toml");
 }
 
-Result<std::vector<PathOption>> ChoosePaths(Agent& agent, const BackupRequest& request) {
+}  // namespace
+
+Result<std::vector<PathOption>> ChoosePaths(Agent& agent, const std::string& key_name,
+                                            const std::vector<std::string>& given) {
   const AgentConfig& config = *agent.environment().config;
-  const DeclaredKey* declared = config.FindKey(request.key_name);
-  const std::vector<std::string>* texts = &request.paths;
+  const DeclaredKey* declared = given.empty() ? config.FindKey(key_name) : nullptr;
+  const std::vector<std::string>* texts = &given;
   if (texts->empty() && declared != nullptr) texts = &declared->paths;
   if (texts->empty()) {
-    ASSIGN_OR_RETURN(auto planned, PlannedPaths(agent, request.key_name));
+    ASSIGN_OR_RETURN(auto planned, PlannedPaths(agent, key_name));
     if (!planned.empty()) {
       RETURN_IF_ERROR(CheckPaths(agent, planned));
       return planned;
     }
   }
   if (texts->empty()) texts = &config.default_paths;
-  if (texts->empty()) return PathsMissing(request.key_name);
+  if (texts->empty()) return PathsMissing(key_name);
   ASSIGN_OR_RETURN(auto paths, envelope::ParsePathOptions(*texts));
   RETURN_IF_ERROR(CheckPaths(agent, paths));
   return paths;
 }
+
+Result<std::uint32_t> NextKeyVersion(Agent& agent, const std::string& key_name) {
+  auto newest = agent.store().FindEnvelope(key_name, std::nullopt);
+  if (newest) return newest->key_version + 1;
+  if (newest.error().code() == ErrorCode::kKeyNotFound) return 1U;
+  return std::move(newest).error();
+}
+
+void AddEscrow(const EscrowEntry& entry, std::vector<audit::Event>& events, store::Change& change) {
+  const envelope::Header& header = entry.read_back->header();
+  store::EnvelopeRecord record;
+  record.key_name = header.key_name;
+  record.key_version = header.key_version;
+  record.revision = header.revision;
+  record.envelope_id = header.envelope_id;
+  record.sha256 = entry.sealed->hash;
+  record.created = entry.fingerprint.time;
+  record.bytes = ToBytes(AsBytes(entry.sealed->file));
+  record.path_set = PathSetDigest(header);
+  record.event_index = events.size();
+  change.envelopes.push_back(std::move(record));
+  change.fingerprints.push_back(entry.fingerprint);
+  audit::Event& created = events.emplace_back();
+  created.type = audit::EventType::kEscrowCreated;
+  created.key = audit::EventKey{header.key_name, header.key_version};
+  created.envelope = audit::EventEnvelope{header.envelope_id, header.revision, entry.sealed->hash};
+  created.policy = entry.in_force->Event();
+  std::vector<const envelope::PathRecord*> paths;
+  for (const envelope::PathRecord& path : header.paths) paths.push_back(&path);
+  created.paths = DescribePaths(paths);
+  created.reason = header.note.value_or("");
+  if (header.key_version == 1) return;
+  audit::Event& superseded = events.emplace_back();
+  superseded.type = audit::EventType::kEscrowSuperseded;
+  superseded.key = audit::EventKey{header.key_name, header.key_version - 1};
+}
+
+std::string CoverText(const store::RecoveryKeyRecord& row,
+                      const std::optional<std::int64_t>& covered_since) {
+  if (covered_since) return "its recovery key was opened on " + FormatUtc(*covered_since);
+  return row.drilled ? "its recovery key was opened last on " + FormatUtc(*row.drilled)
+                     : "its recovery key was never opened here";
+}
+
+std::string NotRecoverable(const std::vector<PathProof>& paths) {
+  for (const PathProof& path : paths) {
+    if (!path.portable || !path.expression.starts_with(kRecoveryKeyKind)) continue;
+    return "no portable path is proven, and " + path.expression +
+           " was not opened lately: prove it with 'keyescrow drill " + path.expression + "'";
+  }
+  return "no portable path is proven: what would open without this host's tpm has not been seen to "
+         "open";
+}
+
+namespace {
 
 // KeyMaterial: the protected key, and where a generated one still has to go.
 struct KeyMaterial {
@@ -85,57 +146,6 @@ Result<KeyMaterial> ObtainKey(Agent& agent, const BackupRequest& request) {
   return material;
 }
 
-Result<std::uint32_t> NextVersion(Agent& agent, const std::string& key_name) {
-  auto newest = agent.store().FindEnvelope(key_name, std::nullopt);
-  if (newest) return newest->key_version + 1;
-  if (newest.error().code() == ErrorCode::kKeyNotFound) return 1U;
-  return std::move(newest).error();
-}
-
-// WhereItIs: what the key in use is compared with later.
-struct WhereItIs {
-  store::FingerprintRecord fingerprint;
-  std::optional<store::LuksBindingRecord> volume;
-};
-
-// CommitEnvelope stores the envelope with its event and where the key is, durable on return.
-Result<AppendReceipt> CommitEnvelope(Agent& agent, const envelope::EnvelopeDraft& draft,
-                                     const envelope::SealedBytes& sealed,
-                                     const envelope::SealedEnvelope& read_back,
-                                     const PolicyInForce& in_force, const WhereItIs& where) {
-  store::EnvelopeRecord record;
-  record.key_name = draft.key_name;
-  record.key_version = draft.key_version;
-  record.revision = draft.revision;
-  record.envelope_id = draft.envelope_id;
-  record.sha256 = sealed.hash;
-  record.created = where.fingerprint.time;
-  record.bytes = ToBytes(AsBytes(sealed.file));
-  record.path_set = PathSetDigest(read_back.header());
-  store::Change change;
-  change.envelopes.push_back(std::move(record));
-  change.fingerprints.push_back(where.fingerprint);
-  if (where.volume) change.luks_bindings.push_back(*where.volume);
-
-  std::vector<audit::Event> events(1);
-  audit::Event& created = events[0];
-  created.type = audit::EventType::kEscrowCreated;
-  created.key = audit::EventKey{draft.key_name, draft.key_version};
-  created.envelope = audit::EventEnvelope{draft.envelope_id, draft.revision, sealed.hash};
-  created.policy = in_force.Event();
-  std::vector<const envelope::PathRecord*> paths;
-  for (const envelope::PathRecord& path : read_back.header().paths) paths.push_back(&path);
-  created.paths = DescribePaths(paths);
-  created.reason = draft.note.value_or("");
-  if (draft.key_version > 1) {
-    audit::Event superseded;
-    superseded.type = audit::EventType::kEscrowSuperseded;
-    superseded.key = audit::EventKey{draft.key_name, draft.key_version - 1};
-    events.push_back(std::move(superseded));
-  }
-  return agent.journal().Append(std::move(events), change);
-}
-
 bool Wanted(const BackupRequest& request, const std::string& path_id) {
   if (request.prove_none) return false;
   return request.prove.empty() ||
@@ -149,6 +159,17 @@ Status CanProve(PathOpener& opener, const envelope::PathRecord& path, std::size_
   for (const envelope::FactorRecord& factor : path.factors) {
     if (const auto token = IdentityOf(factor)) RETURN_IF_ERROR(RequirePin(*token->token, secrets));
   }
+  return Ok();
+}
+
+// Cover tells what is known of the recovery key that the path goes to.
+Status Cover(Agent& agent, const store::EnvelopeRecord& written, const envelope::PathRecord& path,
+             PathProof& proof) {
+  ASSIGN_OR_RETURN(const auto row, agent.store().FindRecoveryKey(path.recovery_key->name));
+  ASSIGN_OR_RETURN(const RecoveryKeyState key, DescribeRecoveryKey(row));
+  ASSIGN_OR_RETURN(proof.covered_since, CoveredSince(agent, row, written.key_name, path.id));
+  proof.portable = key.portable;
+  proof.why_not = CoverText(row, proof.covered_since);
   return Ok();
 }
 
@@ -177,8 +198,9 @@ Result<std::vector<PathProof>> ProvePaths(Agent& agent, const BackupRequest& req
     proof.path_id = path.id;
     proof.expression = envelope::FormatPathExpression(options[index].expression);
     proof.portable = !options[index].expression.NeedsTpm();
-    if (!Wanted(request, path.id)) {
-      proof.why_not = "not asked for";
+    if (path.recovery_key) RETURN_IF_ERROR(Cover(agent, written, path, proof));
+    if (!Wanted(request, path.id) || (path.recovery_key && request.prove.empty())) {
+      if (proof.why_not.empty()) proof.why_not = "not asked for";
       proofs.push_back(std::move(proof));
       continue;
     }
@@ -256,7 +278,7 @@ Status Deliver(Agent& agent, const BackupRequest& request, const KeyMaterial& ma
   result.delivered = false;
   const bool portable_wanted = std::ranges::any_of(result.paths, &PathProof::portable);
   const bool proven = std::ranges::any_of(result.paths, [&](const PathProof& proof) {
-    return proof.proven && (proof.portable || !portable_wanted);
+    return (proof.proven || proof.covered_since) && (proof.portable || !portable_wanted);
   });
   const std::string restore =
       "'keyescrow restore " + result.key_name + " --to " + request.sink + "'";
@@ -317,7 +339,8 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
                  "a key name has letters, digits, '.', '_' and '-' in segments of at most 64, "
                  "joined by '/', at most 128 in all; no segment is '.' or '..'");
   }
-  ASSIGN_OR_RETURN(const std::vector<PathOption> paths, ChoosePaths(agent, request));
+  ASSIGN_OR_RETURN(const std::vector<PathOption> paths,
+                   ChoosePaths(agent, request.key_name, request.paths));
   ASSIGN_OR_RETURN(const PathKdfs kdfs, ChooseKdfs(agent, request.key_name, request.kdf));
   ASSIGN_OR_RETURN(const auto reported, CheckPlan(agent, request.key_name, paths, kdfs));
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
@@ -344,7 +367,7 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
   ASSIGN_OR_RETURN(draft.envelope_id, envelope::NewEnvelopeId(*agent.environment().random));
   draft.policy = in_force->policy.name;
   draft.key_name = request.key_name;
-  ASSIGN_OR_RETURN(draft.key_version, NextVersion(agent, request.key_name));
+  ASSIGN_OR_RETURN(draft.key_version, NextKeyVersion(agent, request.key_name));
   draft.host = agent.identity().host;
   draft.created = FormatUtc(now);
   draft.updated = draft.created;
@@ -368,16 +391,20 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
   ASSIGN_OR_RETURN(
       const Fingerprinter fingerprinter,
       Fingerprinter::Ensure(agent.environment().state_dir, *agent.environment().random));
-  WhereItIs where;
-  where.fingerprint = MakeFingerprint(agent, fingerprinter, draft.key_name, draft.key_version,
-                                      material.key, material.source_path);
-  where.fingerprint.time = now;
+  store::FingerprintRecord fingerprint = MakeFingerprint(
+      agent, fingerprinter, draft.key_name, draft.key_version, material.key, material.source_path);
+  fingerprint.time = now;
+  std::optional<store::LuksBindingRecord> volume;
   if (material.source != nullptr) {
-    ASSIGN_OR_RETURN(where.volume, MakeLuksBinding(agent, draft.key_name, draft.key_version,
-                                                   *material.source, std::nullopt));
+    ASSIGN_OR_RETURN(volume, MakeLuksBinding(agent, draft.key_name, draft.key_version,
+                                             *material.source, std::nullopt));
   }
   PausePoint("before-commit");
-  auto committed = CommitEnvelope(agent, draft, sealed, read_back, *in_force, where);
+  std::vector<audit::Event> events;
+  store::Change change;
+  AddEscrow({&sealed, &read_back, in_force, fingerprint}, events, change);
+  if (volume) change.luks_bindings.push_back(*volume);
+  auto committed = agent.journal().Append(std::move(events), change);
   if (!committed && committed.error().code() == ErrorCode::kAlreadyExists) {
     return Error(ErrorCode::kStoreBusy, Action::kRetry,
                  "another backup wrote version " + std::to_string(draft.key_version) + " of " +
@@ -402,6 +429,7 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
                                             progress, passwords));
   for (const PathProof& proof : result.paths) {
     result.portable_proven = result.portable_proven || (proof.portable && proof.proven);
+    result.covered = result.covered || (proof.portable && proof.covered_since);
   }
   if (output != nullptr) {
     ASSIGN_OR_RETURN(result.receipt, WritePortable(agent, written, request.output));
@@ -417,11 +445,7 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
     result.findings.push_back(
         "the log's checkpoint lacks the agent key's signature: the tpm did not sign");
   }
-  if (!result.portable_proven) {
-    result.findings.push_back(
-        "no portable path is proven: what would open without this host's "
-        "tpm has not been seen to open");
-  }
+  if (!result.Recoverable()) result.findings.push_back(NotRecoverable(result.paths));
   return result;
 }
 

@@ -32,6 +32,9 @@ struct PathProof {
   bool portable = false;   // needs no TPM
   bool proven = false;
   std::string why_not;  // cause, where it is not proven
+  // Of a path to a recovery key: when that key was last opened here, within the time in which a
+  // drill is asked for. What was written was read back by the writer's side of the same secret.
+  std::optional<std::int64_t> covered_since = {};
 };
 
 struct BackupResult {
@@ -47,15 +50,18 @@ struct BackupResult {
   std::string receipt;  // file beside it, or ""
   std::vector<std::string> findings;
   bool portable_proven = false;
+  bool covered = false;  // a portable path goes to a recovery key that was opened lately
+  bool Recoverable() const { return portable_proven || covered; }
   std::optional<bool> delivered;    // of a generated key: whether it went to its sink
   std::optional<unsigned> keyslot;  // of the LUKS volume that it went to
 };
 
 // Backup follows ARCHITECTURE's order: read, check, enroll, seal, commit, reopen, log the proofs.
 // Nothing is said to be escrowed before the commit returned. A generated key is handed over last,
-// and only where a path that needs no TPM was proven (any path, where no such path was asked for):
-// else it stays escrowed, which is a finding. Errors: kInvalidName, kInvalidPath, kPathForbidden,
-// kPasswordWeak, kTokenNotRegistered, kSource*, kTpm*, kStore*, kDestination*.
+// and only where a path that needs no TPM was proven (any path, where no such path was asked for)
+// or is covered by a recovery key: else it stays escrowed, which is a finding. A path to a recovery
+// key is not opened, unless `prove` names it: it needs nobody. Errors: kInvalidName, kInvalidPath,
+// kPathForbidden, kPasswordWeak, kTokenNotRegistered, kSource*, kTpm*, kStore*, kDestination*.
 Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets& secrets,
                             Progress& progress);
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "agent/usecases/policy_in_force.h"
+#include "agent/usecases/registered_recovery_key.h"
 #include "envelope/base/pause_point.h"
 #include "envelope/base/rsa.h"
 #include "envelope/kdf.h"
@@ -26,7 +27,8 @@ constexpr std::size_t kSecretSizeBytes = 32;
 Error Unsupported(const std::string& what) {
   return Error(ErrorCode::kUnsupportedHere, Action::kFixInput,
                what + " cannot be made by this version",
-               "use password, token:NAME, tpm and K of (token:NAME, ...), joined by '&'");
+               "use password, token:NAME, tpm and K of (token:NAME, ...), joined by '&', or "
+               "recovery-key:NAME");
 }
 
 Status CheckTerm(Agent& agent, const FactorTerm& term) {
@@ -37,7 +39,15 @@ Status CheckTerm(Agent& agent, const FactorTerm& term) {
         RETURN_IF_ERROR(agent.store().FindToken(member));
       }
       return Ok();
-    case FactorKind::kRecoveryKey: return Unsupported("a path to a recovery key");
+    case FactorKind::kRecoveryKey: {
+      auto key = agent.store().FindRecoveryKey(term.name);
+      if (!key) return std::move(key).error();
+      if (!key->retired) return Ok();
+      return Error(
+          ErrorCode::kNotFound, Action::kFixInput,
+          "the recovery key " + term.name + " is retired: nothing is escrowed to it any more",
+          "name another one; 'keyescrow recovery-key list' shows them");
+    }
     case FactorKind::kTpm:
       if (term.name.empty() || term.name == agent.identity().host) return Ok();
       return Unsupported("a path to the tpm of another host");
@@ -121,9 +131,22 @@ const envelope::FactorRecord* LikeOf(const EnrollContext& context, const PathOpt
   return nullptr;
 }
 
+// BindingOf is B of the path that is being enrolled.
+std::string BindingOf(const EnrollContext& context, const std::string& path_id) {
+  if (!context.recovery_key.empty()) return context.binding;
+  const envelope::EnvelopeDraft& draft = context.draft;
+  return envelope::PathBinding(draft.key_name, draft.key_version, draft.envelope_id, path_id);
+}
+
 std::string UserName() {
   const passwd* entry = getpwuid(getuid());
   return entry != nullptr ? entry->pw_name : "";
+}
+
+std::vector<const policy::Rule*> AllRules(const policy::Policy& policy) {
+  std::vector<const policy::Rule*> rules;
+  for (const policy::Rule& rule : policy.rules) rules.push_back(&rule);
+  return rules;
 }
 
 // Passwords asks for a path's password and checks it; the same password is stretched once at
@@ -135,7 +158,10 @@ class Passwords {
   Status Add(const PathOption& option, EnrolledPath& path) {
     context_.progress->Pause();
     ASSIGN_OR_RETURN(const SecretBytes typed,
-                     context_.secrets->NewPassword(option.id, "for " + context_.draft.key_name));
+                     context_.secrets->NewPassword(
+                         option.id, context_.recovery_key.empty()
+                                        ? "for " + context_.draft.key_name
+                                        : "for the recovery key " + context_.recovery_key));
     PausePoint("password-read");
     ASSIGN_OR_RETURN(SecretBytes password, envelope::NormalizePassword(typed));
     RETURN_IF_ERROR(Check(password, option));
@@ -174,9 +200,12 @@ class Passwords {
   Status Check(const SecretBytes& password, const PathOption& option) {
     Agent& agent = *context_.agent;
     ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
+    // A recovery key serves keys of any name: the profiles of all rules hold for its password.
     auto profiles = policy::PasswordRulesOf(
-        in_force->policy, policy::MatchingRules(in_force->policy, context_.draft.key_name,
-                                                context_.draft.host, agent.Now()));
+        in_force->policy, context_.recovery_key.empty()
+                              ? policy::MatchingRules(in_force->policy, context_.draft.key_name,
+                                                      context_.draft.host, agent.Now())
+                              : AllRules(in_force->policy));
     const std::string& configured = agent.environment().config->password_profile;
     if (const auto named = envelope::ParsePasswordProfile(configured)) {
       policy::PasswordRule& own = profiles.emplace_back();
@@ -188,8 +217,9 @@ class Passwords {
       rules.profile = profile.profile;
       rules.min_length = profile.min_length;
       rules.hardware_beside = option.expression.HasHardware();
-      rules.context_names = {context_.draft.policy, context_.draft.key_name, context_.draft.host,
-                             UserName()};
+      const std::string& own_name =
+          context_.recovery_key.empty() ? context_.draft.key_name : context_.recovery_key;
+      rules.context_names = {context_.draft.policy, own_name, context_.draft.host, UserName()};
       ASSIGN_OR_RETURN(rules.extra_blocklist, LoadBlocklist(agent.store(), *in_force, profile));
       RETURN_IF_ERROR(envelope::CheckPassword(password, rules));
     }
@@ -222,9 +252,8 @@ Status SealToTpm(const EnrollContext& context, const PathOption& option,
   SecretBytes auth_value;
   if (option.expression.Has(FactorKind::kPassword)) {
     // The password stands right before the TPM in a path's order.
-    const std::string binding = envelope::PathBinding(
-        context.draft.key_name, context.draft.key_version, context.draft.envelope_id, option.id);
-    ASSIGN_OR_RETURN(auth_value, envelope::DeriveTpmAuth(path.secrets.back(), binding));
+    ASSIGN_OR_RETURN(auth_value,
+                     envelope::DeriveTpmAuth(path.secrets.back(), BindingOf(context, option.id)));
     request.auth_value = &auth_value;
   }
   ASSIGN_OR_RETURN(envelope::Tpm2Record record, tpm->Seal(request));
@@ -264,10 +293,10 @@ Result<std::vector<EnrolledPath>> EnrollPaths(const EnrollContext& context,
       if (term.kind == FactorKind::kToken) {
         RETURN_IF_ERROR(AddToken(context, term.name, like, path));
       } else if (term.kind == FactorKind::kShares) {
-        const std::string binding =
-            envelope::PathBinding(context.draft.key_name, context.draft.key_version,
-                                  context.draft.envelope_id, option.id);
-        RETURN_IF_ERROR(AddShares(context, term, binding, like, path));
+        RETURN_IF_ERROR(AddShares(context, term, BindingOf(context, option.id), like, path));
+      } else if (term.kind == FactorKind::kRecoveryKey) {
+        ASSIGN_OR_RETURN(const auto row, context.agent->store().FindRecoveryKey(term.name));
+        ASSIGN_OR_RETURN(path.recovery_key, ReadRegistered(row));
       } else if (term.kind == FactorKind::kPassword) {
         RETURN_IF_ERROR(passwords.Add(option, path));
       } else {

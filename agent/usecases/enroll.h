@@ -27,10 +27,13 @@ struct EnrollContext {
   // May refuse a new password, normalised, for what else it opens.
   std::function<Status(const SecretBytes& password, const envelope::PathOption& option)>
       check_password = nullptr;
+  std::string recovery_key = {};  // its name, where the factors are a recovery key's; `draft` is
+                                  // then of no key
+  std::string binding = {};       // B of that recovery key
 };
 
-// CheckPaths refuses what this version cannot make: recovery keys, another host's TPM, a
-// token that is not registered. Errors: kUnsupportedHere, kTokenNotRegistered.
+// CheckPaths refuses what this version cannot make: another host's TPM, a token or a recovery key
+// that is not registered, or is retired. Errors: kUnsupportedHere, kTokenNotRegistered, kNotFound.
 Status CheckPaths(Agent& agent, const std::vector<envelope::PathOption>& paths);
 
 // EnrollPaths asks for the passwords, checks them, and enrolls every factor of every path.

@@ -91,7 +91,7 @@ void NoticedSegment::Notice(std::uint64_t seq, const audit::EventFacts& facts) {
   events.push_back(
       {seq, facts.type, facts.outcome, facts.time, facts.id, stateless, facts.uid, facts.pid,
        std::string(facts.key_name), facts.key_version, std::string(facts.factor_id),
-       facts.factor_key_sha256, std::string(facts.reason),
+       facts.factor_kind == kRecoveryKeyKind, facts.factor_key_sha256, std::string(facts.reason),
        sets_policy
            ? std::optional(PolicySet{seq, facts.time, facts.policy_serial, facts.policy_sha256})
            : std::nullopt,
@@ -125,10 +125,11 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
   switch (event.type) {
     case EventType::kFactorEnrolled:
     case EventType::kFactorRemoved:
-      // With a key the entry tells of a path of that key, else of a token in the list.
+      // With a key the entry tells of a path of that key, else of a token or recovery key in a
+      // list.
       if (event.key_name.empty()) {
-        tokens_[event.name] = {event.seq, event.type == EventType::kFactorEnrolled,
-                               event.key_sha256};
+        (event.is_recovery_key ? recovery_keys_ : tokens_)[event.name] = {
+            event.seq, event.type == EventType::kFactorEnrolled, event.key_sha256};
       }
       return;
     case EventType::kPolicyChanged: {

@@ -41,6 +41,7 @@ struct NoticedEvent {
   std::string key_name;
   std::uint32_t key_version = 0;
   std::string name;  // a factor's
+  bool is_recovery_key = false;
   std::optional<Bytes32> key_sha256;
   std::string reason;
   std::optional<PolicySet> policy;             // of a policy that was set
@@ -87,6 +88,8 @@ class EventOrder {
 
   const std::map<std::string, std::vector<TrustChange>>& trust() const { return trust_; }
   const std::map<std::string, TokenChange>& tokens() const { return tokens_; }
+  // recovery_keys: key_sha256 is that of the record.
+  const std::map<std::string, TokenChange>& recovery_keys() const { return recovery_keys_; }
   const std::vector<PolicySet>& policies() const { return policies_; }  // in the log's order
   const std::map<Bytes16, std::uint64_t>& imported() const { return imported_; }
   std::uint64_t num_releases() const { return num_releases_; }
@@ -105,12 +108,16 @@ class EventOrder {
   audit::AnchorTrail other_anchors_;
   std::map<std::string, std::vector<TrustChange>> trust_;  // by thumbprint
   std::map<std::string, TokenChange> tokens_;              // by name; the last change
+  std::map<std::string, TokenChange> recovery_keys_;       // the same
   std::vector<PolicySet> policies_;
   std::map<Bytes16, std::uint64_t> imported_;
   std::map<std::string, Request> open_;
   std::optional<std::int64_t> last_time_;
   std::uint64_t num_releases_ = 0;
 };
+
+// What the factor of an entry is called that names a recovery key.
+inline constexpr std::string_view kRecoveryKeyKind = "recovery-key";
 
 // TrustReason is the reason of the entry that tells of a trusted agent: its thumbprint, and its
 // limits, which ParseTrustReason finds again whatever their length.

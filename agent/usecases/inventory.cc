@@ -9,6 +9,7 @@
 #include "agent/usecases/anchoring.h"
 #include "agent/usecases/gate.h"
 #include "agent/usecases/policy_in_force.h"
+#include "agent/usecases/recovery_keys.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -180,7 +181,7 @@ std::string_view PathConditionName(PathCondition condition) {
 Result<std::vector<KeyView>> ListKeys(Agent& agent, const std::string& key_name) {
   // An agent that is no longer trusted must not make its envelopes disappear from the list.
   ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
-  ASSIGN_OR_RETURN(const auto states, agent.store().PathStates(key_name));
+  ASSIGN_OR_RETURN(auto states, agent.store().PathStates(key_name));
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
   std::vector<KeyView> keys;
   std::optional<Error> failed;
@@ -195,6 +196,10 @@ Result<std::vector<KeyView>> ListKeys(Agent& agent, const std::string& key_name)
       return false;
     }
     KeyView view = Describe(*sealed, record.bytes.size());
+    if (Status covered = AddCover(agent, sealed->header(), states); !covered) {
+      failed = std::move(covered).error();
+      return false;
+    }
     AddConditions(view, states, in_force->policy, agent.Now());
     view.num_versions = 1;
     // Versions of one key follow each other; the newest one stays.
@@ -220,7 +225,8 @@ Result<KeyView> ShowEnvelope(Agent* agent, const EnvelopeSource& source,
   ASSIGN_OR_RETURN(const auto sealed, envelope::SealedEnvelope::Read(source.bytes, trust));
   KeyView view = Describe(sealed, source.bytes.size());
   if (agent != nullptr && source.record) {
-    ASSIGN_OR_RETURN(const auto states, agent->store().PathStates(view.name));
+    ASSIGN_OR_RETURN(auto states, agent->store().PathStates(view.name));
+    RETURN_IF_ERROR(AddCover(*agent, sealed.header(), states));
     ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent->Policy());
     AddConditions(view, states, in_force->policy, agent->Now());
     const DeclaredKey* declared = agent->environment().config->FindKey(view.name);

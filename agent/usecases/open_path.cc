@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "agent/usecases/ceremony.h"
+#include "agent/usecases/registered_recovery_key.h"
 #include "envelope/base/hash.h"
 #include "envelope/base/pause_point.h"
 #include "envelope/kdf.h"
@@ -73,7 +74,12 @@ void RefusedPasswords::Add(SecretBytes typed, const envelope::PathRecord& path) 
 
 PathOpener::PathOpener(const envelope::SealedEnvelope& envelope, PathOpenOptions options,
                        StretchedPasswords& passwords)
-    : envelope_(envelope), options_(std::move(options)), passwords_(passwords) {
+    : PathOpener(std::move(options), passwords) {
+  envelope_ = &envelope;
+}
+
+PathOpener::PathOpener(PathOpenOptions options, StretchedPasswords& passwords)
+    : options_(std::move(options)), passwords_(passwords) {
   tokens_ = options_.tokens;
   if (tokens_ != nullptr) return;
   own_tokens_ = std::make_unique<TokenSessions>(
@@ -98,8 +104,29 @@ Status PathOpener::TpmPresent(const envelope::Tpm2Record& record) {
   return Ok();
 }
 
+Result<const envelope::PathRecord*> PathOpener::Factors(std::size_t path_index) {
+  const envelope::PathRecord& path = envelope_->header().paths.at(path_index);
+  if (!path.recovery_key || options_.store == nullptr) return &path;
+  auto known = registered_.find(path_index);
+  if (known == registered_.end()) {
+    ASSIGN_OR_RETURN(auto key, RegisteredRecoveryKey(*options_.store, path));
+    known = registered_.emplace(path_index, std::nullopt).first;
+    if (key) {
+      Registered& registered = known->second.emplace();
+      registered.path = path;
+      registered.path.factors = key->factors;
+      registered.key = std::move(*key);
+    }
+  }
+  return known->second ? &known->second->path : &path;
+}
+
 Status PathOpener::Begin(std::size_t path_index) {
-  const envelope::PathRecord& path = envelope_.header().paths.at(path_index);
+  ASSIGN_OR_RETURN(const envelope::PathRecord* const path, Factors(path_index));
+  return BeginFactors(*path);
+}
+
+Status PathOpener::BeginFactors(const envelope::PathRecord& path) {
   for (const envelope::FactorRecord& factor : path.factors) {
     if (const auto* shares = std::get_if<envelope::SharesRecord>(&factor)) {
       RETURN_IF_ERROR(StartShares(*shares, *tokens_));
@@ -116,8 +143,13 @@ Status PathOpener::Begin(std::size_t path_index) {
 }
 
 Status PathOpener::Present(std::size_t path_index) {
-  RETURN_IF_ERROR(Begin(path_index));
-  for (const envelope::FactorRecord& factor : envelope_.header().paths.at(path_index).factors) {
+  ASSIGN_OR_RETURN(const envelope::PathRecord* const path, Factors(path_index));
+  return FactorsPresent(*path);
+}
+
+Status PathOpener::FactorsPresent(const envelope::PathRecord& path) {
+  RETURN_IF_ERROR(BeginFactors(path));
+  for (const envelope::FactorRecord& factor : path.factors) {
     if (const auto* shares = std::get_if<envelope::SharesRecord>(&factor)) {
       RETURN_IF_ERROR(SharesPresent(*shares, *tokens_));
     }
@@ -160,16 +192,28 @@ Result<envelope::OpenedEnvelope> PathOpener::Open(std::size_t path_index) {
   if (!opened && options_.refused_passwords != nullptr && !typed_password.empty() &&
       (opened.error().code() == ErrorCode::kWrongPassword ||
        opened.error().code() == ErrorCode::kTpmWrongAuth)) {
-    options_.refused_passwords->Add(std::move(typed_password),
-                                    envelope_.header().paths.at(path_index));
+    ASSIGN_OR_RETURN(const envelope::PathRecord* const path, Factors(path_index));
+    options_.refused_passwords->Add(std::move(typed_password), *path);
   }
   return opened;
 }
 
 Result<envelope::OpenedEnvelope> PathOpener::OpenWith(std::size_t path_index,
                                                       SecretBytes& typed_password) {
-  const envelope::PathRecord& path = envelope_.header().paths.at(path_index);
-  RETURN_IF_ERROR(Present(path_index));
+  ASSIGN_OR_RETURN(const envelope::PathRecord* const path, Factors(path_index));
+  ASSIGN_OR_RETURN(
+      const FactorSecrets secrets,
+      CollectSecrets(*path, envelope::PathBinding(envelope_->header(), *path), typed_password));
+  const auto registered = registered_.find(path_index);
+  const bool is_registered = registered != registered_.end() && registered->second;
+  return envelope_->Open(path_index, secrets.in_order,
+                         is_registered ? &registered->second->key : nullptr);
+}
+
+Result<PathOpener::FactorSecrets> PathOpener::CollectSecrets(const envelope::PathRecord& path,
+                                                             std::string_view binding,
+                                                             SecretBytes& typed_password) {
+  RETURN_IF_ERROR(FactorsPresent(path));
 
   // The password is asked for before any device is used, and stretched before the TPM, whose auth
   // value comes of it.
@@ -191,27 +235,36 @@ Result<envelope::OpenedEnvelope> PathOpener::OpenWith(std::size_t path_index,
     ASSIGN_OR_RETURN(password_secret, passwords_.Stretch(*typed, *record));
     PausePoint("password-stretched");
   }
-  std::vector<SecretBytes> opened;
-  opened.reserve(path.factors.size());
-  std::vector<const SecretBytes*> secrets;
-  const std::string binding = envelope::PathBinding(envelope_.header(), path);
+  FactorSecrets secrets;
   for (const envelope::FactorRecord& factor : path.factors) {
     if (std::holds_alternative<envelope::PasswordRecord>(factor)) {
-      secrets.push_back(password_secret);
+      secrets.in_order.push_back(password_secret);
       continue;
     }
     const auto* tpm = std::get_if<envelope::Tpm2Record>(&factor);
     const auto* shares = std::get_if<envelope::SharesRecord>(&factor);
     options_.progress->Step(tpm != nullptr ? "waiting for the tpm" : "waiting for the token");
-    auto secret = shares != nullptr
-                      ? OpenShares(*shares, {tokens_, options_.secrets, options_.progress, binding})
-                  : tpm != nullptr ? OpenTpm(*tpm, binding, password_secret)
-                                   : OpenToken(factor);
+    auto secret = shares != nullptr ? OpenShares(*shares, {tokens_, options_.secrets,
+                                                           options_.progress, std::string(binding)})
+                  : tpm != nullptr  ? OpenTpm(*tpm, binding, password_secret)
+                                    : OpenToken(factor);
     if (!secret) return std::move(secret).error();
-    opened.push_back(std::move(*secret));
-    secrets.push_back(&opened.back());
+    secrets.in_order.push_back(&secrets.opened.emplace_back(std::move(*secret)));
   }
-  return envelope_.Open(path_index, secrets);
+  return secrets;
+}
+
+Status PathOpener::RecoveryKeyPresent(const envelope::RecoveryKey& key) {
+  return FactorsPresent(RecoveryKeyPath(key));
+}
+
+Result<envelope::OpenedRecoveryKey> PathOpener::OpenRecoveryKey(const envelope::RecoveryKey& key) {
+  SecretBytes typed_password;
+  ASSIGN_OR_RETURN(
+      const FactorSecrets secrets,
+      CollectSecrets(RecoveryKeyPath(key),
+                     envelope::RecoveryKeyBinding(key.record.name, key.Public()), typed_password));
+  return envelope::OpenRecoveryKey(key, secrets.in_order);
 }
 
 }  // namespace keyescrow::agent

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <deque>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -37,7 +38,7 @@ struct PathOpenOptions {
   Devices* devices = nullptr;
   Secrets* secrets = nullptr;
   Progress* progress = nullptr;
-  store::EscrowStore* store = nullptr;  // registered tokens; null without state
+  store::EscrowStore* store = nullptr;  // registered tokens, recovery keys; null without state
   std::string module;                   // --module: for tokens that are not registered
   std::string tcti_host;                // this host's name, for messages
   std::string purpose;                  // completes the question for a password
@@ -67,11 +68,15 @@ class StretchedPasswords {
   std::deque<Entry> entries_;  // what Stretch returned stays where it is
 };
 
-// PathOpener opens the paths of one envelope. Tokens start to load when it is made.
+// PathOpener opens the paths of one envelope, or recovery keys. Tokens start to load when it is
+// made. A path to a recovery key that is registered here is opened by the registered record, whose
+// password may be newer than that of the envelope's copy.
 class PathOpener {
  public:
   PathOpener(const envelope::SealedEnvelope& envelope, PathOpenOptions options,
              StretchedPasswords& passwords);
+  // Without an envelope it opens recovery keys alone.
+  PathOpener(PathOpenOptions options, StretchedPasswords& passwords);
   ~PathOpener();
 
   // Begin starts the path's tokens without waiting for them, and refuses what can be refused at
@@ -88,21 +93,41 @@ class PathOpener {
   // kFactorMissing.
   Result<envelope::OpenedEnvelope> Open(std::size_t path_index);
 
+  // RecoveryKeyPresent and OpenRecoveryKey are Present and Open for a recovery key by itself.
+  Status RecoveryKeyPresent(const envelope::RecoveryKey& key);
+  Result<envelope::OpenedRecoveryKey> OpenRecoveryKey(const envelope::RecoveryKey& key);
+
   // Finish lets the tokens log out while the caller goes on. No path is opened after it.
   void Finish();
 
  private:
   Status TpmPresent(const envelope::Tpm2Record& record);
   Result<envelope::OpenedEnvelope> OpenWith(std::size_t path_index, SecretBytes& typed_password);
+  // Factors returns the path with the factors that open it: its own, or the registered record's.
+  Result<const envelope::PathRecord*> Factors(std::size_t path_index);
+  Status BeginFactors(const envelope::PathRecord& path);
+  Status FactorsPresent(const envelope::PathRecord& path);
+  // FactorSecrets: S of each factor, in their order.
+  struct FactorSecrets {
+    std::deque<SecretBytes> opened;
+    std::vector<const SecretBytes*> in_order;
+  };
+  Result<FactorSecrets> CollectSecrets(const envelope::PathRecord& path, std::string_view binding,
+                                       SecretBytes& typed_password);
   Result<SecretBytes> OpenToken(const envelope::FactorRecord& record);
   Result<SecretBytes> OpenTpm(const envelope::Tpm2Record& record, std::string_view binding,
                               const SecretBytes* password_secret);
 
-  const envelope::SealedEnvelope& envelope_;
+  const envelope::SealedEnvelope* envelope_ = nullptr;  // null: recovery keys alone
   PathOpenOptions options_;
   StretchedPasswords& passwords_;
   std::unique_ptr<TokenSessions> own_tokens_;
   TokenSessions* tokens_ = nullptr;
+  struct Registered {
+    envelope::RecoveryKey key;
+    envelope::PathRecord path;  // the envelope's, with the record's factors
+  };
+  std::map<std::size_t, std::optional<Registered>> registered_;  // by path; none: not registered
 };
 
 }  // namespace keyescrow::agent

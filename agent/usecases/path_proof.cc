@@ -26,6 +26,12 @@ Result<envelope::DrillCheckpoint> NewestCheckpoint(Agent* agent) {
 Result<audit::EventDrill> ProveOpened(const envelope::SealedEnvelope& sealed,
                                       const envelope::OpenedEnvelope& opened,
                                       const ProofRequest& request) {
+  if (opened.drill_seed().empty()) {
+    return Error(ErrorCode::kUnsupportedHere, Action::kFixInput,
+                 "the path was opened by a newer record of its recovery key than the envelope's "
+                 "copy, whose drill key signs nothing any more",
+                 "back the key up again: its envelope then has the newer record");
+  }
   envelope::DrillStatement statement;
   statement.envelope_id = sealed.header().envelope_id;
   statement.path_id = opened.path_id();

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "agent/usecases/envelope_source.h"
+#include "agent/usecases/registered_recovery_key.h"
 #include "envelope/base/hash.h"
 
 namespace keyescrow::agent {
@@ -67,6 +68,18 @@ policy::KeyFacts WithoutToken(policy::KeyFacts key, const Bytes32& spki_sha256) 
   return key;
 }
 
+// AddRecoveryKey adds what a header would tell of the key's own factors.
+void AddRecoveryKey(const envelope::RecoveryKey& key, policy::PathFacts& path) {
+  envelope::Header header;
+  header.paths.emplace_back();
+  header.paths.front().factors = key.factors;
+  header.paths.front().recovery_key = key.record;
+  policy::KeyFacts facts = policy::FactsOf(header);
+  path.tokens = std::move(facts.paths.front().tokens);
+  path.kdf = facts.paths.front().kdf;
+  path.recovery_thumbprint = facts.paths.front().recovery_thumbprint;
+}
+
 }  // namespace
 
 Error RefusedBy(const PolicyInForce& in_force, const Finding& finding) {
@@ -116,6 +129,12 @@ Result<policy::PathFacts> PlannedFacts(Agent& agent, const PathOption& option,
   path.expression = option.expression;
   if (option.expression.Has(FactorKind::kPassword)) path.kdf = kdfs.Of(option.expression);
   for (const FactorTerm& term : option.expression.factors) {
+    if (term.kind == FactorKind::kRecoveryKey) {
+      ASSIGN_OR_RETURN(const auto row, agent.store().FindRecoveryKey(term.name));
+      ASSIGN_OR_RETURN(const auto registered, ReadRegistered(row));
+      AddRecoveryKey(registered, path);
+      continue;
+    }
     std::vector<std::string> names = term.members;
     if (term.kind == FactorKind::kToken) names.push_back(term.name);
     for (const std::string& name : names) {

@@ -9,6 +9,7 @@
 
 #include "agent/audit/drill_proof.h"
 #include "agent/audit/merkle.h"
+#include "agent/usecases/registered_recovery_key.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
 #include "envelope/base/p256.h"
@@ -226,6 +227,34 @@ Status RegistrationChecker::CheckTokens(StoreReader& reader) {
   return Ok();
 }
 
+void CompareRecoveryKeys(const std::vector<store::RecoveryKeyRecord>& rows,
+                         const TokenChanges& logged, audit::LogFindings& findings) {
+  std::set<std::string> registered;
+  for (const store::RecoveryKeyRecord& row : rows) {
+    registered.insert(row.name);
+    const auto change = logged.find(row.name);
+    if (change == logged.end() || change->second.added == row.retired.has_value()) {
+      findings.Add(LogFault::kTokenUnlogged, change == logged.end() ? 0 : change->second.seq,
+                   fmt::format("no entry {} the recovery key {}",
+                               row.retired ? "retires" : "registers", row.name));
+    } else if (change->second.key_sha256 && *change->second.key_sha256 != row.sha256) {
+      findings.Add(LogFault::kTokenUnlogged, change->second.seq,
+                   fmt::format("the recovery key {} was registered with another record", row.name));
+    }
+    if (!ReadRegistered(row)) {
+      findings.Add(
+          LogFault::kTokenUnlogged, 0,
+          fmt::format("the record of the recovery key {} is not the one that its row names",
+                      row.name));
+    }
+  }
+  for (const auto& [name, change] : logged) {
+    if (registered.contains(name)) continue;
+    findings.Add(LogFault::kTokenUnlogged, change.seq,
+                 fmt::format("the recovery key {} was registered, and is not in the list", name));
+  }
+}
+
 void CompareTrust(const std::vector<store::TrustRecord>& rows, const TrustChanges& logged,
                   audit::LogFindings& findings) {
   std::set<std::string> known;
@@ -265,6 +294,33 @@ void CompareTrust(const std::vector<store::TrustRecord>& rows, const TrustChange
   }
 }
 
+Status RegistrationChecker::CheckRecoveryKeys(StoreReader& reader) {
+  ASSIGN_OR_RETURN(const auto rows, reader.RecoveryKeys());
+  audit::LogFindings findings;
+  CompareRecoveryKeys(rows, order_.recovery_keys(), findings);
+  audit::EventReader events;
+  for (const store::RecoveryKeyRecord& row : rows) {
+    if (!row.drilled) continue;
+    ASSIGN_OR_RETURN(const auto entry, reader.EntryBytes(row.drill_seq.value_or(0)));
+    const auto facts =
+        entry ? events.Read(AsText(*entry))
+              : Result<audit::EventFacts>(
+                    Error(ErrorCode::kLogDamaged, Action::kCallOperator, "no entry", "none"));
+    if (facts && facts->type == EventType::kDrillPassed && facts->factor_kind == kRecoveryKeyKind &&
+        facts->factor_id == row.name && facts->factor_key_sha256 == row.sha256 &&
+        std::llabs(facts->time - *row.drilled) <= kProofToleranceSeconds) {
+      continue;
+    }
+    findings.Add(LogFault::kProofUnlogged, row.drill_seq.value_or(0),
+                 fmt::format("no entry tells that the recovery key {} was opened at {}", row.name,
+                             FormatUtc(*row.drilled)));
+  }
+  const std::lock_guard lock(mutex_);
+  tally_.findings.Append(std::move(findings));
+  tally_.num_recovery_keys = rows.size();
+  return Ok();
+}
+
 Status RegistrationChecker::CheckTrust(StoreReader& reader) {
   ASSIGN_OR_RETURN(const auto rows, reader.Trust());
   audit::LogFindings findings;
@@ -301,6 +357,7 @@ Status RegistrationChecker::CheckImported(StoreReader& reader) {
 
 Status RegistrationChecker::CheckRows(StoreReader& reader) {
   RETURN_IF_ERROR(CheckTokens(reader));
+  RETURN_IF_ERROR(CheckRecoveryKeys(reader));
   RETURN_IF_ERROR(CheckTrust(reader));
   RETURN_IF_ERROR(CheckImported(reader));
   ASSIGN_OR_RETURN(auto names, reader.SettingNames());

@@ -33,9 +33,15 @@ using TokenChanges = std::map<std::string, TokenChange>;
 void CompareTokens(const std::vector<store::TokenRecord>& rows, const TokenChanges& logged,
                    audit::LogFindings& findings);
 
+// CompareRecoveryKeys holds registered recovery keys against EventOrder::recovery_keys(), and each
+// row against its own record.
+void CompareRecoveryKeys(const std::vector<store::RecoveryKeyRecord>& rows,
+                         const TokenChanges& logged, audit::LogFindings& findings);
+
 struct RegistrationTally {
   std::uint64_t num_keys = 0;
   std::uint64_t num_tokens = 0;
+  std::uint64_t num_recovery_keys = 0;
   std::uint64_t num_trusted = 0;
   std::uint64_t num_imported = 0;
   std::uint64_t num_proofs = 0;
@@ -72,6 +78,7 @@ class RegistrationChecker {
   Result<bool> CheckSignature(store::StoreReader& reader, const store::PathState& state,
                               std::uint64_t seq, const audit::Event& event);
   Status CheckTokens(store::StoreReader& reader);
+  Status CheckRecoveryKeys(store::StoreReader& reader);
   Status CheckTrust(store::StoreReader& reader);
   Status CheckImported(store::StoreReader& reader);
 

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "agent/audit/checkpoint.h"
+#include "agent/usecases/event_order.h"
 #include "agent/usecases/inventory.h"
 #include "envelope/base/base64url.h"
 
@@ -47,6 +48,11 @@ report::ReportKey Describe(const KeyView& view) {
     entry.condition =
         std::string(PathConditionName(path.condition.value_or(PathCondition::kUnproven)));
     entry.proven = path.proven;
+    if (path.proven_by == kRecoveryKeyKind) {
+      // A report tells of proofs of this very envelope alone: each has an entry.
+      entry.proven.reset();
+      entry.condition = PathConditionName(PathCondition::kUnproven);
+    }
     entry.failure = path.failure;
   }
   return key;

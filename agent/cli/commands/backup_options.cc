@@ -32,18 +32,13 @@ constexpr OptionSpec kOptions[] = {
 constexpr Example kExamples[] = {
     {"keyescrow backup prod/db --from /etc/db/master.key --path 'password & token:ops'",
      "escrow a key that is in a file"},
-    {"keyescrow backup prod/db --generate 32 --to /etc/db/master.key --path 'password & token:ops'",
-     "make a key, escrow it, then hand it over"},
-    {"keyescrow backup prod/db --path 'password & tpm' --path safe='password & token:ops' -o "
-     "/mnt/usb/db.escrow",
-     "two paths, and a file for the safe"},
     {"keyescrow backup prod/db --path '2 of (token:alice, token:bob, token:carol) & password'",
      "a path that two of three officers open together, and a password"},
     {"keyescrow backup host/root --generate 64 --to luks:/dev/sda3 --luks-unlock-file "
      "/etc/luks.key --path 'password & token:ops'",
      "a new keyslot of a LUKS2 volume, escrowed before it is added"},
-    {"keyescrow backup --all --password-file /run/escrow/password --no-input",
-     "every declared key, from a script"},
+    {"keyescrow backup --all --path recovery-key:security-team --no-input",
+     "every declared key to a recovery key, with nobody present"},
 };
 constexpr std::uint8_t kExits[] = {0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12};
 
@@ -90,6 +85,9 @@ constexpr CommandSpec kBackupCommand = {
         "whose "
         "factors are at hand is reopened from the written bytes and compared. The exit status is 0 "
         "if at least one path that needs no TPM was proven.\n"
+        "A path recovery-key:NAME needs nobody, and its factors are not asked for: it counts where "
+        "a drill opened that recovery key within the time that the policy asks for, else 90 days. "
+        "With --all such keys share commits, and results are written as they come.\n"
         "SOURCE and SINK: file:PATH or a path, - (standard input or output), exec:CMD, "
         "luks:DEVICE-OR-IMAGE. Of a LUKS2 volume a source reads the volume key; a sink adds a "
         "keyslot that the key opens, and leaves the others alone.\n"

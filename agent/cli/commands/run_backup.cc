@@ -1,9 +1,10 @@
-// backup: escrow one key, or every declared one, and prove that it opens.
+// backup: escrow one key, and prove that it opens.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
 
 #include "agent/cli/commands.h"
+#include "agent/cli/commands/backup_output.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
 #include "agent/usecases/backup.h"
@@ -16,8 +17,10 @@ constexpr std::string_view kNotProven =
     "no path that opens without this host's TPM was proven: the key may not be recoverable "
     "elsewhere";
 
-Result<BackupRequest> MakeRequest(const BackupOptions& options, const std::string& name,
-                                  const AgentConfig& config) {
+}  // namespace
+
+Result<BackupRequest> MakeBackupRequest(const BackupOptions& options, const std::string& name,
+                                        const std::string& declared_source) {
   BackupRequest request;
   request.key_name = name;
   request.source = options.from;
@@ -32,21 +35,21 @@ Result<BackupRequest> MakeRequest(const BackupOptions& options, const std::strin
   request.output = options.output;
   request.luks_unlock_file = options.luks_unlock_file;
   if (request.source.empty() && request.generate_bytes == 0) {
-    const DeclaredKey* declared = config.FindKey(name);
-    if (declared == nullptr) {
+    if (declared_source.empty()) {
       return Error(ErrorCode::kUsage, Action::kFixInput,
                    "where is the key " + name + "? it is not declared, and --from is missing",
                    "add --from SOURCE, or declare it with 'keyescrow key add'");
     }
-    request.source = declared->source;
+    request.source = declared_source;
   }
   return request;
 }
 
-Json ResultJson(const BackupResult& result) {
+Json BackupJson(const BackupResult& result) {
   Json json = Json::object();
   json["key"] = KeyJson(result.key_name, result.key_version);
   json["portable_proven"] = result.portable_proven;
+  json["covered"] = result.covered;
   Json paths = Json::array();
   for (const PathProof& path : result.paths) {
     Json item = Json::object();
@@ -54,6 +57,7 @@ Json ResultJson(const BackupResult& result) {
     item["factors"] = path.expression;
     item["portable"] = path.portable;
     item["proven"] = path.proven;
+    item["covered_since"] = TimeJson(path.covered_since);
     item["why_not"] = TextOrNull(path.why_not);
     paths.push_back(std::move(item));
   }
@@ -68,10 +72,18 @@ Json ResultJson(const BackupResult& result) {
   json["output"] = TextOrNull(result.output);
   json["receipt"] = TextOrNull(result.receipt);
   std::vector<std::string> findings = result.findings;
-  if (!result.portable_proven && findings.empty()) findings.emplace_back(kNotProven);
+  if (!result.Recoverable() && findings.empty()) findings.emplace_back(kNotProven);
   json["findings"] = ListJson(findings);
   return json;
 }
+
+void TellBackupFindings(Session& session, const Json& result) {
+  for (const Json& finding : result["findings"]) {
+    session.terminal().Warn(finding.get_ref<const std::string&>());
+  }
+}
+
+namespace {
 
 std::string RenderResult(const Json& result) {
   constexpr Column kPaths[] = {
@@ -92,12 +104,6 @@ std::string RenderResult(const Json& result) {
          RenderTable(rows, kPaths) + RenderFields(result, kFields);
 }
 
-void TellFindings(Session& session, const Json& result) {
-  for (const Json& finding : result["findings"]) {
-    session.terminal().Warn(finding.get_ref<const std::string&>());
-  }
-}
-
 Result<int> BackupOne(const BackupOptions& options, Session& session) {
   const bool stdout_taken = options.to == "-" || options.output == "-";
   if (options.to == "-" && options.output == "-") {
@@ -107,20 +113,21 @@ Result<int> BackupOne(const BackupOptions& options, Session& session) {
   if (options.to == "-") RETURN_IF_ERROR(session.CheckStdoutSink("--to", true));
   if (options.output == "-") RETURN_IF_ERROR(session.CheckStdoutSink("--output", false));
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
-  ASSIGN_OR_RETURN(const BackupRequest request,
-                   MakeRequest(options, options.name, session.config()));
+  const DeclaredKey* const declared = session.config().FindKey(options.name);
+  ASSIGN_OR_RETURN(
+      const BackupRequest request,
+      MakeBackupRequest(options, options.name, declared != nullptr ? declared->source : ""));
   ASSIGN_OR_RETURN(CliSecrets* const secrets,
                    session.OpenSecrets(options.secrets, request.source == "-" ? "--from -" : ""));
   ASSIGN_OR_RETURN(const BackupResult result,
                    Backup(*agent, request, *secrets, session.progress()));
 
   Json document = NewDocument("backup");
-  document.update(ResultJson(result));
-  ASSIGN_OR_RETURN(
-      const int status,
-      session.Finish(document, RenderResult(document),
-                     result.portable_proven ? kExitDone : kExitFindings, stdout_taken));
-  TellFindings(session, document);
+  document.update(BackupJson(result));
+  ASSIGN_OR_RETURN(const int status,
+                   session.Finish(document, RenderResult(document),
+                                  result.Recoverable() ? kExitDone : kExitFindings, stdout_taken));
+  TellBackupFindings(session, document);
   session.terminal().Note("restore it with: keyescrow restore " + result.key_name + " --to SINK");
   if (result.output.empty()) {
     session.terminal().Note("a copy for the safe: keyescrow export " + result.key_name +
@@ -131,62 +138,6 @@ Result<int> BackupOne(const BackupOptions& options, Session& session) {
         "--agent THUMBPRINT");
   }
   return status;
-}
-
-// BackupAll goes on after a failure; the first error decides the exit status.
-Result<int> BackupAll(const BackupOptions& options, Session& session) {
-  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
-  if (session.config().keys.empty()) {
-    return Error(ErrorCode::kNotFound, Action::kFixInput, "no key is declared",
-                 "declare one with 'keyescrow key add NAME --source SOURCE'");
-  }
-  bool reads_stdin = false;
-  for (const DeclaredKey& key : session.config().keys) reads_stdin |= key.source == "-";
-  ASSIGN_OR_RETURN(CliSecrets* const secrets,
-                   session.OpenSecrets(options.secrets, reads_stdin ? "a declared source" : ""));
-  Json results = Json::array();
-  int status = kExitDone;
-  std::size_t num_escrowed = 0;
-  for (const DeclaredKey& key : session.config().keys) {
-    Result<BackupResult> result = [&]() -> Result<BackupResult> {
-      ASSIGN_OR_RETURN(const BackupRequest request,
-                       MakeRequest(options, key.name, session.config()));
-      return Backup(*agent, request, *secrets, session.progress());
-    }();
-    session.progress().Pause();
-    Json item = Json::object();
-    if (result) {
-      ++num_escrowed;
-      item = ResultJson(*result);
-      item["outcome"] = result->portable_proven ? "proven" : "not proven";
-      item["error"] = nullptr;
-      TellFindings(session, item);
-      if (!result->portable_proven && status == kExitDone) status = kExitFindings;
-    } else {
-      item["key"] = {{"name", key.name}, {"version", nullptr}};
-      item["outcome"] = "failed";
-      item["error"] = ErrorJson(result.error());
-      if (status == kExitDone || status == kExitFindings) status = ExitStatus(result.error());
-      if (!session.terminal().json()) {
-        session.terminal().PrintError(Error(result.error()).WithContext(key.name));
-      }
-    }
-    results.push_back(std::move(item));
-  }
-  Json document = NewDocument("backup-all");
-  document["num_declared"] = session.config().keys.size();
-  document["num_escrowed"] = num_escrowed;
-  document["keys"] = std::move(results);
-  constexpr Column kColumns[] = {
-      {"key.name", "key"},
-      {"key.version", "version", CellFormat::kText, true},
-      {"outcome", "outcome"},
-      {"error.message", "why"},
-  };
-  const std::string text = fmt::format("escrowed {} of {}\n", num_escrowed,
-                                       Count(session.config().keys.size(), "declared key")) +
-                           RenderTable(document["keys"], kColumns);
-  return session.Finish(document, text, status);
 }
 
 }  // namespace

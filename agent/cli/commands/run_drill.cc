@@ -8,6 +8,7 @@
 #include "agent/cli/view_json.h"
 #include "agent/key_locations/crash_safe_file.h"
 #include "agent/usecases/drill.h"
+#include "agent/usecases/recovery_key_drill.h"
 #include "envelope/base/base64url.h"
 
 namespace keyescrow::agent {
@@ -119,7 +120,63 @@ Status WriteAnswers(const DrillReport& report, const std::string& file) {
   return WriteFileDurably(file, AsBytes(audit::FormatTokenAnswers(answers)), options);
 }
 
+// DrillKey is `drill recovery-key:NAME`.
+Result<int> DrillKey(const DrillOptions& options, Session& session) {
+  if (!options.via.empty() || !options.challenge.empty() || !options.agent.empty() ||
+      !options.event_log.empty()) {
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 "the drill of a recovery key takes no --via, --challenge, --agent or --event-log",
+                 "drill one key by its path with 'keyescrow drill NAME --via ID'");
+  }
+  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
+  ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets(options.secrets));
+  RecoveryKeyDrillRequest request;
+  request.name = options.name_or_file.substr(kRecoveryKeyPrefix.size());
+  request.module = options.module;
+  ASSIGN_OR_RETURN(const RecoveryKeyDrillReport report,
+                   DrillRecoveryKey(*agent, request, *secrets, session.progress()));
+  Json document = NewDocument("drill recovery-key");
+  document["name"] = request.name;
+  document["complete"] = report.Complete();
+  document["envelopes"] = report.num_envelopes;
+  document["proven"] = report.num_proven;
+  document["opened"] = report.num_opened;
+  document["failed"] = Json::array();
+  for (const EnvelopeDrill& row : report.failed) {
+    Json item = Json::object();
+    item["key"] = KeyJson(row.key_name, row.key_version);
+    item["id"] = TextOrNull(row.path_id);
+    item["error"] = row.error ? ErrorJson(*row.error) : Json(nullptr);
+    document["failed"].push_back(std::move(item));
+  }
+  document["log_seq"] = report.log_seq;
+  document["agent_signed_log"] = report.p256_signed;
+  constexpr Column kColumns[] = {{"key.name", "key"},
+                                 {"key.version", "version", CellFormat::kText, true},
+                                 {"id", "path"},
+                                 {"error.message", "why"}};
+  std::string text =
+      fmt::format("opened recovery-key:{}, and by it {}: {} proven, {} failed\n",
+                  EscapeForTerminal(request.name), Count(report.num_envelopes, "envelope"),
+                  report.num_proven + report.num_opened, report.failed.size());
+  text += RenderTable(document["failed"], kColumns);
+  ASSIGN_OR_RETURN(const int status,
+                   session.Finish(document, text, report.Complete() ? kExitDone : kExitFindings));
+  if (report.num_opened > 0) {
+    session.terminal().Note(
+        Count(report.num_opened, "envelope") +
+        " with a copy of the recovery key from before a change of its password: opened, and the "
+        "log's entry has no signature of the copy's own drill key");
+  }
+  if (!report.p256_signed) {
+    session.terminal().Warn(
+        "the log's checkpoint lacks the agent key's signature: the tpm did not sign");
+  }
+  return status;
+}
+
 Result<int> DoDrill(const DrillOptions& options, Session& session) {
+  if (options.name_or_file.starts_with(kRecoveryKeyPrefix)) return DrillKey(options, session);
   const bool is_file = !options.name_or_file.empty() && MeansFile(options.name_or_file);
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgentFor(is_file));
   if (agent != nullptr && !options.event_log.empty()) {

@@ -1,0 +1,139 @@
+// backup --all: every declared key. Results are written as they come, so that memory does not grow
+// with the number of keys.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "agent/cli/commands/backup_output.h"
+#include "agent/cli/view_json.h"
+#include "agent/usecases/backup_batch.h"
+
+namespace keyescrow::agent {
+namespace {
+
+constexpr std::size_t kBarWidth = 20;
+constexpr std::size_t kKeysPerStep = 8;
+
+std::string Bar(std::size_t done, std::size_t total) {
+  const std::size_t filled = total == 0 ? 0 : done * kBarWidth / total;
+  return "[" + std::string(filled, '#') + std::string(kBarWidth - filled, '.') + "]";
+}
+
+// Report writes a line for each key, or the element of a document, and remembers what decides the
+// exit status: the first error, else a finding.
+class Report {
+ public:
+  explicit Report(Session& session) : session_(session) {
+    for (const DeclaredKey& key : session.config().keys) {
+      width_ = std::max(width_, key.name.size());
+    }
+  }
+
+  Status Begin() {
+    if (!session_.terminal().json()) return Ok();
+    return Write("{\n  \"schema\": \"keyescrow/backup-all/1\",\n  \"num_declared\": " +
+                 std::to_string(session_.config().keys.size()) + ",\n  \"keys\": [");
+  }
+
+  Status Add(const std::string& key_name, const Result<BackupResult>& result) {
+    session_.progress().Pause();
+    Json item = Json::object();
+    std::string outcome = "failed";
+    if (result) {
+      ++num_escrowed_;
+      item = BackupJson(*result);
+      outcome = result->portable_proven ? "proven" : result->covered ? "covered" : "not proven";
+      item["outcome"] = outcome;
+      item["error"] = nullptr;
+      if (!result->Recoverable() && status_ == kExitDone) status_ = kExitFindings;
+    } else {
+      item["key"] = {{"name", key_name}, {"version", nullptr}};
+      item["outcome"] = outcome;
+      item["error"] = ErrorJson(result.error());
+      if (status_ == kExitDone || status_ == kExitFindings) status_ = ExitStatus(result.error());
+    }
+    if (session_.terminal().json()) {
+      RETURN_IF_ERROR(Write((is_first_ ? "\n    " : ",\n    ") +
+                            item.dump(-1, ' ', false, Json::error_handler_t::replace)));
+    } else {
+      const std::string version = result ? std::to_string(result->key_version) : "-";
+      const std::string name = EscapeForTerminal(key_name);
+      RETURN_IF_ERROR(Write(fmt::format("{:<{}}  {:>7}  {}\n", name, width_, version, outcome)));
+      if (!result) session_.terminal().PrintError(Error(result.error()).WithContext(key_name));
+    }
+    is_first_ = false;
+    if (result) TellBackupFindings(session_, item);
+    return Ok();
+  }
+
+  Result<int> Finish() {
+    session_.progress().Pause();
+    if (session_.terminal().json()) {
+      RETURN_IF_ERROR(
+          Write("\n  ],\n  \"num_escrowed\": " + std::to_string(num_escrowed_) + "\n}\n"));
+    } else {
+      RETURN_IF_ERROR(Write(fmt::format("escrowed {} of {}\n", num_escrowed_,
+                                        Count(session_.config().keys.size(), "declared key"))));
+    }
+    return status_;
+  }
+
+ private:
+  Status Write(const std::string& text) { return session_.terminal().WriteResult(text); }
+
+  Session& session_;
+  std::size_t width_ = 3;
+  std::size_t num_escrowed_ = 0;
+  int status_ = kExitDone;
+  bool is_first_ = true;
+};
+
+}  // namespace
+
+Result<int> BackupAll(const BackupOptions& options, Session& session) {
+  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
+  const auto& keys = session.config().keys;
+  if (keys.empty()) {
+    return Error(ErrorCode::kNotFound, Action::kFixInput, "no key is declared",
+                 "declare one with 'keyescrow key add NAME --source SOURCE'");
+  }
+  bool reads_stdin = false;
+  for (const DeclaredKey& key : keys) reads_stdin |= key.source == "-";
+  ASSIGN_OR_RETURN(CliSecrets* const secrets,
+                   session.OpenSecrets(options.secrets, reads_stdin ? "a declared source" : ""));
+  RETURN_IF_ERROR(agent->store().CheckWritable());
+  Report report(session);
+  RETURN_IF_ERROR(report.Begin());
+  const auto done = [&report](const std::string& name, Result<BackupResult> result) {
+    return report.Add(name, result);
+  };
+  ASSIGN_OR_RETURN(UnattendedBackup unattended, UnattendedBackup::Begin(*agent, done));
+  for (std::size_t index = 0; index < keys.size(); ++index) {
+    const DeclaredKey& key = keys[index];
+    if (index % kKeysPerStep == 0) {
+      session.progress().Step(
+          fmt::format("{} {} of {}", Bar(index, keys.size()), index, keys.size()));
+    }
+    const auto paths =
+        ChoosePaths(*agent, key.name, options.paths.empty() ? key.paths : options.paths);
+    // A LUKS2 volume is asked for more than its bytes, and may want to be unlocked.
+    const bool is_volume = key.source.starts_with("luks:");
+    if (paths && UnattendedBackup::Takes(*paths) && options.prove.empty() && !is_volume) {
+      RETURN_IF_ERROR(unattended.Add(key, *paths, options.note));
+      continue;
+    }
+    RETURN_IF_ERROR(unattended.Flush());
+    const auto result = [&]() -> Result<BackupResult> {
+      if (!paths) return paths.error();
+      ASSIGN_OR_RETURN(const BackupRequest request,
+                       MakeBackupRequest(options, key.name, key.source));
+      return Backup(*agent, request, *secrets, session.progress());
+    }();
+    RETURN_IF_ERROR(report.Add(key.name, result));
+  }
+  RETURN_IF_ERROR(unattended.Flush());
+  return report.Finish();
+}
+
+}  // namespace keyescrow::agent

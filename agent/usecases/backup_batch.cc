@@ -1,0 +1,159 @@
+#include "agent/usecases/backup_batch.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "agent/key_locations/key_location.h"
+#include "agent/usecases/envelope_source.h"
+#include "agent/usecases/policy_checks.h"
+#include "agent/usecases/recovery_keys.h"
+#include "agent/usecases/registered_recovery_key.h"
+
+namespace keyescrow::agent {
+namespace {
+
+// A commit costs the disk a flush; so many keys share one. What a power cut takes from a run is
+// this many at most, and none of them was acknowledged.
+constexpr std::size_t kKeysPerCommit = 64;
+
+}  // namespace
+
+Result<UnattendedBackup> UnattendedBackup::Begin(Agent& agent, Done done) {
+  ASSIGN_OR_RETURN(const PolicyInForce* const in_force, agent.Policy());
+  ASSIGN_OR_RETURN(auto trust, TrustFor(&agent, "", false));
+  ASSIGN_OR_RETURN(Fingerprinter fingerprinter, Fingerprinter::Ensure(agent.environment().state_dir,
+                                                                      *agent.environment().random));
+  return UnattendedBackup(agent, std::move(done), in_force, std::move(trust),
+                          std::move(fingerprinter));
+}
+
+bool UnattendedBackup::Takes(const std::vector<envelope::PathOption>& paths) {
+  return std::all_of(paths.begin(), paths.end(), [](const envelope::PathOption& option) {
+    return option.expression.Has(envelope::FactorKind::kRecoveryKey);
+  });
+}
+
+Result<const UnattendedBackup::Registered*> UnattendedBackup::Find(const std::string& name) {
+  for (const auto& known : registered_) {
+    if (known->row.name == name) return known.get();
+  }
+  auto found = std::make_unique<Registered>();
+  ASSIGN_OR_RETURN(found->row, agent_->store().FindRecoveryKey(name));
+  ASSIGN_OR_RETURN(found->key, ReadRegistered(found->row));
+  ASSIGN_OR_RETURN(const RecoveryKeyState state, DescribeRecoveryKey(found->row));
+  found->portable = state.portable;
+  return registered_.emplace_back(std::move(found)).get();
+}
+
+Result<UnattendedBackup::Sealed> UnattendedBackup::Seal(
+    const DeclaredKey& key, const std::vector<envelope::PathOption>& paths,
+    const std::string& note) {
+  Agent& agent = *agent_;
+  const PathKdfs no_passwords{};
+  ASSIGN_OR_RETURN(const auto reported, CheckPlan(agent, key.name, paths, no_passwords));
+  ASSIGN_OR_RETURN(const auto location, ParseLocation(key.source));
+  ASSIGN_OR_RETURN(const SecretBytes content, location->Read());
+  const std::int64_t now = agent.Now();
+  envelope::EnvelopeDraft draft;
+  ASSIGN_OR_RETURN(draft.envelope_id, envelope::NewEnvelopeId(*agent.environment().random));
+  draft.policy = in_force_->policy.name;
+  draft.key_name = key.name;
+  ASSIGN_OR_RETURN(draft.key_version, NextKeyVersion(agent, key.name));
+  draft.host = agent.identity().host;
+  draft.created = FormatUtc(now);
+  draft.updated = draft.created;
+  if (!note.empty()) draft.note = note;
+  BackupResult result;
+  std::vector<envelope::EnrolledPath> enrolled;
+  for (const envelope::PathOption& option : paths) {
+    ASSIGN_OR_RETURN(const Registered* const registered,
+                     Find(option.expression.factors.front().name));
+    envelope::EnrolledPath& path = enrolled.emplace_back();
+    path.id = option.id;
+    path.recovery_key = registered->key;
+    PathProof& proof = result.paths.emplace_back();
+    proof.path_id = option.id;
+    proof.expression = envelope::FormatPathExpression(option.expression);
+    proof.portable = registered->portable;
+    ASSIGN_OR_RETURN(proof.covered_since,
+                     CoveredSince(agent, registered->row, key.name, option.id));
+    proof.why_not = CoverText(registered->row, proof.covered_since);
+    result.covered = result.covered || (proof.portable && proof.covered_since);
+  }
+  ASSIGN_OR_RETURN(
+      envelope::SealedBytes sealed,
+      envelope::Seal(draft, enrolled, content, agent.signer(), *agent.environment().random));
+  ASSIGN_OR_RETURN(auto read_back, envelope::SealedEnvelope::Read(AsBytes(sealed.file), trust_));
+  store::FingerprintRecord fingerprint = MakeFingerprint(
+      agent, fingerprinter_, key.name, draft.key_version, content, location->FilePath());
+  fingerprint.time = now;
+  result.key_name = key.name;
+  result.key_version = draft.key_version;
+  result.envelope_id = draft.envelope_id;
+  result.envelope_hash = sealed.hash;
+  result.thumbprint = read_back.header().agent;
+  result.findings = FindingTexts(reported);
+  if (!result.Recoverable()) result.findings.push_back(NotRecoverable(result.paths));
+  return Sealed{std::move(sealed), std::move(read_back), std::move(fingerprint), std::move(result)};
+}
+
+Status UnattendedBackup::Add(const DeclaredKey& key, const std::vector<envelope::PathOption>& paths,
+                             const std::string& note) {
+  pending_.push_back({key.name, Seal(key, paths, note)});
+  return pending_.size() < kKeysPerCommit ? Ok() : Flush();
+}
+
+Status UnattendedBackup::Commit(std::span<Pending> pending) {
+  std::vector<audit::Event> events;
+  store::Change change;
+  std::vector<std::size_t> positions;
+  for (const Pending& item : pending) {
+    positions.push_back(events.size());
+    if (!item.sealed) continue;
+    AddEscrow({&item.sealed->bytes, &item.sealed->read_back, in_force_, item.sealed->fingerprint},
+              events, change);
+  }
+  if (events.empty()) return Ok();
+  ASSIGN_OR_RETURN(const AppendReceipt receipt,
+                   agent_->journal().Append(std::move(events), change));
+  for (std::size_t index = 0; index < pending.size(); ++index) {
+    if (!pending[index].sealed) continue;
+    BackupResult& result = pending[index].sealed->result;
+    result.log_seq = receipt.seq + positions[index];
+    result.p256_signed = receipt.p256_signed;
+    if (!result.p256_signed) {
+      result.findings.push_back(
+          "the log's checkpoint lacks the agent key's signature: the tpm did not sign");
+    }
+  }
+  return Ok();
+}
+
+Status UnattendedBackup::Flush() {
+  std::vector<Pending> pending = std::exchange(pending_, {});
+  Status committed = Commit(pending);
+  if (!committed && committed.error().code() == ErrorCode::kAlreadyExists) {
+    // Another backup wrote one of these versions meanwhile: the others do not suffer for it.
+    committed = Ok();
+    for (Pending& item : pending) {
+      Status alone = Commit(std::span(&item, 1));
+      if (alone) continue;
+      if (alone.error().code() != ErrorCode::kAlreadyExists) return alone;
+      item.sealed =
+          Error(ErrorCode::kStoreBusy, Action::kRetry,
+                "another backup wrote this version of " + item.key_name + " in this moment",
+                "run the command again");
+    }
+  }
+  RETURN_IF_ERROR(std::move(committed));
+  for (Pending& item : pending) {
+    if (item.sealed) {
+      RETURN_IF_ERROR(done_(item.key_name, std::move(item.sealed->result)));
+    } else {
+      RETURN_IF_ERROR(done_(item.key_name, std::move(item.sealed).error()));
+    }
+  }
+  return Ok();
+}
+
+}  // namespace keyescrow::agent

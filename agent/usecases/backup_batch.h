@@ -1,0 +1,104 @@
+// Unattended backups: keys whose every path goes to a recovery key. No factor is needed, nobody is
+// asked, and many of them are one commit.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "agent/store/escrow_store.h"
+#include "agent/usecases/agent.h"
+#include "agent/usecases/backup.h"
+#include "agent/usecases/fingerprint.h"
+#include "agent/usecases/policy_in_force.h"
+#include "envelope/sealed_envelope.h"
+
+namespace keyescrow::agent {
+
+// ---- what backup shares with it
+
+// ChoosePaths returns the paths of a backup: those given, the declaration's, those that the policy
+// requires, or the defaults. Errors: kUsage where there are none, ParsePathOptions', CheckPaths'.
+Result<std::vector<envelope::PathOption>> ChoosePaths(Agent& agent, const std::string& key_name,
+                                                      const std::vector<std::string>& given);
+Result<std::uint32_t> NextKeyVersion(Agent& agent, const std::string& key_name);
+
+// EscrowEntry: an envelope that is sealed, signed and read back.
+struct EscrowEntry {
+  const envelope::SealedBytes* sealed;
+  const envelope::SealedEnvelope* read_back;
+  const PolicyInForce* in_force;
+  const store::FingerprintRecord& fingerprint;
+};
+// AddEscrow adds its rows and events to a commit.
+void AddEscrow(const EscrowEntry& entry, std::vector<audit::Event>& events, store::Change& change);
+
+// CoverText tells when the recovery key was opened; NotRecoverable why nothing is known to open.
+std::string CoverText(const store::RecoveryKeyRecord& row,
+                      const std::optional<std::int64_t>& covered_since);
+std::string NotRecoverable(const std::vector<PathProof>& paths);
+
+// ---- batches
+
+// UnattendedBackup takes one declared key after the other. Results come out in their order once
+// they are durable; memory does not grow with the number of keys.
+class UnattendedBackup {
+ public:
+  using Done = std::function<Status(const std::string& key_name, Result<BackupResult> result)>;
+
+  // `agent` outlives it. Errors: those of the policy, the trust and fingerprint.key.
+  static Result<UnattendedBackup> Begin(Agent& agent, Done done);
+
+  // Takes: every one of these paths goes to a recovery key.
+  static bool Takes(const std::vector<envelope::PathOption>& paths);
+
+  // Add seals the key; what is wrong with it is its result. An error of Add ends the run.
+  Status Add(const DeclaredKey& key, const std::vector<envelope::PathOption>& paths,
+             const std::string& note);
+  // Flush commits what is sealed. Errors: kStore*; those of `done`.
+  Status Flush();
+
+ private:
+  // Pending: a key whose result is not told yet: sealed and not durable, or an error.
+  struct Sealed {
+    envelope::SealedBytes bytes;
+    envelope::SealedEnvelope read_back;
+    store::FingerprintRecord fingerprint;
+    BackupResult result;
+  };
+  struct Pending {
+    std::string key_name;
+    Result<Sealed> sealed;
+  };
+  // RecoveryKey: a registered one, read once.
+  struct Registered {
+    store::RecoveryKeyRecord row;
+    envelope::RecoveryKey key;
+    bool portable = false;
+  };
+  UnattendedBackup(Agent& agent, Done done, const PolicyInForce* in_force,
+                   envelope::ReadOptions trust, Fingerprinter fingerprinter)
+      : agent_(&agent),
+        done_(std::move(done)),
+        in_force_(in_force),
+        trust_(std::move(trust)),
+        fingerprinter_(std::move(fingerprinter)) {}
+  Result<const Registered*> Find(const std::string& name);
+  Result<Sealed> Seal(const DeclaredKey& key, const std::vector<envelope::PathOption>& paths,
+                      const std::string& note);
+  // Commit makes the sealed ones of `pending` durable together.
+  Status Commit(std::span<Pending> pending);
+
+  Agent* agent_;
+  Done done_;
+  const PolicyInForce* in_force_;
+  envelope::ReadOptions trust_;
+  Fingerprinter fingerprinter_;
+  std::vector<std::unique_ptr<Registered>> registered_;
+  std::vector<Pending> pending_;
+};
+
+}  // namespace keyescrow::agent

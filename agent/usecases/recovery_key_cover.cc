@@ -1,0 +1,58 @@
+// What the last opening of a recovery key says of the envelopes that go to it.
+#include <algorithm>
+
+#include "agent/usecases/policy_in_force.h"
+#include "agent/usecases/recovery_keys.h"
+#include "agent/usecases/registered_recovery_key.h"
+
+namespace keyescrow::agent {
+namespace {
+
+constexpr std::int64_t kDefaultDrillSeconds = std::int64_t{90} * 24 * 3600;
+
+}  // namespace
+
+Result<std::optional<std::int64_t>> CoveredSince(Agent& agent, const store::RecoveryKeyRecord& row,
+                                                 const std::string& key_name,
+                                                 std::string_view path_id) {
+  if (!row.drilled) return std::optional<std::int64_t>();
+  ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
+  const auto rules =
+      policy::MatchingRules(in_force->policy, key_name, agent.identity().host, agent.Now());
+  const std::int64_t period = policy::DrillPeriod(rules, path_id).value_or(kDefaultDrillSeconds);
+  if (agent.Now() - *row.drilled > period) return std::optional<std::int64_t>();
+  return row.drilled;
+}
+
+Status AddCover(Agent& agent, const envelope::Header& header,
+                std::vector<store::PathState>& states) {
+  if (header.agent != agent.identity().Thumbprint()) return Ok();
+  for (const envelope::PathRecord& path : header.paths) {
+    if (!path.recovery_key) continue;
+    const auto row = agent.store().FindRecoveryKey(path.recovery_key->name);
+    if (!row && row.error().code() != ErrorCode::kNotFound) return row.error();
+    if (!row || !row->drilled) continue;
+    ASSIGN_OR_RETURN(const envelope::RecoveryKey key, ReadRegistered(*row));
+    if (!key.IsCopiedTo(path)) continue;
+    auto state = std::ranges::find_if(states, [&](const store::PathState& known) {
+      return known.key_name == header.key_name && known.key_version == header.key_version &&
+             known.path_id == path.id;
+    });
+    if (state == states.end()) {
+      store::PathState fresh;
+      fresh.key_name = header.key_name;
+      fresh.key_version = header.key_version;
+      fresh.path_id = path.id;
+      state = states.insert(states.end(), std::move(fresh));
+    }
+    // A proof of this very envelope says more, and a failure of it counts.
+    if (state->proven && *state->proven >= *row->drilled) continue;
+    state->proven = row->drilled;
+    state->proven_revision = header.revision;
+    state->proven_by = kRecoveryKeyKind;
+    state->proof_seq = row->drill_seq;
+  }
+  return Ok();
+}
+
+}  // namespace keyescrow::agent

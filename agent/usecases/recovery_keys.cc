@@ -1,0 +1,466 @@
+#include "agent/usecases/recovery_keys.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "agent/key_locations/key_location.h"
+#include "agent/usecases/enroll.h"
+#include "agent/usecases/envelope_source.h"
+#include "agent/usecases/inventory.h"
+#include "agent/usecases/path_proof.h"
+#include "agent/usecases/policy_checks.h"
+#include "agent/usecases/registered_recovery_key.h"
+#include "envelope/base/base64url.h"
+#include "envelope/base/hash.h"
+#include "envelope/password.h"
+
+namespace keyescrow::agent {
+namespace {
+
+using envelope::FactorKind;
+using envelope::PathOption;
+
+Status CheckName(const std::string& name) {
+  if (envelope::IsName(name)) return Ok();
+  return Error(ErrorCode::kInvalidName, Action::kFixInput,
+               "\"" + name + "\" is not a recovery key's name",
+               "a name has 1 to 64 letters, digits, '.', '_' and '-'");
+}
+
+// CheckNew: the name is free, or its key is retired.
+Status CheckNew(Agent& agent, const std::string& name) {
+  RETURN_IF_ERROR(CheckName(name));
+  const auto existing = agent.store().FindRecoveryKey(name);
+  if (!existing) {
+    if (existing.error().code() == ErrorCode::kNotFound) return Ok();
+    return existing.error();
+  }
+  if (existing->retired) return Ok();
+  return Error(ErrorCode::kAlreadyExists, Action::kFixInput,
+               "a recovery key is registered as " + name + " already",
+               "choose another name, or 'recovery-key retire " + name + "' first");
+}
+
+// CheckPins holds name and public half against what the policy in force pins; true where it pins
+// them. A thumbprint of "" is that of a key which is not made yet: no pin can name it.
+Result<bool> CheckPins(Agent& agent, const std::string& name, const std::string& thumbprint,
+                       std::vector<std::string>& findings) {
+  ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
+  for (const policy::RecoveryKeyPin& pin : in_force->policy.recovery_keys) {
+    if (pin.name == name && pin.public_thumbprint == thumbprint) return true;
+    if (pin.name != name && pin.public_thumbprint != thumbprint) continue;
+    const std::string what = pin.name == name
+                                 ? "the policy pins another public key under the name " + name
+                                 : "the policy calls this recovery key " + pin.name;
+    if (in_force->policy.mode == policy::Mode::kEnforce) {
+      return Error(ErrorCode::kPolicyRefused, Action::kFixInput,
+                   fmt::format("the policy {} refuses this: {}", in_force->policy.name, what),
+                   "import the recovery key that the policy means, or have the policy changed");
+    }
+    findings.push_back(what);
+  }
+  return false;
+}
+
+std::string ExpressionOf(const envelope::RecoveryKey& key) {
+  envelope::PathRecord path;
+  path.factors = key.factors;
+  return PathExpressionText(path);
+}
+
+bool HasTpm(const envelope::RecoveryKey& key) {
+  return std::ranges::any_of(key.factors, [](const envelope::FactorRecord& factor) {
+    return std::holds_alternative<envelope::Tpm2Record>(factor);
+  });
+}
+
+store::RecoveryKeyRecord RowOf(const Agent& agent, const envelope::RecoveryKey& key) {
+  store::RecoveryKeyRecord row;
+  row.name = key.record.name;
+  row.thumbprint = key.Thumbprint();
+  row.sha256 = key.Sha256();
+  row.record = key.text;
+  row.added = agent.Now();
+  return row;
+}
+
+Result<RecoveryKeyChange> Register(Agent& agent, const envelope::RecoveryKey& key,
+                                   std::string reason, std::vector<std::string> findings) {
+  RecoveryKeyChange result;
+  result.findings = std::move(findings);
+  audit::Event event;
+  event.type = audit::EventType::kFactorEnrolled;
+  event.paths.push_back(RecoveryKeyEvent(key));
+  event.reason = std::move(reason);
+  store::Change change;
+  change.recovery_keys.push_back(RowOf(agent, key));
+  ASSIGN_OR_RETURN(const AppendReceipt receipt, agent.journal().Append(std::move(event), change));
+  result.log_seq = receipt.seq;
+  ASSIGN_OR_RETURN(const auto row, agent.store().FindRecoveryKey(key.record.name));
+  ASSIGN_OR_RETURN(result.key, DescribeRecoveryKey(row));
+  if (!result.key.portable) {
+    result.findings.push_back(
+        "the recovery key opens by a tpm alone: what is escrowed to it is lost with that host");
+  }
+  return result;
+}
+
+PathOpenOptions OpenOptions(Agent& agent, const std::string& name, Secrets& secrets,
+                            Progress& progress) {
+  PathOpenOptions options;
+  options.devices = agent.environment().devices;
+  options.secrets = &secrets;
+  options.progress = &progress;
+  options.store = &agent.store();
+  options.purpose = "of the recovery key " + name;
+  return options;
+}
+
+// Prove opens what was registered, where its factors are at hand. A failure is no error: the record
+// is registered, and a drill can prove it.
+void Prove(Agent& agent, Secrets& secrets, Progress& progress, StretchedPasswords& passwords,
+           RecoveryKeyChange& change) {
+  const auto proven = [&]() -> Status {
+    ASSIGN_OR_RETURN(const auto row, agent.store().FindRecoveryKey(change.key.row.name));
+    ASSIGN_OR_RETURN(const envelope::RecoveryKey key, ReadRegistered(row));
+    PathOpener opener(OpenOptions(agent, row.name, secrets, progress), passwords);
+    RETURN_IF_ERROR(opener.RecoveryKeyPresent(key));
+    for (const envelope::FactorRecord& factor : key.factors) {
+      if (const auto token = IdentityOf(factor)) {
+        RETURN_IF_ERROR(RequirePin(*token->token, secrets));
+      }
+    }
+    progress.Step("proving the recovery key");
+    RETURN_IF_ERROR(opener.OpenRecoveryKey(key));
+    opener.Finish();
+    audit::Event event;
+    event.type = audit::EventType::kDrillPassed;
+    event.paths.push_back(RecoveryKeyEvent(key));
+    event.reason = "the recovery key was opened from its registered record";
+    store::Change drilled;
+    drilled.recovery_key_drills.push_back({row.name, row.sha256, agent.Now(), 0});
+    RETURN_IF_ERROR(agent.journal().Append(std::move(event), drilled));
+    change.key.row.drilled = agent.Now();
+    return Ok();
+  }();
+  change.proven = proven.has_value();
+  if (proven) return;
+  change.why_not = proven.error().message();
+  change.findings.push_back(
+      "the recovery key was not opened yet (" + change.why_not +
+      "): prove it with 'keyescrow drill recovery-key:" + change.key.row.name + "'");
+}
+
+// Enroll protects the pair by fresh secrets of the path's factors.
+Result<envelope::RecoveryKey> Enroll(Agent& agent, const RecoveryKeyRequest& request,
+                                     const P256KeyPair& pair, PathOption option, Secrets& secrets,
+                                     Progress& progress, StretchedPasswords& passwords) {
+  EnrollContext context;
+  context.agent = &agent;
+  context.secrets = &secrets;
+  context.progress = &progress;
+  context.passwords = &passwords;
+  ASSIGN_OR_RETURN(context.kdfs, ChooseKdfs(agent, "", request.kdf));
+  ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
+  context.draft.policy = in_force->policy.name;
+  context.draft.host = agent.identity().host;
+  context.recovery_key = request.name;
+  context.binding = envelope::RecoveryKeyBinding(request.name, pair.Public());
+  option.id = RecoveryKeyPathId(request.name);
+  ASSIGN_OR_RETURN(auto enrolled, EnrollPaths(context, {option}));
+  envelope::EnrolledPath& path = enrolled.front();
+  if (option.expression.Has(FactorKind::kPassword)) {
+    progress.Pause();
+    RETURN_IF_ERROR(secrets.ConfirmLoss());
+  }
+  std::vector<const SecretBytes*> in_order;
+  for (const SecretBytes& secret : path.secrets) in_order.push_back(&secret);
+  return envelope::ProtectRecoveryKey(request.name, pair, std::move(path.factors), in_order,
+                                      *agent.environment().random);
+}
+
+// CheckOwnPath refuses what a recovery key's own path cannot be.
+Status CheckOwnPath(Agent& agent, const PathOption& option) {
+  if (option.expression.Has(FactorKind::kRecoveryKey)) {
+    return Error(ErrorCode::kInvalidPath, Action::kFixInput,
+                 "a recovery key is not protected by another one",
+                 "protect it by tokens, officers' shares, a password beside these, or a tpm");
+  }
+  ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
+  if (!option.expression.HasHardware() && in_force->policy.mode == policy::Mode::kEnforce) {
+    return Error(ErrorCode::kPathForbidden, Action::kFixInput,
+                 "a password alone would protect the recovery key, and every key that is escrowed "
+                 "to it: it can be guessed from a copy of any envelope",
+                 "add a token: --path 'password & token:NAME'");
+  }
+  return CheckPaths(agent, {option});
+}
+
+// SameKeys: the new factors are of the same tokens and officers as the old ones.
+bool SameKeys(const std::vector<envelope::FactorRecord>& left,
+              const std::vector<envelope::FactorRecord>& right) {
+  return std::ranges::equal(left, right, [](const auto& one, const auto& other) {
+    const auto first = IdentityOf(one);
+    const auto second = IdentityOf(other);
+    return one.index() == other.index() && first.has_value() == second.has_value() &&
+           (!first || *first->spki == *second->spki);
+  });
+}
+
+// PasswordTwice refuses a new password that is the old one.
+class ChangeSecrets final : public Secrets {
+ public:
+  explicit ChangeSecrets(Secrets& inner) : inner_(inner) {}
+  Result<SecretBytes> Password(std::string_view path_id, std::string_view purpose) override {
+    const bool is_new = !fresh_.empty();  // to prove what was registered
+    if (is_new) return SecretBytes::CopyOf(fresh_.Expose());
+    ASSIGN_OR_RETURN(SecretBytes typed, inner_.Password(path_id, purpose));
+    ASSIGN_OR_RETURN(old_, envelope::NormalizePassword(typed));
+    return typed;
+  }
+  Result<SecretBytes> NewPassword(std::string_view path_id, std::string_view purpose) override {
+    ASSIGN_OR_RETURN(SecretBytes typed, inner_.NewPassword(path_id, purpose));
+    ASSIGN_OR_RETURN(const SecretBytes normalized, envelope::NormalizePassword(typed));
+    if (normalized.EqualsConstantTime(old_)) {
+      return Error(ErrorCode::kUsage, Action::kFixInput, "the new password is the old one",
+                   "give another one; in a script with --new-password-file FILE");
+    }
+    ASSIGN_OR_RETURN(fresh_, SecretBytes::CopyOf(typed.Expose()));
+    return typed;
+  }
+  envelope::PinProvider& Pins() override { return inner_.Pins(); }
+  bool HasPin(std::string_view token_name) override { return inner_.HasPin(token_name); }
+  Status ConfirmLoss() override { return inner_.ConfirmLoss(); }
+
+ private:
+  Secrets& inner_;
+  SecretBytes old_;
+  SecretBytes fresh_;
+};
+
+}  // namespace
+
+audit::EventPath RecoveryKeyEvent(const envelope::RecoveryKey& key) {
+  audit::EventPath path;
+  path.factors.push_back({std::string(kRecoveryKeyKind), key.record.name, key.Sha256(), ""});
+  const envelope::PathRecord own = RecoveryKeyPath(key);
+  std::vector<audit::EventPath> described = DescribePaths({&own});
+  for (audit::EventFactor& factor : described.front().factors) {
+    path.factors.push_back(std::move(factor));
+  }
+  return path;
+}
+
+Result<RecoveryKeyState> DescribeRecoveryKey(const store::RecoveryKeyRecord& row) {
+  ASSIGN_OR_RETURN(const envelope::RecoveryKey key, ReadRegistered(row));
+  return RecoveryKeyState{row, ExpressionOf(key), !HasTpm(key)};
+}
+
+Result<std::vector<RecoveryKeyState>> ListRecoveryKeys(Agent& agent) {
+  ASSIGN_OR_RETURN(const auto rows, agent.store().RecoveryKeys());
+  std::vector<RecoveryKeyState> keys;
+  for (const store::RecoveryKeyRecord& row : rows) {
+    ASSIGN_OR_RETURN(RecoveryKeyState key, DescribeRecoveryKey(row));
+    keys.push_back(std::move(key));
+  }
+  return keys;
+}
+
+Result<RecoveryKeyState> ShowRecoveryKey(Agent& agent, const std::string& name) {
+  ASSIGN_OR_RETURN(const auto row, agent.store().FindRecoveryKey(name));
+  return DescribeRecoveryKey(row);
+}
+
+Result<RecoveryKeyChange> CreateRecoveryKey(Agent& agent, const RecoveryKeyRequest& request,
+                                            Secrets& secrets, Progress& progress) {
+  RETURN_IF_ERROR(CheckNew(agent, request.name));
+  ASSIGN_OR_RETURN(PathOption option, envelope::ParsePathOption(request.path));
+  RETURN_IF_ERROR(CheckOwnPath(agent, option));
+  std::vector<std::string> findings;
+  RETURN_IF_ERROR(CheckPins(agent, request.name, "", findings));
+  RETURN_IF_ERROR(agent.store().CheckWritable());
+  ASSIGN_OR_RETURN(const P256KeyPair pair,
+                   envelope::NewRecoveryKeyPair(*agent.environment().random));
+  StretchedPasswords passwords;
+  ASSIGN_OR_RETURN(const envelope::RecoveryKey key,
+                   Enroll(agent, request, pair, std::move(option), secrets, progress, passwords));
+  ASSIGN_OR_RETURN(RecoveryKeyChange result,
+                   Register(agent, key, "recovery key made", std::move(findings)));
+  if (!request.prove_none) Prove(agent, secrets, progress, passwords, result);
+  return result;
+}
+
+Result<RecoveryKeyChange> ChangeRecoveryKeyPassword(Agent& agent, const RecoveryKeyRequest& request,
+                                                    Secrets& outer, Progress& progress) {
+  ASSIGN_OR_RETURN(const auto row, agent.store().FindRecoveryKey(request.name));
+  ASSIGN_OR_RETURN(const envelope::RecoveryKey old, ReadRegistered(row));
+  ASSIGN_OR_RETURN(PathOption option, envelope::ParsePathOption(ExpressionOf(old)));
+  if (!option.expression.Has(FactorKind::kPassword)) {
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 "the recovery key " + request.name + " has no password",
+                 "it opens by " + ExpressionOf(old) + "; make a new one to change that");
+  }
+  if (row.retired) {
+    return Error(ErrorCode::kNotFound, Action::kFixInput,
+                 "the recovery key " + request.name + " is retired",
+                 "what is escrowed to it opens with the password it has");
+  }
+  RETURN_IF_ERROR(CheckPaths(agent, {option}));
+  RETURN_IF_ERROR(agent.store().CheckWritable());
+  ChangeSecrets secrets(outer);
+  StretchedPasswords passwords;
+  std::optional<envelope::RecoveryKey> changed;
+  {
+    PathOpener opener(OpenOptions(agent, request.name, secrets, progress), passwords);
+    ASSIGN_OR_RETURN(const envelope::OpenedRecoveryKey opened, opener.OpenRecoveryKey(old));
+    opener.Finish();
+    ASSIGN_OR_RETURN(changed, Enroll(agent, request, opened.pair(), std::move(option), secrets,
+                                     progress, passwords));
+  }
+  if (!SameKeys(old.factors, changed->factors)) {
+    return Error(ErrorCode::kTokenNotRegistered, Action::kFixInput,
+                 "a token of this recovery key is registered here with another key than its own",
+                 "register the right token under that name; nothing was changed");
+  }
+  ASSIGN_OR_RETURN(
+      RecoveryKeyChange result,
+      Register(agent, *changed,
+               "password changed; the record before it was " + EncodeBase64Url(row.sha256), {}));
+  Prove(agent, secrets, progress, passwords, result);
+  return result;
+}
+
+std::optional<Bytes32> ParseSha256(std::string_view text) {
+  Bytes32 hash{};
+  if (const auto bytes = DecodeBase64Url(text); bytes && bytes->size() == hash.size()) {
+    std::copy(bytes->begin(), bytes->end(), hash.begin());
+    return hash;
+  }
+  if (text.size() != 2 * hash.size()) return std::nullopt;
+  for (std::size_t index = 0; index < text.size(); ++index) {
+    const char digit = text[index];
+    const bool number = digit >= '0' && digit <= '9';
+    if (!number && (digit < 'a' || digit > 'f')) return std::nullopt;
+    const int value = number ? digit - '0' : digit - 'a' + 10;
+    std::uint8_t& byte = hash[index / 2];
+    byte = static_cast<std::uint8_t>(byte << 4 | value);
+  }
+  return hash;
+}
+
+Result<RecoveryKeyImport> ImportRecoveryKey(Agent& agent, const std::string& file,
+                                            const ConfirmRecord& confirm) {
+  ASSIGN_OR_RETURN(
+      const EnvelopeSource source,
+      FindEnvelope(nullptr, file.starts_with("file:") ? file : "file:" + file, std::nullopt));
+  auto parsed = envelope::ParseRecoveryKey(AsText(source.bytes));
+  if (!parsed) return std::move(parsed).error().WithContext(file);
+  const envelope::RecoveryKey& key = *parsed;
+  RecoveryKeyImport result;
+  const auto existing = agent.store().FindRecoveryKey(key.record.name);
+  if (existing && existing->sha256 == key.Sha256() && !existing->retired) {
+    ASSIGN_OR_RETURN(result.change.key, DescribeRecoveryKey(*existing));
+    result.already_there = true;
+    return result;
+  }
+  // The record of the same pair after a change of its password takes the old one's place.
+  const bool same_pair = existing && !existing->retired && existing->thumbprint == key.Thumbprint();
+  if (!same_pair) RETURN_IF_ERROR(CheckNew(agent, key.record.name));
+  std::vector<std::string> findings;
+  ASSIGN_OR_RETURN(const bool pinned,
+                   CheckPins(agent, key.record.name, key.Thumbprint(), findings));
+  const store::RecoveryKeyRecord row = RowOf(agent, key);
+  ASSIGN_OR_RETURN(const RecoveryKeyState state, DescribeRecoveryKey(row));
+  RETURN_IF_ERROR(confirm(state, row.sha256, pinned));
+  std::string reason = pinned ? "recovery key imported; the policy pins its public half"
+                              : "recovery key imported; its SHA-256 was confirmed";
+  if (same_pair) reason += "; the record before it was " + EncodeBase64Url(existing->sha256);
+  ASSIGN_OR_RETURN(result.change, Register(agent, key, std::move(reason), std::move(findings)));
+  result.change.why_not = "an import opens nothing";
+  result.change.findings.push_back(
+      "the recovery key was never opened here: prove it where its factors are, with 'keyescrow "
+      "drill recovery-key:" +
+      key.record.name + "'");
+  return result;
+}
+
+Result<RecoveryKeyState> ExportRecoveryKey(Agent& agent, const std::string& name,
+                                           const std::string& sink) {
+  ASSIGN_OR_RETURN(const auto row, agent.store().FindRecoveryKey(name));
+  ASSIGN_OR_RETURN(const envelope::RecoveryKey key, ReadRegistered(row));
+  ASSIGN_OR_RETURN(const auto location, ParseLocation(sink));
+  // The record is public; its private half is encrypted inside.
+  ASSIGN_OR_RETURN(const SecretBytes bytes, SecretBytes::CopyOf(AsBytes(key.text + "\n")));
+  RETURN_IF_ERROR(location->Write(bytes, {}));
+  audit::Event event;
+  event.type = audit::EventType::kAuditExported;
+  event.paths.push_back(RecoveryKeyEvent(key));
+  event.reason = "record of a recovery key";
+  RETURN_IF_ERROR(agent.journal().Append(std::move(event)));
+  return DescribeRecoveryKey(row);
+}
+
+Result<RecoveryKeyUse> UseOfRecoveryKey(Agent& agent, const std::string& name) {
+  ASSIGN_OR_RETURN(const auto row, agent.store().FindRecoveryKey(name));
+  ASSIGN_OR_RETURN(const envelope::RecoveryKey key, ReadRegistered(row));
+  ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
+  RecoveryKeyUse use;
+  std::optional<Error> failed;
+  store::EscrowStore::EnvelopeQuery query;
+  query.with_bytes = true;
+  RETURN_IF_ERROR(agent.store().Envelopes(query, [&](const store::EnvelopeRecord& record) {
+    auto sealed = envelope::SealedEnvelope::Read(record.bytes, trust);
+    if (!sealed) {
+      failed = std::move(sealed).error().WithContext(record.key_name);
+      return false;
+    }
+    const auto& paths = sealed->header().paths;
+    const auto num_under = std::ranges::count_if(
+        paths, [&](const envelope::PathRecord& path) { return key.IsIn(path); });
+    if (num_under > 0) ++use.num_envelopes;
+    if (num_under == std::ssize(paths)) {
+      use.stranded.push_back(record.key_name + " version " + std::to_string(record.key_version));
+    }
+    return true;
+  }));
+  if (failed) return *failed;
+  return use;
+}
+
+Status RetireRecoveryKey(Agent& agent, const std::string& name) {
+  ASSIGN_OR_RETURN(const auto row, agent.store().FindRecoveryKey(name));
+  ASSIGN_OR_RETURN(const envelope::RecoveryKey key, ReadRegistered(row));
+  if (row.retired) {
+    return Error(ErrorCode::kNotFound, Action::kFixInput,
+                 "the recovery key " + name + " is retired already",
+                 "'keyescrow recovery-key list' shows them");
+  }
+  ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
+  for (const policy::Rule& rule : in_force->policy.rules) {
+    if (in_force->policy.ModeOf(rule) != policy::Mode::kEnforce) continue;
+    const bool required =
+        std::ranges::any_of(rule.require, [&](const envelope::PathExpression& path) {
+          return path.factors.front().kind == FactorKind::kRecoveryKey &&
+                 path.factors.front().name == name;
+        });
+    if (!required) continue;
+    return Error(ErrorCode::kPolicyRefused, Action::kFixInput,
+                 fmt::format("the policy {} refuses this: its rule \"{}\" requires a path to the "
+                             "recovery key {}",
+                             in_force->policy.name, rule.name, name),
+                 "have the policy changed first");
+  }
+  audit::Event event;
+  event.type = audit::EventType::kFactorRemoved;
+  event.paths.push_back(RecoveryKeyEvent(key));
+  event.reason = "recovery key retired";
+  store::Change change;
+  change.retired_recovery_keys.push_back(name);
+  change.removal_time = agent.Now();
+  RETURN_IF_ERROR(agent.journal().Append(std::move(event), change));
+  return Ok();
+}
+
+}  // namespace keyescrow::agent

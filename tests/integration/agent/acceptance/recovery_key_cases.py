@@ -1,0 +1,245 @@
+"""Recovery keys: keys escrowed with nobody present, opened by their people, by others' tools too."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tarfile
+
+from world import PASSWORD, PIN, SECOND_DECODER, UNLOCK, AcceptanceCase
+
+TEAM = "recovery-key:team"
+PATH_ID = "recovery-ke-" + hashlib.sha256(b"recovery-key-team").hexdigest()[:4]
+NUM_KEYS = 70  # more than one commit's worth
+
+# Opens wrapped_key by jose, with the private JWK that token and password give to the second decoder.
+BY_JOSE = r"""
+import json, subprocess, sys
+sys.path.insert(0, sys.argv[1])
+import devices, header, opening, primitives as pr, vectors
+envelope = header.read(open(sys.argv[2], "rb").read(), [vectors.parse_trust(sys.argv[3])])
+path = envelope.paths[sys.argv[4]]
+world = devices.DeviceWorld(sys.argv[5].encode(), [devices.Token(sys.argv[6], "ops", sys.argv[7])],
+                            None, None)
+secrets = opening._factor_secrets(path, world)
+world.close()
+info = "keyescrow1|path|%s|%s" % (path.binding, "+".join(f.type for f in path.factors))
+keys = pr.hkdf(b"".join(secrets), info, 96)
+d = opening.private_scalar(path.recovery, keys[:64])
+jwk = dict(pr.jwk(path.recovery.public), d=pr.b64u(d.to_bytes(32, "big")))
+c = path.wrapped
+compact = ".".join([c.header, "", pr.b64u(c.iv), pr.b64u(c.ciphertext), pr.b64u(c.tag)])
+open("team.jwk", "w").write(json.dumps(jwk))
+open("wrapped.jwe", "w").write(compact)
+subprocess.run(["jose", "jwe", "dec", "-i", "wrapped.jwe", "-k", "team.jwk", "-O", "fk"], check=True)
+assert open("fk", "rb").read() == opening._open_by_recovery_key(path, keys[:64])
+"""
+
+
+class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and follow each other
+    world_options = {"tpm": False}
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        for folder in ("keys", "other"):
+            cls.world.path(folder).mkdir(mode=0o700)
+        text = cls.world.path("agent.toml").read_text()
+        cls.keys = {}
+        for index in range(NUM_KEYS):
+            name = f"host/k{index:02}"
+            cls.keys[name] = os.urandom(32)
+            source = cls.world.write(f"keys/k{index:02}", cls.keys[name])
+            text += f'[[key]]\nname = "{name}"\nsource = "{source}"\npaths = ["{TEAM}"]\n'
+        cls.world.write("agent.toml", text)
+        cls.world.write("pw2", "quite another battery staple 9\n")
+        cls.nothing = {"SOFTHSM2_CONF": str(cls.world.path("no-token.conf"))}
+
+    def other(self, *arguments, **options):
+        """The same command on another host."""
+        folder = self.world.path("other")
+        env = {"KEYESCROW_STATE": str(folder / "state"), "KEYESCROW_CONFIG": str(folder / "toml")}
+        return self.world.run("--tpm", "none", *arguments, env=env, **options)
+
+    def show(self, name=""):
+        return self.succeeds("recovery-key", "show", name or "team", "--json").json()
+
+    def test_1_made_behind_token_and_password(self):
+        self.refused("path_forbidden", 7, "recovery-key", "create", "team", "--path", "password",
+                     *UNLOCK, num_runs=1)
+        self.refused("invalid_path", 2, "recovery-key", "create", "team", "--path", TEAM,
+                     num_runs=1)
+        self.refused("not_found", 8, "backup", "app/two", "--from", "app.key", "--path", TEAM,
+                     num_runs=1)
+        done = self.succeeds("recovery-key", "create", "team", "--path", "password & token:ops",
+                             *UNLOCK, "--no-input", "--json").json()
+        self.assertTrue(done["proven"], done)
+        self.assertEqual(done["factors"], "token:ops & password")
+        self.refused("already_exists", 2, "recovery-key", "create", "team", "--path",
+                     "password & token:ops", *UNLOCK, num_runs=1)
+        self.assertEqual((self.show()["thumbprint"], self.show()["envelopes"]),
+                         (done["thumbprint"], 0))
+
+    def test_2_unattended(self):
+        self.world.path("keys/k07").unlink()
+        done = self.world.run("backup", "--all", "--no-input", "--json", env=self.nothing)
+        self.assertEqual(done.status, 2, str(done))
+        document = done.json()
+        self.assertEqual((document["num_declared"], document["num_escrowed"]), (70, 69))
+        outcomes = {row["key"]["name"]: row["outcome"] for row in document["keys"]}
+        self.assertEqual(list(outcomes), sorted(self.keys))
+        self.assertEqual(outcomes.pop("host/k07"), "failed")
+        self.assertEqual(set(outcomes.values()), {"covered"})
+        self.world.write("keys/k07", self.keys["host/k07"])
+        done = self.world.run("backup", "host/k07", "--no-input", "--json", env=self.nothing)
+        self.assertEqual(done.status, 0, str(done))
+        self.assertTrue(done.json()["covered"])
+        done = self.world.run("backup", "--all", "--no-input", env=self.nothing)
+        self.assertEqual(done.status, 0, str(done))
+        self.assertEqual(len(done.out.splitlines()), NUM_KEYS + 1, str(done))
+        self.assertIn(b"escrowed 70 of 70 declared keys", done.out)
+        paths = self.succeeds("show", "host/k00", "--json").json()["paths"]
+        self.assertEqual([(p["condition"], p["proven_by"]) for p in paths],
+                         [("proven", "recovery-key")])
+
+    def test_3_restored_by_its_factors(self):
+        self.refused("token_not_found", 5, "restore", "host/k03", "--to", "out", *UNLOCK,
+                     num_runs=1, env=self.nothing)
+        self.refused("wrong_password", 3, "restore", "host/k03", "--to", "out", "--password-file",
+                     "wrong", "--pin-file", "pin", num_runs=1)
+        self.succeeds("restore", "host/k03", "--to", "out", *UNLOCK)
+        self.assertEqual(self.world.path("out").read_bytes(), self.keys["host/k03"])
+        self.world.path("out").unlink()
+        self.succeeds("export", "host/k03", "-o", "k03.escrow")
+        environment = dict(os.environ, SOFTHSM2_CONF=str(self.world.path("softhsm2.conf")))
+        subprocess.run(
+            [sys.executable, "-B", SECOND_DECODER / "decode.py", "open",
+             self.world.path("k03.escrow"), "--trust", self.world.thumbprint, "--path", PATH_ID,
+             "--out", self.world.path("second"), "--password-file", self.world.path("pw"),
+             "--token-module", self.world.module, "--token-label", "ops", "--pin-file",
+             self.world.path("pin")], check=True, env=environment, capture_output=True)
+        self.assertEqual(self.world.path("second").read_bytes(), self.keys["host/k03"])
+        done = subprocess.run(
+            [sys.executable, "-B", "-c", BY_JOSE, SECOND_DECODER, self.world.path("k03.escrow"),
+             self.world.thumbprint, PATH_ID, PASSWORD, self.world.module, PIN],
+            cwd=self.world.path("other"), env=environment, capture_output=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
+
+    def test_4_one_drill_proves_all(self):
+        self.check_json(self.world.run("drill", TEAM, "--password-file", "wrong", "--pin-file",
+                                       "pin", "--json"), "wrong_password", 3)
+        done = self.succeeds("drill", TEAM, *UNLOCK, "--no-input", "--json").json()
+        # The first backup of all but one, the one alone, then all again.
+        self.assertEqual((done["envelopes"], done["proven"], done["failed"]), (140, 140, []))
+        entries = self.succeeds("audit", "log", "--json").json()["entries"]
+        proofs = [e for e in entries if e["type"] == "drill.passed" and "drill" in e
+                  and e["key"]["name"] == "host/k03" and e["key"]["version"] == 2]
+        self.world.write("entries", "".join(json.dumps(e) + "\n" for e in proofs))
+        checked = subprocess.run(
+            [sys.executable, "-B", SECOND_DECODER / "decode.py", "drills",
+             self.world.path("k03.escrow"), "--trust", self.world.thumbprint, "--entries",
+             self.world.path("entries")], capture_output=True, text=True, check=False)
+        self.assertEqual((checked.returncode, checked.stdout.split()[0]), (0, PATH_ID))
+        paths = self.succeeds("show", "host/k03", "--json").json()["paths"]
+        self.assertEqual(paths[0]["proven_by"], "drill")
+
+    def test_5_on_another_host(self):
+        self.succeeds("recovery-key", "export", "team", "-o", "team.recovery-key")
+        self.assertEqual(self.other("init").status, 0)
+        imports = ("recovery-key", "import", "team.recovery-key", "--no-input", "--json")
+        self.check_json(self.other(*imports), "usage", 2)
+        self.check_json(self.other(*imports, "--sha256", "0" * 64), "usage", 2)
+        record = self.world.path("team.recovery-key").read_text()
+        self.world.write("garbage", record.replace('"threshold"', "") + "x")
+        self.check_json(self.other("recovery-key", "import", "garbage", "--yes", "--json"),
+                        "envelope_format", 4)
+        done = self.other(*imports, "--sha256", self.show()["record_sha256"])
+        self.assertEqual(done.status, 0, str(done))
+        done = self.other("backup", "there/key", "--from", "app.key", "--path", TEAM, "-o",
+                          "there.escrow", "--no-input", "--json")
+        self.assertEqual(done.status, 1, str(done))  # nobody has seen it open there
+        self.assertTrue(any("drill " + TEAM in text for text in done.json()["findings"]), str(done))
+        self.assertEqual(self.other("verify").status, 0)
+        thumbprint = self.other("agent-key", "show", "--json").json()["thumbprint"]
+        self.succeeds("restore", "there.escrow", "--to", "out", "--agent", thumbprint, *UNLOCK)
+        self.assertEqual(self.world.path("out").read_bytes(), self.world.key)
+        self.world.path("out").unlink()
+
+    def test_6_its_password_changed(self):
+        before = self.show()
+        change = ("recovery-key", "password", "team", "--pin-file", "pin", "--no-input")
+        self.refused("usage", 2, *change, "--password-file", "pw", num_runs=1)
+        self.refused("wrong_password", 3, *change, "--password-file", "wrong",
+                     "--new-password-file", "pw2", num_runs=1)
+        done = self.succeeds(*change, "--password-file", "pw", "--new-password-file", "pw2",
+                             "--json").json()
+        self.assertEqual(done["thumbprint"], before["thumbprint"])
+        self.assertNotEqual(done["record_sha256"], before["record_sha256"])
+        self.assertTrue(done["proven"], done)
+        # A host that has the record asks for the new password, and old copies have the old one.
+        self.refused("wrong_password", 3, "restore", "host/k03", "--to", "out", *UNLOCK, num_runs=1)
+        new = ("--password-file", "pw2", "--pin-file", "pin")
+        self.succeeds("restore", "host/k03", "--to", "out", *new)
+        self.assertEqual(self.world.path("out").read_bytes(), self.keys["host/k03"])
+        self.world.path("out").unlink()
+        done = self.other("restore", "k03.escrow", "--to", "out", "--agent", self.world.thumbprint,
+                          "--module", self.world.module, *UNLOCK)
+        self.assertEqual(done.status, 0, str(done))
+        self.world.path("out").unlink()
+        self.succeeds("backup", "host/k05", "--no-input", env=self.nothing)
+        done = self.succeeds("drill", TEAM, *new, "--json").json()
+        self.assertEqual((done["envelopes"], done["proven"], done["opened"]), (141, 1, 140))
+
+    def test_7_policy(self):
+        self.world.must("policy", "sign", "--new-key", "p.key")
+        vkey = self.world.must("policy", "sign", "--key", "p.key").out.decode().strip()
+        text = ('[policy]\nname = "corp"\nserial = {serial}\nsimulators = "allowed"\n'
+                '[recovery_keys.team]\npublic_thumbprint = "{pin}"\n'
+                '[[rule]]\nname = "hosts"\nmatch = "host/**"\nrequire = ["{team}"]\n'
+                'portable = true\ndrill_every = "90d"\n')
+        self.world.write("p.toml", text.format(serial=1, team=TEAM, pin=self.show()["thumbprint"]))
+        self.world.must("policy", "sign", "p.toml", "--key", "p.key")
+        self.world.must("policy", "set", "p.toml", "--policy-key", vkey)
+        self.succeeds("backup", "host/k06", "--no-input", env=self.nothing)
+        findings = self.world.run("status", "host/k06", "--json").json()["findings"]
+        self.assertEqual([f for f in findings if f["severity"] == "critical"], [])
+        self.refused("policy_refused", 7, "backup", "host/k06", "--path", "password & token:ops",
+                     *UNLOCK, num_runs=1)
+        self.refused("policy_refused", 7, "recovery-key", "retire", "team", "--yes", num_runs=1)
+        survives = self.world.run("what-if", "host/k06", "--lose", "token:ops", "--json").json()
+        self.assertIn("host/k06", json.dumps(survives))
+        # Without that rule it may go; and a key of a name that the policy pins to another is refused.
+        self.world.write("p.toml", text.format(serial=2, team="password & token:ops",
+                                               pin="A" * 43).replace("keys.team]", "keys.team2]"))
+        self.world.path("p.toml.sig").unlink()
+        self.world.must("policy", "sign", "p.toml", "--key", "p.key")
+        self.world.must("policy", "set", "p.toml")
+        self.refused("policy_refused", 7, "recovery-key", "create", "team2", "--path",
+                     "password & token:ops", *UNLOCK, num_runs=1)
+
+    def test_8_retired(self):
+        done = self.world.run("recovery-key", "retire", "team", "--yes", "--json")
+        self.assertEqual(done.status, 1, str(done))
+        self.assertEqual(len(done.json()["stranded"]), done.json()["envelopes"])
+        self.refused("not_found", 8, "backup", "host/k05", "--path", TEAM, "--no-input",
+                     num_runs=1)
+        self.succeeds("restore", "host/k05", "--to", "out", "--password-file", "pw2", "--pin-file",
+                      "pin")
+        self.assertEqual(self.world.path("out").read_bytes(), self.keys["host/k05"])
+        self.world.path("out").unlink()
+        self.assertIsNotNone(self.show()["retired"])
+
+    def test_9_both_verifiers_of_a_pack(self):
+        self.succeeds("agent-key", "export", "-o", "agent.json")
+        done = self.world.run("audit", "export", "-o", "pack.tar")
+        self.assertIn(done.status, (0, 1), str(done))
+        done = self.world.run("verify", "pack.tar", "--trust", "agent.json", "--json")
+        self.assertIn(done.status, (0, 1), str(done))
+        with tarfile.open(self.world.path("pack.tar")) as tar:
+            member = next(m for m in tar.getmembers() if m.name.endswith("/verify.py"))
+            self.world.write("verify.py", tar.extractfile(member).read())
+        done = subprocess.run(
+            [sys.executable, "-B", self.world.path("verify.py"), self.world.path("pack.tar"),
+             "--trust", self.world.path("agent.json")], capture_output=True, check=False)
+        self.assertIn(done.returncode, (0, 1), done.stdout.decode() + done.stderr.decode())
