@@ -60,6 +60,7 @@ constexpr const CommandSpec* kCommands[] = {
     &kShowCommand,
     &kStatusCommand,
     &kGateCommand,
+    &kWizardCommand,
     &kWhatIfCommand,
     &kAgentKeyShowCommand,
     &kAgentKeyExportCommand,
@@ -83,7 +84,7 @@ constexpr const CommandSpec* kCommands[] = {
 // clang-format on
 
 constexpr std::string_view kLaterCommands[] = {
-    "rotate", "destroy", "wizard", "daemon", "sync", "host", "token probe", "agent-key rotate",
+    "rotate", "destroy", "daemon", "sync", "host", "token probe", "agent-key rotate",
 };
 
 Error BadValue(const OptionSpec& spec, std::string_view value, std::string_view wanted) {

@@ -62,6 +62,7 @@ int RunList(const GlobalOptions& global, const ListOptions& options, Session& se
 int RunShow(const GlobalOptions& global, const ShowOptions& options, Session& session);
 int RunStatus(const GlobalOptions& global, const StatusOptions& options, Session& session);
 int RunGate(const GlobalOptions& global, const GateOptions& options, Session& session);
+int RunWizard(const GlobalOptions& global, const WizardOptions& options, Session& session);
 int RunWhatIf(const GlobalOptions& global, const WhatIfOptions& options, Session& session);
 int RunAgentKeyShow(const GlobalOptions& global, const AgentKeyShowOptions& options,
                     Session& session);

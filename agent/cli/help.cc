@@ -12,6 +12,9 @@ constexpr std::string_view kJourneys =
     R"(keyescrow keeps the keys that applications depend on recoverable: by the right people,
 with the right hardware, and provably.
 
+Once a year, or in a hurry
+  keyescrow wizard                            back up or restore, led by questions
+
 Set up a host
   keyescrow init                              state, store and agent key
   keyescrow token add ops 'pkcs11:token=ops' --module /usr/lib/softhsm/libsofthsm2.so

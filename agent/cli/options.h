@@ -260,6 +260,8 @@ struct GateOptions {
   bool exec_sources = false;
 };
 
+struct WizardOptions {};
+
 // WhatIfOptions: at least one of `lose` and `steal` is given (RunWhatIf checks it).
 struct WhatIfOptions {
   std::string name;                // "": every key
@@ -357,6 +359,6 @@ using CommandOptions = std::variant<
     RecoveryKeyCreateOptions, RecoveryKeyListOptions, RecoveryKeyShowOptions,
     RecoveryKeyExportOptions, RecoveryKeyImportOptions, RecoveryKeyPasswordOptions,
     RecoveryKeyRetireOptions, AuditAnchorOptions, AuditExportOptions, AuditSampleOptions,
-    RecoverySheetOptions, CompletionNamesOptions>;
+    RecoverySheetOptions, CompletionNamesOptions, WizardOptions>;
 
 }  // namespace keyescrow::agent

@@ -208,6 +208,10 @@ Result<SecretBytes> SecretPrompt::Ask(std::string_view label, std::string_view r
   return secret;
 }
 
+Result<SecretBytes> SecretPrompt::AskMaybe(std::string_view label, std::string_view remedy) {
+  return AskOnce(label, false, remedy);
+}
+
 Result<SecretBytes> SecretPrompt::AskNew(std::string_view label, std::string_view remedy) {
   for (int mismatches = 0; mismatches < kMaxMismatches; ++mismatches) {
     ASSIGN_OR_RETURN(SecretBytes first, Ask(label, remedy));
@@ -225,10 +229,12 @@ Result<std::string> SecretPrompt::AskLine(std::string_view label, std::string_vi
   return std::string(AsText(line.Expose()));
 }
 
-void SecretPrompt::Tell(std::string_view line) {
+void SecretPrompt::Tell(std::string_view line) { TellLines(EscapeForTerminal(line) + "\n"); }
+
+void SecretPrompt::TellLines(std::string_view text) {
   const Descriptor terminal(no_input_ ? -1 : open(device_, O_WRONLY | O_NOCTTY | O_CLOEXEC));
   if (terminal.get() < 0 && terminal_only_) return;
-  Write(terminal.get() >= 0 ? terminal.get() : STDERR_FILENO, EscapeForTerminal(line) + "\n");
+  Write(terminal.get() >= 0 ? terminal.get() : STDERR_FILENO, EscapeLinesForTerminal(text));
 }
 
 }  // namespace keyescrow::agent

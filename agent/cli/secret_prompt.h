@@ -29,6 +29,9 @@ class SecretPrompt {
   // the end of input, on an empty line, or above kMaxSecretBytes; kMemoryLockLimit.
   Result<SecretBytes> Ask(std::string_view label, std::string_view remedy);
 
+  // AskMaybe is Ask, but an empty line is an answer.
+  Result<SecretBytes> AskMaybe(std::string_view label, std::string_view remedy);
+
   // AskNew asks twice and, where the two differ, again, up to kMaxMismatches times.
   // Errors: as Ask; kSecretSourceUnreadable after the last mismatch.
   Result<SecretBytes> AskNew(std::string_view label, std::string_view remedy);
@@ -39,6 +42,8 @@ class SecretPrompt {
 
   // Tell writes a line to the terminal, or to standard error where there is none and it is free.
   void Tell(std::string_view line);
+  // TellLines does so with text of whole lines.
+  void TellLines(std::string_view text);
 
  private:
   Result<SecretBytes> AskOnce(std::string_view label, bool echo, std::string_view remedy);

@@ -6,6 +6,7 @@
 
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/backup_batch.h"
+#include "agent/usecases/backup_plan.h"
 #include "agent/usecases/enroll.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/fingerprint.h"
@@ -333,12 +334,7 @@ Status CheckRequest(const BackupRequest& request, const std::vector<PathOption>&
 
 Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets& secrets,
                             Progress& progress) {
-  if (!envelope::IsKeyName(request.key_name)) {
-    return Error(ErrorCode::kInvalidName, Action::kFixInput,
-                 "\"" + request.key_name + "\" is not a key name",
-                 "a key name has letters, digits, '.', '_' and '-' in segments of at most 64, "
-                 "joined by '/', at most 128 in all; no segment is '.' or '..'");
-  }
+  RETURN_IF_ERROR(CheckKeyName(request.key_name));
   ASSIGN_OR_RETURN(const std::vector<PathOption> paths,
                    ChoosePaths(agent, request.key_name, request.paths));
   ASSIGN_OR_RETURN(const PathKdfs kdfs, ChooseKdfs(agent, request.key_name, request.kdf));

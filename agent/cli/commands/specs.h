@@ -57,6 +57,7 @@ extern const CommandSpec kAuditReportCommand;
 extern const CommandSpec kAuditAnchorCommand;
 extern const CommandSpec kAuditExportCommand;
 extern const CommandSpec kAuditSampleCommand;
+extern const CommandSpec kWizardCommand;
 extern const CommandSpec kCompletionCommand;
 extern const CommandSpec kVersionCommand;
 extern const CommandSpec kCompletionNamesCommand;  // in no list: for the completions alone

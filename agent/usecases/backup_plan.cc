@@ -1,0 +1,57 @@
+#include "agent/usecases/backup_plan.h"
+
+#include <algorithm>
+
+#include "agent/usecases/policy_checks.h"
+#include "agent/usecases/registry.h"
+#include "envelope/header.h"
+#include "envelope/path_expression.h"
+
+namespace keyescrow::agent {
+
+Status CheckKeyName(const std::string& name) {
+  if (envelope::IsKeyName(name)) return Ok();
+  return Error(ErrorCode::kInvalidName, Action::kFixInput, "\"" + name + "\" is not a key name",
+               "a key name has letters, digits, '.', '_' and '-' in segments of at most 64, "
+               "joined by '/', at most 128 in all; no segment is '.' or '..'");
+}
+
+Result<bool> NeedsPassword(const std::vector<std::string>& paths) {
+  ASSIGN_OR_RETURN(const auto options, envelope::ParsePathOptions(paths));
+  return std::any_of(options.begin(), options.end(), [](const envelope::PathOption& option) {
+    return option.expression.Has(envelope::FactorKind::kPassword);
+  });
+}
+
+Result<std::vector<PathOffer>> OfferPaths(Agent& agent, const std::string& key_name) {
+  using Kind = PathOffer::Kind;
+  std::vector<PathOffer> offers;
+  ASSIGN_OR_RETURN(const auto planned, PlannedPaths(agent, key_name));
+  if (!planned.empty()) {
+    PathOffer& offer = offers.emplace_back();
+    for (const envelope::PathOption& option : planned) {
+      offer.paths.push_back(option.id + "=" + envelope::FormatPathExpression(option.expression));
+    }
+  }
+  const DeclaredKey* declared = agent.environment().config->FindKey(key_name);
+  if (declared != nullptr && !declared->paths.empty()) {
+    offers.push_back({Kind::kDeclared, declared->paths});
+  }
+  const std::string with_tpm = "password & tpm";
+  Devices& devices = *agent.environment().devices;
+  const bool has_tpm = devices.Tpm().has_value();
+  ASSIGN_OR_RETURN(const auto tokens, agent.store().Tokens());
+  for (const store::TokenRecord& token : tokens) {
+    const std::string with_token = "password & token:" + token.name;
+    std::optional<Error> away;
+    if (Status located = LocateToken(token, devices); !located) away = located.error();
+    if (has_tpm) {
+      offers.push_back({Kind::kTokenAndTpm, {with_token, with_tpm}, token.name, away});
+    }
+    offers.push_back({Kind::kToken, {with_token}, token.name, away});
+  }
+  if (has_tpm) offers.push_back({Kind::kTpm, {with_tpm}});
+  return offers;
+}
+
+}  // namespace keyescrow::agent

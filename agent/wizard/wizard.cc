@@ -1,0 +1,65 @@
+#include "agent/wizard/wizard.h"
+
+#include "agent/wizard/journeys.h"
+
+namespace keyescrow::agent {
+
+Result<bool> WalkSteps(const std::vector<Step>& steps) {
+  std::size_t index = 0;
+  bool forward = true;
+  while (index < steps.size()) {
+    ASSIGN_OR_RETURN(const Move move, steps[index]());
+    if (move != Move::kSkip) forward = move == Move::kNext;
+    if (forward) {
+      ++index;
+    } else if (index == 0) {
+      return false;
+    } else {
+      --index;
+    }
+  }
+  return true;
+}
+
+Result<AfterFailure> AskAfterFailure(Questions& questions, const Error& error,
+                                     std::string_view again) {
+  Page page;
+  page.title = "It did not work";
+  page.paragraphs = ErrorText(error);
+  page.choices = {{"go back and change something"}, {std::string(again)}, {"leave"}};
+  page.help =
+      "Nothing is tried again by itself: a token and a TPM count wrong tries. Read the hint first.";
+  ASSIGN_OR_RETURN(const auto choice, questions.Choose(page, 0));
+  if (choice == std::size_t{1}) return AfterFailure::kTryAgain;
+  return choice == std::size_t{2} ? AfterFailure::kLeave : AfterFailure::kGoBack;
+}
+
+Result<WizardOutcome> LeadThrough(WizardTools& tools) {
+  Questions questions(*tools.dialogue);
+  Page page;
+  page.title = "keyescrow";
+  page.paragraphs = {
+      "A key that an application depends on is kept so that the right people can recover it: with "
+      "a "
+      "password AND a piece of hardware, a token or this host's TPM. Lose both, and the key is "
+      "lost; neither alone opens anything.",
+      "Nothing is written before the last page, where you see all that you chose."};
+  page.choices = {
+      {"Back up a key", "escrow it, and prove at once that it can be recovered"},
+      {"Restore a key", "from this host's store, or from an .escrow file of another host"},
+      {"Leave"},
+  };
+  page.help =
+      "A backup stores the key in this host's escrow store and, if you like, in a file for the "
+      "safe. "
+      "A restore gives it back, here or on a new machine.";
+  while (true) {
+    ASSIGN_OR_RETURN(const auto choice, questions.Choose(page, 0));
+    if (!choice || *choice == 2) return WizardOutcome::kLeft;
+    ASSIGN_OR_RETURN(const auto outcome, *choice == 0 ? BackupJourney(tools, questions)
+                                                      : RestoreJourney(tools, questions));
+    if (outcome) return *outcome;
+  }
+}
+
+}  // namespace keyescrow::agent

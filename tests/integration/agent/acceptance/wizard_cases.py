@@ -1,0 +1,136 @@
+"""The wizard, typed at in a real terminal of 80 columns."""
+
+import shlex
+
+from screen import COLUMNS, Screen
+from world import PASSWORD, PIN, AcceptanceCase
+
+QUESTION = "Ctrl-C: leave)"
+
+
+class Wizard(AcceptanceCase):  # one test
+    paths = ()
+
+    def screen(self, *arguments, **options):
+        screen = Screen(self.world, "wizard", *arguments, **options)
+        self.addCleanup(screen.close)
+        return screen
+
+    def fits(self, screen):
+        """No line of the wizard's own prose is broken by the terminal; command lines may be."""
+        for line in screen.text().splitlines():
+            if not line.startswith("  "):
+                self.assertLessEqual(len(line), COLUMNS, line)
+
+    def equal_command(self, screen, word):
+        """The command line that the wizard shows as equal, taken apart by a shell's rules."""
+        lines = [line.strip() for line in screen.text().splitlines()]
+        shown = [line for line in lines if line.startswith("keyescrow") and word in line.split()]
+        words = shlex.split(shown[-1])
+        self.assertEqual(words[0], "keyescrow")
+        return words[1:]
+
+    def test_from_nothing_to_a_restored_key(self):
+        world = self.world
+        world.key = bytes(range(32))
+        world.write("app.key", world.key)
+        self.leaves_nothing_when_left()
+        self.backs_up()
+        self.restores()
+        self.restores_on_a_new_machine()
+
+    def leaves_nothing_when_left(self):
+        screen = self.screen()
+        screen.answers(("number [1]", "3"))
+        self.assertEqual(screen.ended(), 2)
+        self.assertIn("left: nothing was done", screen.text())
+        interrupted = self.screen()
+        interrupted.waits_for("number [1]")
+        interrupted.key("C-c")
+        self.assertNotEqual(interrupted.ended(), 0)
+        self.assertFalse(self.world.path("state").exists())
+        # Neither a program nor a pipe can be led.
+        self.refused("usage", 2, "wizard")
+
+    def backs_up(self):
+        screen = self.screen()
+        screen.answers(
+            ("number [1]", "?"), ("number [1]", "one"), ("type a number from 1 to 3", "1"),
+            ("has no state yet", ""),
+            ("the key's name", "not//a name"), ("that is not a key name", "app/key"),
+            ("where the key is", ""), ("the key's file", "app.key"),
+            ("which hardware", "2"),  # only the TPM is offered yet; 2 registers a token
+            ("its module", self.world.module), ("which one", ""), ("its name here", "ops"),
+            ("PIN", PIN),
+            ("two ways in", ""),
+            ("where a copy goes", ""), ("the copy's file", "no/such/folder/a.escrow"),
+            ("error: ", "app.escrow"),
+            # Back twice and forth again: what was typed stands in brackets.
+            ("the password", "<"), ("where a copy goes", "<"), ("which hardware", ""),
+            ("where a copy goes", ""), ("file [app.escrow]", ""),
+            ("the password", "short"), ("once more", "other"),
+            ("the two differ", "short"), ("once more", "short"),
+            ("a lost password", "yes"), ("type the word understood", "understood"),
+            ("review", ""),
+        )
+        # A weak password is refused before anything is written, and asked for again.
+        screen.answers(("error: ", PASSWORD), ("once more", PASSWORD), ("review", ""))
+        screen.answers(("PIN", PIN))
+        self.assertEqual(screen.ended(), 0, screen.text())
+        text = screen.text()
+        self.fits(screen)
+        for wanted in ("A LOST PASSWORD CANNOT BE RECOVERED", "app/key is escrowed as version 1",
+                       "proven: it was opened again", "thumbprint", "app.escrow.receipt"):
+            self.assertIn(wanted, text)
+        for secret in (PASSWORD, PIN, "short"):
+            self.assertNotIn(secret, text.replace("short\n", ""))
+        words = self.equal_command(screen, "backup")
+        self.assertEqual(words, ["backup", "app/key", "--from", "app.key",
+                                 "--path", "password & token:ops", "--path", "password & tpm",
+                                 "--output", "app.escrow"])
+        self.verifies()
+        # The equal command line does the same: the next version.
+        again = self.world.run(*words, "--password-file", "pw", "--pin-file", "pin")
+        self.assertEqual(again.status, 0, str(again))
+        self.thumbprint = self.world.must("agent-key", "show", "--json").json()["thumbprint"]
+
+    def restores(self):
+        self.world.write("there.key", b"another key that stands there")
+        screen = self.screen()
+        screen.answers(
+            ("number [1]", "2"), ("which key", ""), ("which way in", ""),
+            ("where to", "there.key"), ("why", "the disk died"), ("review", ""),
+            ("password", "another horse entirely 8"), ("PIN", PIN),
+            # A wrong password is not tried again by itself.
+            ("did not work", "2"), ("password", PASSWORD), ("PIN", PIN),
+            ("another key stands there", "2"), ("password", PASSWORD), ("PIN", PIN),
+        )
+        self.assertEqual(screen.ended(), 0, screen.text())
+        self.fits(screen)
+        self.assertEqual(self.world.path("there.key").read_bytes(), self.world.key)
+        self.assertEqual(self.world.path("there.key.keyescrow-previous").read_bytes(),
+                         b"another key that stands there")
+        self.assertIn("--discard-previous", screen.text())
+        log = self.world.must("audit", "log", "--json").out
+        self.assertIn(b"the disk died", log)
+        self.verifies()
+
+    def restores_on_a_new_machine(self):
+        """No state, a dumb terminal: the file, the thumbprint, the token and the password."""
+        there = {"KEYESCROW_STATE": str(self.world.path("elsewhere")),
+                 "KEYESCROW_CONFIG": str(self.world.path("elsewhere.toml"))}
+        screen = self.screen("--tpm", "none", term="dumb", env=there)
+        screen.answers(
+            ("number [1]", "2"), ("the .escrow file", "nothing.escrow"), ("error: ", "app.escrow"),
+            ("who made this file", "A" * 43), ("that is not the agent", self.thumbprint),
+            ("the token's module", self.world.module), ("which way in", ""),
+            ("where to", "new.key"), ("why", ""), ("review", ""),
+            ("password", PASSWORD), ("PIN", PIN),
+        )
+        self.assertEqual(screen.ended(), 0, screen.text())
+        self.fits(screen)
+        self.assertEqual(self.world.path("new.key").read_bytes(), self.world.key)
+        self.assertIn("import-event", screen.text())
+        event = next(self.world.folder.glob("keyescrow-restore-*.json"))
+        self.succeeds("import-event", event)
+        self.verifies()
