@@ -4,6 +4,7 @@
 #include "agent/cli/commands.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
+#include "agent/usecases/host_ties.h"
 #include "agent/usecases/registry.h"
 
 namespace keyescrow::agent {
@@ -53,6 +54,23 @@ Result<int> DoList(Session& session) {
                                       RenderTable(document["agents"], kColumns));
 }
 
+// TellTies says what the removal of an agent changes here.
+void TellTies(Terminal& terminal, const HostTies& ties) {
+  const auto text = [](const HostTies::Version& key) {
+    return key.key_name + " version " + std::to_string(key.key_version);
+  };
+  for (const HostTies::Version& key : ties.signed_by) {
+    terminal.Warn(text(key) +
+                  " was signed by this agent alone, and will not open here; 'keyescrow "
+                  "adopt' first gives it paths of this host");
+  }
+  for (const HostTies::TpmPath& path : ties.tpm_paths) {
+    terminal.Warn("the path " + path.path_id + " of " + text(path.key) +
+                  " is sealed to the tpm of " + path.host +
+                  ", and opens nowhere without that host");
+  }
+}
+
 Result<int> DoRemove(const TrustRemoveOptions& options, Session& session) {
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
   auto found = agent->store().FindTrust(options.agent);
@@ -60,11 +78,23 @@ Result<int> DoRemove(const TrustRemoveOptions& options, Session& session) {
     return std::move(found).error().WithHint("'keyescrow trust list' shows those that are trusted");
   }
   const store::TrustRecord& record = *found;
+  ASSIGN_OR_RETURN(const HostTies ties, FindHostTies(*agent, record));
+  TellTies(session.terminal(), ties);
   RETURN_IF_ERROR(session.Confirm("to trust this agent no longer", record.thumbprint));
   session.devices().LastSignature();
   RETURN_IF_ERROR(RemoveTrust(*agent, record.thumbprint));
   Json document = NewDocument("trust remove");
   document["thumbprint"] = record.thumbprint;
+  document["signed"] = Json::array();
+  for (const HostTies::Version& key : ties.signed_by) {
+    document["signed"].push_back(KeyJson(key.key_name, key.key_version));
+  }
+  document["tpm_paths"] = Json::array();
+  for (const HostTies::TpmPath& path : ties.tpm_paths) {
+    document["tpm_paths"].push_back({{"key", KeyJson(path.key.key_name, path.key.key_version)},
+                                     {"path", path.path_id},
+                                     {"host", path.host}});
+  }
   return session.Finish(document, "no longer trusted: agent " + record.thumbprint + "\n");
 }
 

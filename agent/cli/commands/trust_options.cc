@@ -96,6 +96,9 @@ constexpr CommandSpec kTrustRemoveCommand = {
     .name = "trust remove",
     .purpose = "trust an agent no longer",
     .arguments = kRemoveArguments,
+    .details =
+        "First tells which keys here its agent signed, which will then not open here, and which "
+        "paths are sealed to the TPM of its host.",
     .examples = kRemoveExamples,
     .exits = kRemoveExits,
     .make = &MakeOptions<TrustRemoveOptions>,

@@ -82,7 +82,9 @@ TEST_F(SecretSourcesTest, NewPasswordsComeFromTheirOwnFilesFirst) {
       sources.NewPassword("tpm", "", SecretSources::NewPasswordFrom::kNewSourcesOnly);
   ASSERT_FALSE(strict);
   EXPECT_EQ(strict.error().code(), ErrorCode::kSecretSourceMissing);
-  EXPECT_NE(strict.error().hint().find("--password-file"), std::string::npos);
+  EXPECT_NE(strict.error().hint().find("--new-password-file"), std::string::npos);
+  // One for every path is not known to be this path's.
+  EXPECT_FALSE(sources.HasPasswordFor("tpm"));
 }
 
 TEST_F(SecretSourcesTest, ReadsADescriptor) {

@@ -90,7 +90,9 @@ TEST_F(PolicyTimelineTest, EachEnvelopeIsHeldToThePolicyOfItsTime) {
 }
 
 TEST_F(PolicyTimelineTest, AnEditNeedNotMendWhatTheRevisionBeforeItLacked) {
-  Set(10, 1, "require = [\"token:ops\"]\nforbid = [\"tpm\"]\n");
+  for (const std::uint64_t serial : {1U, 2U}) {
+    Set(10 + serial, serial, "require = [\"token:ops\"]\nforbid = [\"tpm\"]\n");
+  }
   LogFindings findings;
   const PolicyTimeline timeline(sets_, rows_, findings);
   const envelope::Header before = Of(1);

@@ -233,7 +233,7 @@ class Paths(AcceptanceCase):  # one test: its methods edit keys of their own
         self.edit(*adopt, "--as", "e/again", env=other)
         # What was imported is edited where it belongs, or adopted as its next version.
         world.must("trust", "add", world.thumbprint, env=other)
-        self.escrow("e/imported", OPS)
+        self.escrow("e/imported", OPS, TPM)
         self.succeeds("export", "e/imported", "-o", "imported.escrow")
         world.must("import", "imported.escrow", env=other)
         error = self.refused("usage", 2, "path", "add", "e/imported", "--path", SAFE, *UNLOCK,
@@ -241,6 +241,10 @@ class Paths(AcceptanceCase):  # one test: its methods edit keys of their own
         self.assertIn("adopt e/imported", error["hint"])
         done = self.edit("adopt", "e/imported", *adopt[2:], env=other)
         self.assertEqual(done["key"]["version"], 2)
+        done = self.edit("trust", "remove", world.thumbprint, "--yes", env=other)
+        self.assertEqual(done["signed"], [{"name": "e/imported", "version": 1}])
+        self.assertEqual(done["tpm_paths"], [{"key": {"name": "e/imported", "version": 1},
+                                              "path": "tpm", "host": "acceptance"}])
         self.succeeds("verify", env=other)
 
     def test_killed_it_is_done_or_not_done(self):
