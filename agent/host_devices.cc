@@ -5,6 +5,7 @@
 #include "envelope/base/base64url.h"
 #include "hsm/probe.h"
 #include "hsm/token_factor.h"
+#include "hsm/token_signer.h"
 #include "hsm/uri.h"
 
 namespace keyescrow::agent {
@@ -195,6 +196,15 @@ Result<std::unique_ptr<envelope::TokenFactor>> HostDevices::StartToken(
   }
   ASSIGN_OR_RETURN(auto factor, hsm::TokenFactor::Start(Spec(spec), pins));
   return std::unique_ptr<envelope::TokenFactor>(std::move(factor));
+}
+
+Result<TokenSigner> HostDevices::OpenTokenSigner(const TokenSpec& spec,
+                                                 envelope::PinProvider& pins) {
+  ASSIGN_OR_RETURN(auto opened, hsm::TokenSigner::Open(Spec(spec), pins));
+  TokenSigner signer;
+  signer.token = Facts(opened->token());
+  signer.signer = std::move(opened);
+  return signer;
 }
 
 Result<ModuleFacts> HostDevices::InspectModule(const std::string& module) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "agent/usecases/devices.h"
+#include "agent/usecases/token_signing.h"
 #include "hsm/token_factor.h"
 #include "tpm/agent_key.h"
 #include "tpm/anchor.h"
@@ -15,7 +16,7 @@
 
 namespace keyescrow::agent {
 
-class HostDevices final : public Devices {
+class HostDevices final : public Devices, public TokenSigning {
  public:
   HostDevices() = default;
   ~HostDevices() override = default;
@@ -36,6 +37,7 @@ class HostDevices final : public Devices {
   void PrepareModule(const std::string& module) override;
   Result<std::unique_ptr<envelope::TokenFactor>> StartToken(const TokenSpec& spec,
                                                             envelope::PinProvider& pins) override;
+  Result<TokenSigner> OpenTokenSigner(const TokenSpec& spec, envelope::PinProvider& pins) override;
   Result<ModuleFacts> InspectModule(const std::string& module) override;
   Result<TokenKeyFacts> FindTokenKey(const std::string& module, const std::string& uri,
                                      envelope::PinProvider* pins) override;

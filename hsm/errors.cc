@@ -25,6 +25,9 @@ constexpr std::string_view kDamaged =
     "check that this is the token the envelope names; restore by another path or copy";
 constexpr std::string_view kAskVendor =
     "repeat with --trace and send the code to the token's administrator or vendor";
+constexpr std::string_view kUseSigningKey =
+    "sign with a P-256 key that has CKA_SIGN: 'pkcs11-tool --keypairgen --key-type EC:prime256v1 "
+    "--usage-sign' makes one";
 
 constexpr CkrRow kRows[] = {
     // --- PIN and login
@@ -123,6 +126,27 @@ constexpr CkrRow kRows[] = {
      "the token rejects our template: it refuses an attribute's value", kAskVendor},
     {ROW(CKR_ATTRIBUTE_READ_ONLY, kAny), kTokenMechanism, kCallOperator,
      "the token rejects our template: an attribute is read-only", kAskVendor},
+    // --- signing
+    {ROW(CKR_KEY_FUNCTION_NOT_PERMITTED, kSigning), kTokenKeyUsage, kWrongDevice,
+     "the key may not sign", kUseSigningKey},
+    {ROW(CKR_ACTION_PROHIBITED, kSigning), kTokenKeyUsage, kWrongDevice,
+     "the token's policy prohibits signing", kUseSigningKey},
+    {ROW(CKR_KEY_TYPE_INCONSISTENT, kSigning), kTokenKeyUsage, kWrongDevice,
+     "the key is of the wrong kind", kUseSigningKey},
+    {ROW(CKR_KEY_SIZE_RANGE, kSigning), kTokenKeyUsage, kWrongDevice,
+     "the key is of the wrong size", kUseSigningKey},
+    {ROW(CKR_MECHANISM_INVALID, kSigning), kTokenMechanism, kWrongDevice,
+     "this token cannot sign with ECDSA", kUseSigningKey},
+    {ROW(CKR_FUNCTION_NOT_SUPPORTED, kSigning), kTokenMechanism, kWrongDevice,
+     "this token cannot sign with ECDSA", kUseSigningKey},
+    {ROW(CKR_MECHANISM_PARAM_INVALID, kSigning), kTokenMechanism, kWrongDevice,
+     "this token refuses ECDSA as it is asked for", kUseSigningKey},
+    {ROW(CKR_ARGUMENTS_BAD, kSigning), kTokenMechanism, kWrongDevice,
+     "this token refuses ECDSA as it is asked for", kUseSigningKey},
+    {ROW(CKR_DATA_INVALID, kSigning), kTokenMechanism, kWrongDevice,
+     "this token does not sign a SHA-256 hash", kUseSigningKey},
+    {ROW(CKR_DATA_LEN_RANGE, kSigning), kTokenMechanism, kWrongDevice,
+     "this token does not sign a SHA-256 hash", kUseSigningKey},
     // --- the data
     {ROW(CKR_ENCRYPTED_DATA_INVALID, kAny), kTokenDataInvalid, kWrongDevice,
      "the envelope is damaged or was made for another key", kDamaged},
@@ -187,6 +211,8 @@ CkrPhase PhaseOf(TokenCall call) {
     case TokenCall::kDecryptInit:
     case TokenCall::kDecrypt:
     case TokenCall::kDeriveKey: return kOperation;
+    case TokenCall::kSignInit:
+    case TokenCall::kSign: return kSigning;
     default: return kAny;
   }
 }
@@ -218,6 +244,8 @@ std::string_view TokenCallName(TokenCall call) {
     case TokenCall::kDecrypt: return "C_Decrypt";
     case TokenCall::kDeriveKey: return "C_DeriveKey";
     case TokenCall::kGenerateKeyPair: return "C_GenerateKeyPair";
+    case TokenCall::kSignInit: return "C_SignInit";
+    case TokenCall::kSign: return "C_Sign";
   }
   return "the module";
 }

@@ -26,12 +26,15 @@ enum class TokenCall : std::uint8_t {
   kDecrypt,
   kDeriveKey,
   kGenerateKeyPair,
+  kSignInit,
+  kSign,
 };
-inline constexpr std::uint8_t kLastTokenCall = 13;
+inline constexpr std::uint8_t kLastTokenCall = 15;
 std::string_view TokenCallName(TokenCall call);  // "C_Login" …
 
-// CkrPhase: some codes mean another thing while the module starts, or in an operation with a key.
-enum class CkrPhase : std::uint8_t { kAny, kInitialize, kOperation };
+// CkrPhase: some codes mean another thing while the module starts, when a key opens an envelope, or
+// when it signs.
+enum class CkrPhase : std::uint8_t { kAny, kInitialize, kOperation, kSigning };
 
 struct CkrRow {
   std::uint64_t rv;

@@ -69,6 +69,9 @@ class ModuleSession {
   ModuleStatus DeriveEcdh(const KeyOperation& operation, ByteView point, ByteView shared_info,
                           bool& is_s, SecretBytes& output);
 
+  // SignEcdsa: CKM_ECDSA over `digest`; `signature` is R‖S, kSignatureBytes.
+  ModuleStatus SignEcdsa(const KeyOperation& operation, ByteView digest, Bytes& signature);
+
   ModuleStatus ReadEvidence(CK_OBJECT_HANDLE key, std::vector<std::uint8_t>& booleans);
 
   ModuleStatus GenerateKeyPair(std::uint8_t kind, ByteView id, ByteView label);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 
 namespace keyescrow::hsm {
@@ -182,20 +183,25 @@ Result<Bytes> TokenClient::Call(TokenRequest request, const Bytes& message,
   return TakeReply(request, deadline);
 }
 
-Result<SecretBytes> TokenClient::CallForSecret(TokenRequest request, const Bytes& message,
-                                               const KeyLogin& login, bool& flag) {
+Status TokenClient::SendForOneUse(const Bytes& message, const KeyLogin& login) {
   RETURN_IF_ERROR(DropAhead());
   const SecretBytes no_pin;
-  const bool with_pin = login.pin != nullptr && !login.on_reader;
-  RETURN_IF_ERROR(worker_->Send(message, with_pin ? login.pin : &no_pin));
-  auto received = worker_->ReceiveSecret(login.on_reader ? options_.reader_deadline
-                                                         : options_.operation_deadline);
-  if (!received) {
-    const std::string_view tried =
-        with_pin ? ": with the PIN for one use, so one PIN try may have been used" : "";
-    Error error = std::move(received).error();
-    return std::move(error).WithContext(fmt::format("token {}{}", token_, tried));
-  }
+  return worker_->Send(message, login.pin != nullptr && !login.on_reader ? login.pin : &no_pin);
+}
+
+Error TokenClient::WithTry(Error error, const KeyLogin& login) const {
+  const std::string_view tried =
+      login.pin != nullptr && !login.on_reader
+          ? ": with the PIN for one use, so one PIN try may have been used"
+          : "";
+  return std::move(error).WithContext(fmt::format("token {}{}", token_, tried));
+}
+
+Result<SecretBytes> TokenClient::CallForSecret(TokenRequest request, const Bytes& message,
+                                               const KeyLogin& login, bool& flag) {
+  RETURN_IF_ERROR(SendForOneUse(message, login));
+  auto received = worker_->ReceiveSecret(DeadlineOf(login));
+  if (!received) return WithTry(std::move(received).error(), login);
   const SecretBytes reply = *std::move(received);
   ByteReader reader(reply.Expose());
   RETURN_IF_ERROR(CheckReply(request, reader));
@@ -364,6 +370,24 @@ Result<SecretBytes> TokenClient::DeriveEcdh(std::uint64_t key, ByteView point,
   writer.PutField(shared_info);
   writer.PutU8(login.on_reader ? 2 : login.pin != nullptr ? 1 : 0);
   return CallForSecret(TokenRequest::kDeriveEcdh, writer.bytes(), login, is_s);
+}
+
+Result<Bytes64> TokenClient::SignEcdsa(std::uint64_t key, const Bytes32& digest,
+                                       const KeyLogin& login) {
+  MessageWriter writer = Request(TokenRequest::kSign);
+  writer.PutU64(key);
+  writer.PutField(digest);
+  writer.PutU8(login.on_reader ? 2 : login.pin != nullptr ? 1 : 0);
+  RETURN_IF_ERROR(SendForOneUse(writer.bytes(), login));
+  auto received = worker_->Receive(DeadlineOf(login));
+  if (!received) return WithTry(std::move(received).error(), login);
+  ByteReader reader(*received);
+  RETURN_IF_ERROR(CheckReply(TokenRequest::kSign, reader));
+  const auto signature = TakeField(reader, kSignatureBytes);
+  if (!signature || signature->size() != kSignatureBytes || !reader.AtEnd()) return Malformed();
+  Bytes64 result;
+  std::copy(signature->begin(), signature->end(), result.begin());
+  return result;
 }
 
 Result<Bytes> TokenClient::ReadEvidence(std::uint64_t key) {

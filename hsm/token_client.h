@@ -61,6 +61,8 @@ class TokenClient {
   // DeriveEcdh returns Z, or S where the token applied the KDF itself (`is_s`); 32 bytes.
   Result<SecretBytes> DeriveEcdh(std::uint64_t key, ByteView point, std::string_view shared_info,
                                  const KeyLogin& login, bool& is_s);
+  // SignEcdsa returns what the token calls its signature, R‖S; it is not verified here.
+  Result<Bytes64> SignEcdsa(std::uint64_t key, const Bytes32& digest, const KeyLogin& login);
   // ReadEvidence returns kNumEvidenceBooleans values: 0, 1 or 2 (absent).
   Result<Bytes> ReadEvidence(std::uint64_t key);
   Status GenerateKeyPair(std::uint8_t kind, ByteView id, std::string_view label);
@@ -79,6 +81,13 @@ class TokenClient {
                      std::chrono::milliseconds deadline);
   Result<SecretBytes> CallForSecret(TokenRequest request, const Bytes& message,
                                     const KeyLogin& login, bool& flag);
+  // SendForOneUse sends an operation's request with the PIN for one use, or an empty one; WithTry
+  // tells of a failure before any answer that such a PIN may have used a try.
+  Status SendForOneUse(const Bytes& message, const KeyLogin& login);
+  Error WithTry(Error error, const KeyLogin& login) const;
+  std::chrono::milliseconds DeadlineOf(const KeyLogin& login) const {
+    return login.on_reader ? options_.reader_deadline : options_.operation_deadline;
+  }
   Result<Bytes> TakeReply(TokenRequest request, std::chrono::milliseconds deadline);
   Status CheckReply(TokenRequest request, ByteReader& reader);
   Result<ModuleReport> ReadReport();

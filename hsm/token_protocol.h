@@ -31,6 +31,7 @@ enum class TokenRequest : std::uint8_t {
   kGenerate = 10,        // kind, id, label → nothing
   kLeave = 11,           // log out, close, exit; no reply
   kReadMechanisms = 12,  // slot → bits of TokenMechanism
+  kSign = 13,            // key, digest, use PIN, PIN → R‖S
 };
 
 enum class TokenReply : std::uint8_t {
@@ -59,6 +60,8 @@ inline constexpr std::size_t kMaxPinBytes = 255;
 inline constexpr std::size_t kMaxTextBytes = 512;
 inline constexpr std::size_t kMaxIdBytes = 256;
 inline constexpr std::size_t kMaxNumberBytes = 1100;  // an RSA modulus of 8192 bits, and slack
+inline constexpr std::size_t kDigestBytes = 32;
+inline constexpr std::size_t kSignatureBytes = 64;
 inline constexpr std::size_t kMaxTokens = 64;
 inline constexpr std::size_t kMaxKeysInReply = 16;
 inline constexpr std::size_t kMaxKeys = 1024;

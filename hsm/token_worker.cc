@@ -93,6 +93,7 @@ class Worker {
       case TokenRequest::kLogin: return Login(reader);
       case TokenRequest::kDecryptRsa: return DecryptRsa(reader);
       case TokenRequest::kDeriveEcdh: return DeriveEcdh(reader);
+      case TokenRequest::kSign: return Sign(reader);
       case TokenRequest::kReadEvidence: return ReadEvidence(reader);
       case TokenRequest::kGenerate: return Generate(reader);
       default: return false;
@@ -339,6 +340,22 @@ class Worker {
     }
     PausePoint("worker-derived");
     return ReplySecret(TokenRequest::kDeriveEcdh, is_s, *output);
+  }
+
+  bool Sign(ByteReader& reader) {
+    const auto key = TakeU64(reader);
+    const auto digest = TakeField(reader, kDigestBytes);
+    const auto login = reader.TakeU8();
+    const auto pin = TakePin(reader);
+    if (!key || !digest || digest->size() != kDigestBytes || !login || !pin) return false;
+    Bytes signature;
+    if (auto failure = session_.SignEcdsa(Operation(*key, *login, *pin), *digest, signature)) {
+      return ReplyFailure(TokenRequest::kSign, *failure);
+    }
+    MessageWriter writer = Reply(TokenRequest::kSign, TokenReply::kOk);
+    writer.PutField(signature);
+    Send(writer);
+    return true;
   }
 
   bool ReadEvidence(ByteReader& reader) {

@@ -6,8 +6,8 @@
 //           gone:HEX (what this and every later call of any function returns)
 //           flags:HEX (ORed into a token's flags) | noflags:HEX (cleared from them)
 //           garbage (writes nonsense to descriptor 3) | close (it)
-//           short (each output is a byte shorter) | fill (it is all ones): C_Decrypt and
-//           C_GetAttributeValue
+//           short (each output is a byte shorter) | fill (it is all ones): C_Decrypt, C_Sign
+//           and C_GetAttributeValue
 //           pull | insert (the folder that FAULTY_PKCS11_TOKENS names, SoftHSM's, is renamed away
 //           to NAME.pulled, and back)
 // FAULTY_PKCS11_TRACE names a file to which each call's function is appended, a line each.
@@ -148,14 +148,19 @@ void Spoil(void* output, CK_ULONG& size) {
   if (spoil == "fill") std::memset(output, 0xff, size);
 }
 
-CK_RV (*real_decrypt)(CK_SESSION_HANDLE, CK_BYTE*, CK_ULONG, CK_BYTE*, CK_ULONG*) = nullptr;
+using Operation = CK_RV (*)(CK_SESSION_HANDLE, CK_BYTE*, CK_ULONG, CK_BYTE*, CK_ULONG*);
+Operation real_decrypt = nullptr;
+Operation real_sign = nullptr;
+constexpr char kDecryptName[] = "C_Decrypt";
+constexpr char kSignName[] = "C_Sign";
 
-CK_RV SpoiledDecrypt(CK_SESSION_HANDLE session, CK_BYTE* input, CK_ULONG input_size,
-                     CK_BYTE* output, CK_ULONG* output_size) {
+template <Operation* real, const char* name>
+CK_RV SpoiledOutput(CK_SESSION_HANDLE session, CK_BYTE* input, CK_ULONG input_size, CK_BYTE* output,
+                    CK_ULONG* output_size) {
   static unsigned long num_calls = 0;
   CK_RV rv = CKR_OK;
-  if (Intercept("C_Decrypt", ++num_calls, rv)) return rv;
-  rv = real_decrypt(session, input, input_size, output, output_size);
+  if (Intercept(name, ++num_calls, rv)) return rv;
+  rv = (*real)(session, input, input_size, output, output_size);
   if (rv == CKR_OK) Spoil(output, *output_size);
   return rv;
 }
@@ -215,13 +220,16 @@ bool LoadReal() {
   WRAP(C_FindObjectsFinal)
   WRAP(C_DecryptInit)
   WRAP(C_DeriveKey)
+  WRAP(C_SignInit)
   WRAP(C_DestroyObject)
   WRAP(C_GenerateKeyPair)
 #undef WRAP
   real_get_token_info = real->C_GetTokenInfo;
   functions.C_GetTokenInfo = &AmendedTokenInfo;
   real_decrypt = real->C_Decrypt;
-  functions.C_Decrypt = &SpoiledDecrypt;
+  functions.C_Decrypt = &SpoiledOutput<&real_decrypt, kDecryptName>;
+  real_sign = real->C_Sign;
+  functions.C_Sign = &SpoiledOutput<&real_sign, kSignName>;
   real_get_attribute_value = real->C_GetAttributeValue;
   functions.C_GetAttributeValue = &SpoiledAttributes;
   return true;

@@ -170,6 +170,32 @@ Bytes SoftHsmFixture::GenerateP256(const std::string& token_label, const std::st
   return Generate(token_label, pin, id, 2, label);
 }
 
+Bytes SoftHsmFixture::GenerateSigningP256(const std::string& token_label, const std::string& pin,
+                                          std::uint8_t id, const std::string& label) {
+  const Bytes spki = GenerateP256(token_label, pin, id, label);
+  InChild([&](hsm::Module& module) {
+    CK_SESSION_HANDLE session = 0;
+    Check(module->C_OpenSession(FindSlot(module, token_label), CKF_SERIAL_SESSION | CKF_RW_SESSION,
+                                nullptr, nullptr, &session),
+          "C_OpenSession");
+    Check(module->C_Login(session, CKU_USER, Text(pin), pin.size()), "C_Login");
+    CK_OBJECT_CLASS object_class = CKO_PRIVATE_KEY;
+    CK_ATTRIBUTE wanted[] = {{CKA_CLASS, &object_class, sizeof object_class}, {CKA_ID, &id, 1}};
+    Check(module->C_FindObjectsInit(session, wanted, 2), "C_FindObjectsInit");
+    CK_OBJECT_HANDLE key = 0;
+    CK_ULONG count = 0;
+    Check(module->C_FindObjects(session, &key, 1, &count), "C_FindObjects");
+    Check(module->C_FindObjectsFinal(session), "C_FindObjectsFinal");
+    if (count != 1) Die("the new key is not there");
+    CK_BBOOL yes = CK_TRUE;
+    CK_ATTRIBUTE sign{CKA_SIGN, &yes, sizeof yes};
+    Check(module->C_SetAttributeValue(session, key, &sign, 1), "C_SetAttributeValue");
+    Check(module->C_Finalize(nullptr), "C_Finalize");
+    return Bytes();
+  });
+  return spki;
+}
+
 void SoftHsmFixture::CopyTokens(const std::string& other_folder) {
   fs::copy(other_folder + "/tokens", folder_ + "/tokens", fs::copy_options::recursive);
 }

@@ -36,6 +36,10 @@ class SoftHsmFixture {
   Bytes GenerateP256(const std::string& token_label, const std::string& pin, std::uint8_t id,
                      const std::string& label = "escrow");
 
+  // GenerateSigningP256 is GenerateP256 with CKA_SIGN: keyescrow's own keys may not sign.
+  Bytes GenerateSigningP256(const std::string& token_label, const std::string& pin, std::uint8_t id,
+                            const std::string& label = "policy");
+
   // CopyTokens copies the tokens of `other_folder` (a fixture's folder() of an earlier run) here.
   void CopyTokens(const std::string& other_folder);
 

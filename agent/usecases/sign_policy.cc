@@ -26,46 +26,66 @@ Result<std::string> NameOf(const std::string& given, const std::string& file) {
                "give 1 to 64 letters, digits, '.', '_' and '-' with --name");
 }
 
+Error NeedsState(std::string_view what) {
+  return Error(ErrorCode::kNotInitialized, Action::kFixInput,
+               "there is no " + std::string(what) + " here: no state", "run keyescrow init");
+}
+
 // Pen: whoever signs, with the public half.
 class Pen {
  public:
   static Result<Pen> Open(Agent* agent, const SignPolicyRequest& request) {
+    if (request.token) return OpenToken(*request.token, request);
     if (request.key.starts_with(kTokenPrefix)) {
-      return Error(ErrorCode::kUnsupportedHere, Action::kFixInput,
-                   "this version signs no policy with a key on a token",
-                   "sign with a file's key, or with 'agent' on the signer's host: there the key is "
-                   "in the TPM");
+      if (agent == nullptr) return NeedsState("registered token");
+      ASSIGN_OR_RETURN(const store::TokenRecord record,
+                       agent->store().FindToken(request.key.substr(kTokenPrefix.size())));
+      return OpenToken({record.name, record.module, record.uri, record.spki, request.use_last_try},
+                       request);
     }
     if (request.key == kAgentWord) {
-      if (agent == nullptr) {
-        return Error(ErrorCode::kNotInitialized, Action::kFixInput,
-                     "there is no agent key here: no state", "run keyescrow init");
-      }
+      if (agent == nullptr) return NeedsState("agent key");
       ASSIGN_OR_RETURN(std::string name, NameOf(request.name, agent->identity().host + ".key"));
-      return Pen(agent, std::nullopt,
-                 envelope::NoteKey::P256(std::move(name), agent->identity().p256));
+      Pen pen(envelope::NoteKey::P256(std::move(name), agent->identity().p256));
+      pen.agent_ = agent;
+      return pen;
     }
     RETURN_IF_ERROR(CheckSecretFile(request.key));
     ASSIGN_OR_RETURN(const auto location, ParseLocation("file:" + request.key));
     ASSIGN_OR_RETURN(const SecretBytes pem, location->Read());
     ASSIGN_OR_RETURN(std::string name, NameOf(request.name, request.key));
     ASSIGN_OR_RETURN(envelope::SigningKey key, envelope::SigningKey::FromPem(pem, std::move(name)));
-    envelope::NoteKey public_key = key.Public();
-    return Pen(nullptr, std::move(key), std::move(public_key));
+    Pen pen(key.Public());
+    pen.key_ = std::move(key);
+    return pen;
   }
 
   const envelope::NoteKey& Public() const { return public_; }
+  bool IsSoftwareToken() const { return token_.signer != nullptr && token_.token.software; }
   Result<std::string> SignLine(std::string_view text) const {
     if (key_) return key_->SignLine(text);
-    return envelope::SignLineP256(public_, agent_->signer(), text);
+    envelope::Signer& signer = token_.signer != nullptr ? *token_.signer : agent_->signer();
+    return envelope::SignLineP256(public_, signer, text);
   }
 
  private:
-  Pen(Agent* agent, std::optional<envelope::SigningKey> key, envelope::NoteKey public_key)
-      : agent_(agent), key_(std::move(key)), public_(std::move(public_key)) {}
+  explicit Pen(envelope::NoteKey public_key) : public_(std::move(public_key)) {}
 
-  Agent* agent_;
+  static Result<Pen> OpenToken(const TokenSpec& spec, const SignPolicyRequest& request) {
+    ASSIGN_OR_RETURN(std::string name, NameOf(request.name, spec.name + ".key"));
+    if (request.tokens == nullptr) {
+      return Error(ErrorCode::kUnsupportedHere, Action::kFixInput,
+                   "no key on a token can sign here", "sign with a file's key");
+    }
+    ASSIGN_OR_RETURN(TokenSigner token, request.tokens->OpenTokenSigner(spec, *request.pins));
+    Pen pen(envelope::NoteKey::P256(std::move(name), token.signer->PublicKey()));
+    pen.token_ = std::move(token);
+    return pen;
+  }
+
+  Agent* agent_ = nullptr;
   std::optional<envelope::SigningKey> key_;
+  TokenSigner token_;
   envelope::NoteKey public_;
 };
 
@@ -79,6 +99,7 @@ Result<SignPolicyResult> SignPolicy(Agent* agent, const SignPolicyRequest& reque
   }
   ASSIGN_OR_RETURN(const Pen pen, Pen::Open(agent, request));
   result.vkey = pen.Public().Vkey();
+  result.software_token = pen.IsSoftwareToken();
   if (request.file.empty()) return result;
   ASSIGN_OR_RETURN(const std::string line, pen.SignLine(policy::SignedText(candidate.policy)));
   const std::string note = policy::AddSignature(candidate.policy, candidate.note, line);

@@ -14,6 +14,7 @@
 #include "hsm/token_client.h"
 #include "hsm/token_factor.h"
 #include "hsm/token_protocol.h"
+#include "hsm/token_signer.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/keys.h"
 
@@ -129,7 +130,22 @@ void CallEach() {
   Check(evidence);
   if (evidence) FUZZ_CHECK(evidence->size() == hsm::kNumEvidenceBooleans);
   Check(client.GenerateKeyPair(2, Bytes{1}, "x"));
+  Check(client.SignEcdsa(1, Bytes32{}, {}));
   Check(client.DecryptRsa(1, OaepHash::kSha1, Bytes(256, 1), {}));
+}
+
+// Sign: a signature that the key does not verify never gets out.
+void Sign(bool by_uri) {
+  Pins pins;
+  hsm::TokenSpec spec = Spec(false);
+  if (by_uri) spec.spki.clear();
+  auto signer = hsm::TokenSigner::Open(std::move(spec), pins);
+  Check(signer);
+  for (int use = 0; signer && use < 2; ++use) {
+    const auto signature = (*signer)->SignDigest(Bytes32{});
+    Check(signature);
+    if (signature) FUZZ_CHECK(VerifyEs256((*signer)->PublicKey(), Bytes32{}, *signature));
+  }
 }
 
 void ProbeModule(std::uint8_t operation) {
@@ -149,7 +165,7 @@ void ProbeModule(std::uint8_t operation) {
 }  // namespace
 
 void VisitLargest(Feed feed) {
-  for (std::uint8_t operation = 0; operation < 8; ++operation) {
+  for (std::uint8_t operation = 0; operation < 10; ++operation) {
     // The same key for ever, with more to come: 16 of them in each reply.
     Bytes input = {operation};
     const auto reply = [&input](const Bytes& body) {
@@ -245,13 +261,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   current = &input;
   num_requests = 0;
   killed = false;
-  const std::uint8_t operation = input.U8() % 8;
+  const std::uint8_t first = input.U8();
+  const std::uint8_t operation = first < 10 ? first : first % 8;
   const int before = dup(0);
   close(before);
   if (operation < 2) {
     Unwrap(operation == 0);
   } else if (operation == 2) {
     CallEach();
+  } else if (operation >= 8) {
+    Sign(operation == 9);
   } else {
     ProbeModule(operation);
   }

@@ -102,6 +102,14 @@ void SetFunctions() {
   };
   functions.C_DeriveKey = [](CK_SESSION_HANDLE, CK_MECHANISM*, CK_OBJECT_HANDLE, CK_ATTRIBUTE*,
                              CK_ULONG, CK_OBJECT_HANDLE*) { return Rv(); };
+  functions.C_SignInit = [](CK_SESSION_HANDLE, CK_MECHANISM*, CK_OBJECT_HANDLE) { return Rv(); };
+  functions.C_Sign = [](CK_SESSION_HANDLE, unsigned char*, CK_ULONG size, unsigned char* signature,
+                        CK_ULONG* signature_size) {
+    FUZZ_CHECK(size == hsm::kDigestBytes && *signature_size >= hsm::kSignatureBytes);
+    Write(signature, std::min<CK_ULONG>(*signature_size, hsm::kSignatureBytes));
+    *signature_size = Size(*signature_size);
+    return Rv();
+  };
   functions.C_DestroyObject = [](CK_SESSION_HANDLE, CK_OBJECT_HANDLE) { return Rv(); };
   functions.C_GetMechanismList = [](CK_SLOT_ID, CK_MECHANISM_TYPE* mechanisms, CK_ULONG* count) {
     Write(mechanisms, std::min<CK_ULONG>(*count, 4) * sizeof *mechanisms);

@@ -30,8 +30,9 @@ constexpr OptionSpec kSignArguments[] = {
 };
 constexpr OptionSpec kSignOptions[] = {
     Option<&PolicySignOptions::key>(
-        "--key", "FILE|agent|token:NAME",
-        "who signs: a PEM file (Ed25519 or P-256), this host's agent key, a token")
+        "--key", "FILE|agent|token:NAME|URI",
+        "who signs: a PEM file (Ed25519 or P-256), this host's agent key, a P-256 key on a "
+        "registered token, or on the token that a PKCS#11 URI names")
         .File(),
     Option<&PolicySignOptions::new_key>("--new-key", "FILE",
                                         "make an Ed25519 key in a new file, and sign with it")
@@ -43,8 +44,14 @@ constexpr Example kSignExamples[] = {
     {"keyescrow policy sign --new-key alice.key", "a key for alice; prints her verifier key"},
     {"keyescrow policy sign policy.toml --key alice.key", "adds her line to policy.toml.sig"},
     {"keyescrow policy sign policy.toml --key agent", "by this host's agent key"},
+    {"keyescrow policy sign --key 'pkcs11:token=carol;object=policy?module-path="
+     "/usr/lib/opensc-pkcs11.so' --name carol",
+     "carol's verifier key, read from her token without a PIN"},
+    {"keyescrow policy sign policy.toml --key 'pkcs11:token=carol;object=policy?module-path="
+     "/usr/lib/opensc-pkcs11.so' --name carol",
+     "her signature, made in the token"},
 };
-constexpr std::uint8_t kSignExits[] = {0, 2, 5, 7, 8, 11};
+constexpr std::uint8_t kSignExits[] = {0, 2, 3, 5, 6, 7, 8, 10, 11};
 
 constexpr OptionSpec kSetArguments[] = {
     Argument<&PolicySetOptions::file>("FILE", "a policy; its signatures are in FILE.sig").File(),
@@ -62,8 +69,12 @@ constexpr std::uint8_t kSetExits[] = {0, 2, 4, 7, 8, 9};
 
 Status CheckSign(const CommandOptions& command) {
   const auto& options = std::get<PolicySignOptions>(command);
+  constexpr std::string_view kHelp = "keyescrow policy sign --help";
   if (options.key.empty() == options.new_key.empty()) {
-    return UsageError("one of --key and --new-key says who signs", "keyescrow policy sign --help");
+    return UsageError("one of --key and --new-key says who signs", kHelp);
+  }
+  if (options.key.starts_with("pkcs11:") && options.name.empty()) {
+    return UsageError("--key URI needs --name: what the signer is called", kHelp);
   }
   return Ok();
 }
@@ -98,8 +109,10 @@ constexpr CommandSpec kPolicySignCommand = {
     .arguments = kSignArguments,
     .options = kSignOptions,
     .details =
-        "Needs no init, but for --key agent. A policy that does not parse is not signed. "
-        "Signatures of an older content of the file are dropped.",
+        "Needs no init, but for --key agent and a registered token. A policy that does not parse "
+        "is not signed. Signatures of an older content of the file are dropped. A token signs with "
+        "CKM_ECDSA after one login; the PIN is asked for, or read where the URI's or the "
+        "registration's pin-source says, and one that the token refuses is never sent again.",
     .examples = kSignExamples,
     .exits = kSignExits,
     .make = &MakeOptions<PolicySignOptions>,

@@ -6,6 +6,7 @@
 #include "agent/cli/commands.h"
 #include "agent/cli/session.h"
 #include "agent/cli/terminal_text.h"
+#include "agent/cli/token_uri.h"
 #include "agent/cli/view_json.h"
 #include "agent/usecases/set_policy.h"
 #include "agent/usecases/sign_policy.h"
@@ -13,6 +14,8 @@
 
 namespace keyescrow::agent {
 namespace {
+
+constexpr std::string_view kUriPrefix = "pkcs11:";
 
 std::vector<std::string> VkeysOf(const policy::Signers& signers) {
   std::vector<std::string> vkeys;
@@ -164,7 +167,10 @@ Result<int> DoCheck(const PolicyCheckOptions& options, Session& session) {
 }
 
 Result<int> DoSign(const PolicySignOptions& options, Session& session) {
-  SignPolicyRequest request{options.file, options.key, options.name};
+  SignPolicyRequest request;
+  request.file = options.file;
+  request.key = options.key;
+  request.name = options.name;
   if (!options.new_key.empty()) {
     ASSIGN_OR_RETURN(const std::string vkey,
                      MakeSigningKey(*session.environment().random, options.new_key, options.name));
@@ -174,10 +180,22 @@ Result<int> DoSign(const PolicySignOptions& options, Session& session) {
     request.key = options.new_key;
   }
   Agent* agent = nullptr;
-  if (request.key == "agent") {
+  if (request.key == "agent" || request.key.starts_with("token:")) {
     ASSIGN_OR_RETURN(agent, session.OpenAgent());
   }
+  ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets({}));
+  request.tokens = dynamic_cast<TokenSigning*>(&session.devices());
+  request.pins = &secrets->Pins();
+  if (request.key.starts_with(kUriPrefix)) {
+    ASSIGN_OR_RETURN(TokenPlace place,
+                     TakeTokenUri({options.name, options.key, ""}, session, *secrets));
+    request.token =
+        TokenSpec{options.name, std::move(place.module), std::move(place.uri), {}, false};
+  }
   ASSIGN_OR_RETURN(const SignPolicyResult result, SignPolicy(agent, request));
+  if (result.software_token) {
+    session.terminal().Warn("the token is SOFTWARE: its keys are files on this host");
+  }
   Json document = NewDocument("policy sign");
   document["vkey"] = result.vkey;
   document["policy"] = TextOrNull(result.policy_name);

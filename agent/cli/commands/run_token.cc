@@ -5,6 +5,7 @@
 
 #include "agent/cli/commands.h"
 #include "agent/cli/session.h"
+#include "agent/cli/token_uri.h"
 #include "agent/cli/view_json.h"
 #include "agent/usecases/registry.h"
 #include "envelope/base/base64url.h"
@@ -74,33 +75,19 @@ Result<int> FinishAdded(std::string_view command, std::string_view verb,
   return status;
 }
 
-// TakeUri takes the URI's query: the module, and the file of the PIN, which `secrets` reads for
-// this command and the registration keeps for later ones.
-Result<TokenAddRequest> TakeUri(const std::string& name, const std::string& text,
-                                const std::string& module, bool use_last_try, Session& session,
-                                CliSecrets& secrets) {
-  ASSIGN_OR_RETURN(TokenUri uri, session.devices().ParseTokenUri(text));
-  if (!module.empty() && !uri.module.empty() && module != uri.module) {
-    return Error(ErrorCode::kUsage, Action::kFixInput,
-                 "--module and the URI's module-path= name different modules",
-                 "leave one of them out");
-  }
-  TokenAddRequest request{name, uri.path, module.empty() ? uri.module : module, use_last_try, ""};
-  if (request.module.empty()) {
-    return Error(ErrorCode::kUsage, Action::kFixInput, "the token's PKCS#11 module is not named",
-                 "add --module SO, or module-path= to the URI");
-  }
-  if (!uri.pin_source.empty()) {
-    ASSIGN_OR_RETURN(request.pin_source, secrets.AddPinSource(name, uri.pin_source));
-  }
-  return request;
+Result<TokenAddRequest> TakeRequest(const TokenWords& words, bool use_last_try, Session& session,
+                                    CliSecrets& secrets) {
+  ASSIGN_OR_RETURN(TokenPlace place, TakeTokenUri(words, session, secrets));
+  return TokenAddRequest{words.name, std::move(place.uri), std::move(place.module), use_last_try,
+                         std::move(place.pin_source)};
 }
 
 Result<int> DoAdd(const TokenAddOptions& options, Session& session) {
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
   ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets(options.secrets));
-  ASSIGN_OR_RETURN(const TokenAddRequest request, TakeUri(options.name, options.uri, options.module,
-                                                          options.use_last_try, session, *secrets));
+  ASSIGN_OR_RETURN(const TokenAddRequest request,
+                   TakeRequest({options.name, options.uri, options.module}, options.use_last_try,
+                               session, *secrets));
   session.progress().Step("looking for the token's key");
   ASSIGN_OR_RETURN(const TokenAddResult result, AddToken(*agent, request, *secrets));
   return FinishAdded("token add", "registered", result, session);
@@ -109,8 +96,9 @@ Result<int> DoAdd(const TokenAddOptions& options, Session& session) {
 Result<int> DoKeygen(const TokenKeygenOptions& options, Session& session) {
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
   ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets(options.secrets));
-  ASSIGN_OR_RETURN(const TokenAddRequest request, TakeUri(options.name, options.uri, options.module,
-                                                          options.use_last_try, session, *secrets));
+  ASSIGN_OR_RETURN(const TokenAddRequest request,
+                   TakeRequest({options.name, options.uri, options.module}, options.use_last_try,
+                               session, *secrets));
   session.progress().Step("making a key pair on the token");
   ASSIGN_OR_RETURN(const TokenAddResult result,
                    GenerateToken(*agent, request, options.kind == TokenKeyKind::kP256, *secrets));

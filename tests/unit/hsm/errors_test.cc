@@ -14,6 +14,7 @@ TokenCall CallIn(CkrPhase phase) {
   switch (phase) {
     case CkrPhase::kInitialize: return TokenCall::kInitialize;
     case CkrPhase::kOperation: return TokenCall::kDecrypt;
+    case CkrPhase::kSigning: return TokenCall::kSign;
     case CkrPhase::kAny: return TokenCall::kLogin;
   }
   return TokenCall::kLogin;

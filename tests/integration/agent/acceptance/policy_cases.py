@@ -2,11 +2,15 @@
 
 import base64
 import hashlib
+import json
+import os
 import shutil
 import subprocess
+import sys
+import tarfile
 
 from evidence_cases import editing
-from world import UNLOCK, AcceptanceCase
+from world import PIN, UNLOCK, AcceptanceCase
 
 HEAD = '[policy]\nname = "corp"\nserial = {serial}\nmode = "{mode}"\nsimulators = "allowed"\n'
 RULE = '[[rule]]\nname = "databases"\nmatch = "**"\n'
@@ -312,6 +316,109 @@ class PolicySignedByAgents(AcceptanceCase):
         world.write("p.toml", HEAD.format(serial=1, mode="report") + RULE)
         self.succeeds("policy", "sign", "p.toml", "--key", "agent")
         self.succeeds("policy", "set", "p.toml", "--policy-key", vkey)
-        error = self.refused("unsupported_here", 2, "policy", "sign", "p.toml", "--key",
-                             "token:ops")
-        self.assertIn("file's key", error["hint"])
+
+
+class PolicySignedByTokens(AcceptanceCase):
+    """Carol's key stays in her token; two of Alice's file, Bob's file and Carol's token must sign."""
+
+    paths = ()
+    world_options = {"tpm": False}
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        world = cls.world
+        subprocess.run(
+            ["pkcs11-tool", "--module", world.module, "--token-label", "ops", "--login", "--pin", PIN,
+             "--keypairgen", "--key-type", "EC:prime256v1", "--usage-sign", "--id", "02", "--label",
+             "policy"], env=world.environment, check=True, capture_output=True)
+        world.environment["FAULTY_PKCS11_MODULE"] = world.module
+        world.path("copy").mkdir()  # no snapshot looks there
+        world.environment["FAULTY_PKCS11_TRACE"] = str(world.path("copy") / "trace")
+        cls.module = os.environ["KEYESCROW_FAULTY_PKCS11"]
+        cls.carol = cls.key_of("policy")
+
+    @classmethod
+    def key_of(cls, label, pin_file=None):
+        uri = f"pkcs11:token=ops;object={label}?module-path={cls.module}"
+        pin = f"&pin-source={cls.world.path(pin_file)}" if pin_file else ""
+        return "--key", uri + pin, "--name", "carol"
+
+    def num_logins(self):
+        trace = self.world.path("copy") / "trace"
+        return trace.read_text().split("\n").count("C_Login") if trace.exists() else 0
+
+    def policy(self, serial, more=""):
+        return (HEAD.format(serial=serial, mode="enforce") +
+                "[signers]\nthreshold = 2\nkeys = %s\n" % json.dumps(list(self.vkeys.values())) +
+                RULE + 'require = ["password & token:ops"]\n' + more)
+
+    def test_two_of_three(self):
+        world = self.world
+        self.vkeys = {name: world.must("policy", "sign", "--new-key",
+                                       f"{name}.key").out.decode().strip()
+                      for name in ("alice", "bob")}
+        # Neither a state nor a PIN is needed to tell which key it is.
+        shown = self.succeeds("policy", "sign", *self.carol)
+        self.assertEqual(shown.err.decode(), "warning: the token is SOFTWARE: its keys are files on "
+                                             "this host\n")
+        self.vkeys["carol"] = shown.out.decode().strip()
+        der = base64.b64decode(self.vkeys["carol"].split("+", 2)[2])
+        self.assertEqual(der[0], 2)  # ECDSA over P-256
+        self.assertEqual(self.vkeys["carol"].split("+")[1], hashlib.sha256(der[1:]).hexdigest()[:8])
+        self.assertEqual(self.num_logins(), 0)
+
+        world.write("p.toml", self.policy(1))
+        sign = ("policy", "sign", "p.toml")
+        self.refused("wrong_pin", 3, *sign, *self.key_of("policy", "wrong"), num_runs=1)
+        self.assertEqual(self.num_logins(), 1)
+        self.refused("secret_source_missing", 2, *sign, *self.carol, "--no-input", num_runs=1)
+        self.refused("usage", 2, *sign, *self.carol[:2], num_runs=1)
+        self.refused("token_key_not_found", 10, *sign, *self.key_of("escrow", "pin"), num_runs=1)
+        self.refused("not_initialized", 8, *sign, "--key", "token:ops", num_runs=1)
+        before = self.num_logins()
+        signed = self.succeeds(*sign, *self.key_of("policy", "pin"), "--json").json()
+        self.assertEqual(self.num_logins(), before + 1)
+        self.assertEqual((signed["vkey"], signed["signers"]), (self.vkeys["carol"], ["carol"]))
+        # By stock tools: the line of the note is the key's, over the hash of its text.
+        text, lines = world.path("p.toml.sig").read_text().split("\n\n")
+        world.write("spki.der", der[1:])
+        world.write("note.txt", text + "\n")
+        world.write("line.der", base64.b64decode(lines.split(" ")[2])[4:])
+        subprocess.run(["openssl", "dgst", "-sha256", "-verify", "spki.der", "-keyform", "DER",
+                        "-signature", "line.der", "note.txt"], cwd=world.folder, check=True,
+                       capture_output=True)
+
+        pins = [word for vkey in self.vkeys.values() for word in ("--policy-key", vkey)]
+        init = ("init", "--policy", "p.toml", *pins)
+        self.refused("policy_signers", 4, *init, num_runs=1)
+        self.succeeds("policy", "sign", "p.toml", "--key", "alice.key")
+        self.succeeds(*init)
+
+        # The next one, where the token is registered: its name is enough.
+        self.succeeds("token", "add", "carol", "pkcs11:token=ops;object=policy?pin-source=%s" %
+                      world.path("pin"), "--module", world.module)
+        self.succeeds("token", "add", "ops", "pkcs11:token=ops;object=escrow", "--module", world.module,
+                      "--pin-file", "pin")
+        self.assertEqual(self.succeeds("policy", "sign", "--key", "token:carol").out.decode().strip(),
+                         self.vkeys["carol"])
+        self.refused("token_key_usage", 10, "policy", "sign", "--key", "token:ops", num_runs=1)
+        world.write("p.toml", self.policy(2, "portable = true\n"))
+        self.succeeds("policy", "sign", "p.toml", "--key", "token:carol")
+        self.refused("policy_signers", 4, "policy", "set", "p.toml", num_runs=1)
+        self.succeeds("policy", "sign", "p.toml", "--key", "bob.key")
+        self.assertEqual(self.succeeds("policy", "set", "p.toml", "--json").json()["signers"],
+                         ["carol", "bob"])
+        world.write("app.key", b"k" * 32)
+        self.succeeds("backup", "app/key", "--from", "app.key", *UNLOCK)
+        self.verifies()
+        world.write("agent.json", world.must("agent-key", "export").out)
+        self.succeeds("audit", "export", "-o", "pack.tar")
+        self.succeeds("verify", "pack.tar", "--trust", "agent.json")
+        with tarfile.open(world.path("pack.tar")) as tar:
+            tar.extractall(world.path("unpacked"))
+        (folder,) = world.path("unpacked").iterdir()
+        done = subprocess.run([sys.executable, "-B", folder / "verify.py", world.path("pack.tar"),
+                               "--trust", world.path("agent.json")], capture_output=True, text=True,
+                              check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
