@@ -10,6 +10,7 @@
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/event_order.h"
+#include "agent/usecases/foreign_checks.h"
 #include "agent/usecases/path_set.h"
 #include "agent/usecases/policy_checks.h"
 #include "agent/usecases/token_sessions.h"
@@ -227,8 +228,9 @@ Status RemoveToken(Agent& agent, const std::string& token_name) {
   return Ok();
 }
 
-Result<store::TrustRecord> AddTrust(Agent& agent, const TrustAddRequest& request) {
-  store::TrustRecord record;
+Result<TrustAddResult> AddTrust(Agent& agent, const TrustAddRequest& request) {
+  TrustAddResult result;
+  store::TrustRecord& record = result.record;
   record.hosts = request.hosts;
   record.keys = request.keys;
   record.added = agent.Now();
@@ -242,13 +244,15 @@ Result<store::TrustRecord> AddTrust(Agent& agent, const TrustAddRequest& request
     record.name = document.host;
     record.spki = document.spki;
   }
+  ASSIGN_OR_RETURN(const std::vector<Finding> reported, CheckTrustScope(agent, record));
+  result.findings = FindingTexts(reported);
   audit::Event event;
   event.type = audit::EventType::kPolicyChanged;
   event.reason = TrustReason(record);
   store::Change change;
   change.trust.push_back(record);
   RETURN_IF_ERROR(agent.journal().Append(std::move(event), change));
-  return record;
+  return result;
 }
 
 Status RemoveTrust(Agent& agent, const std::string& thumbprint) {
@@ -402,6 +406,8 @@ Result<ImportKeyResult> ImportKey(Agent& agent, const std::string& file) {
              existing.error().code() != ErrorCode::kVersionNotFound) {
     return std::move(existing).error();
   }
+  ASSIGN_OR_RETURN(const std::vector<Finding> reported, CheckImport(agent, header));
+  result.findings = FindingTexts(reported);
   store::EnvelopeRecord record;
   record.key_name = header.key_name;
   record.key_version = header.key_version;

@@ -45,7 +45,13 @@ struct TrustAddRequest {
   std::vector<std::string> hosts;
   std::vector<std::string> keys;
 };
-Result<store::TrustRecord> AddTrust(Agent& agent, const TrustAddRequest& request);
+struct TrustAddResult {
+  store::TrustRecord record;
+  std::vector<std::string> findings;  // what the policy would refuse, and only reports
+};
+// AddTrust. Errors: kUsage where `agent` names none; kPolicyRefused where the policy in force is
+// signed, enforces, and no host or no key narrows the trust.
+Result<TrustAddResult> AddTrust(Agent& agent, const TrustAddRequest& request);
 Status RemoveTrust(Agent& agent, const std::string& thumbprint);
 
 // AgentKeyDocument: what `agent-key export` writes and `trust add` and `verify --trust` read.
@@ -76,9 +82,11 @@ struct ImportKeyResult {
   std::uint32_t key_version = 0;
   std::uint32_t revision = 0;
   bool already_there = false;
+  std::vector<std::string> findings;  // what the policy would refuse, and only reports
 };
 // ImportKey takes a trusted agent's envelope into the store. Another envelope of the same name and
-// version is never replaced by an older or a different one. Errors: kAlreadyExists, envelopes'.
+// version is never replaced by an older or a different one, and the policy in force must allow its
+// paths for that name. Errors: kAlreadyExists, kPathForbidden, kPolicyRefused, envelopes'.
 Result<ImportKeyResult> ImportKey(Agent& agent, const std::string& file);
 
 // WritePortable writes an envelope, and its receipt beside a file; used by backup too.

@@ -83,10 +83,15 @@ Result<int> DoImport(const ImportOptions& options, Session& session) {
   document["key"] = KeyJson(result.key_name, result.key_version);
   document["revision"] = result.revision;
   document["already_there"] = result.already_there;
+  document["findings"] = ListJson(result.findings);
   const std::string key = EscapeForTerminal(fmt::format(
       "{} version {} revision {}", result.key_name, result.key_version, result.revision));
-  return session.Finish(document, result.already_there ? key + " is in the store already\n"
-                                                       : "imported " + key + "\n");
+  ASSIGN_OR_RETURN(
+      const int status,
+      session.Finish(document, result.already_there ? key + " is in the store already\n"
+                                                    : "imported " + key + "\n"));
+  for (const std::string& finding : result.findings) session.terminal().Warn(finding);
+  return status;
 }
 
 Result<int> DoImportEvent(const ImportEventOptions& options, Session& session) {

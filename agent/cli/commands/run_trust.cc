@@ -24,14 +24,17 @@ Json RecordJson(const store::TrustRecord& record) {
 Result<int> DoAdd(const TrustAddOptions& options, Session& session) {
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
   session.devices().LastSignature();
-  ASSIGN_OR_RETURN(const store::TrustRecord record,
+  ASSIGN_OR_RETURN(const TrustAddResult added,
                    AddTrust(*agent, {options.agent, options.hosts, options.keys}));
+  const store::TrustRecord& record = added.record;
   Json document = NewDocument("trust add");
   document.update(RecordJson(record));
+  document["findings"] = ListJson(added.findings);
   const bool any = record.hosts.empty() && record.keys.empty();
   ASSIGN_OR_RETURN(
       const int status,
       session.Finish(document, "trusted: agent " + EscapeForTerminal(record.thumbprint) + "\n"));
+  for (const std::string& finding : added.findings) session.terminal().Warn(finding);
   if (any) {
     session.terminal().Note("it may sign for every host and key; --host and --key narrow that");
   }

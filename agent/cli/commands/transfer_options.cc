@@ -26,7 +26,7 @@ constexpr Example kImportExamples[] = {
     {"keyescrow trust add THUMBPRINT", "first say whose signature counts"},
     {"keyescrow import db.escrow", "then take the file into the store"},
 };
-constexpr std::uint8_t kImportExits[] = {0, 2, 4, 8, 9};
+constexpr std::uint8_t kImportExits[] = {0, 2, 4, 7, 8, 9};
 
 constexpr OptionSpec kEventArguments[] = {
     Argument<&ImportEventOptions::file>("FILE", "a keyescrow-restore-ID.json").File(),
@@ -57,7 +57,8 @@ constexpr CommandSpec kImportCommand = {
     .purpose = "take a portable file into the store",
     .arguments = kImportArguments,
     .details =
-        "The file must be signed by this host's agent or by one that 'trust add' registered.",
+        "The file must be signed by this host's agent or by one that 'trust add' registered, and "
+        "the policy in force must allow its paths for the key's name.",
     .examples = kImportExamples,
     .exits = kImportExits,
     .make = &MakeOptions<ImportOptions>,

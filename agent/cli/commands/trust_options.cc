@@ -37,7 +37,7 @@ constexpr Example kAddExamples[] = {
     {"keyescrow trust add db1.pub --host db1 --key 'prod/db/**'",
      "for one host and its keys alone"},
 };
-constexpr std::uint8_t kAddExits[] = {0, 2, 8, 9};
+constexpr std::uint8_t kAddExits[] = {0, 2, 7, 8, 9};
 
 constexpr Example kListExamples[] = {
     {"keyescrow trust list", "the trusted agents, with their hosts and key names"},
@@ -78,7 +78,9 @@ constexpr CommandSpec kTrustAddCommand = {
     .purpose = "trust another host's agent",
     .arguments = kAddArguments,
     .options = kAddOptions,
-    .details = "Compare the thumbprint by a way that an attacker does not hold: a call, a sheet.",
+    .details =
+        "Compare the thumbprint by a way that an attacker does not hold: a call, a sheet. Under a "
+        "signed policy that enforces, --host and --key must narrow the trust.",
     .examples = kAddExamples,
     .exits = kAddExits,
     .make = &MakeOptions<TrustAddOptions>,

@@ -10,7 +10,7 @@ import sys
 import tarfile
 
 from evidence_cases import editing
-from world import PIN, UNLOCK, AcceptanceCase
+from world import PIN, UNLOCK, AcceptanceCase, World
 
 HEAD = '[policy]\nname = "corp"\nserial = {serial}\nmode = "{mode}"\nsimulators = "allowed"\n'
 RULE = '[[rule]]\nname = "databases"\nmatch = "**"\n'
@@ -316,6 +316,74 @@ class PolicySignedByAgents(AcceptanceCase):
         world.write("p.toml", HEAD.format(serial=1, mode="report") + RULE)
         self.succeeds("policy", "sign", "p.toml", "--key", "agent")
         self.succeeds("policy", "set", "p.toml", "--policy-key", vkey)
+
+
+class ForeignAgents(AcceptanceCase):
+    """Envelopes that another host made, and how far its agent may be trusted."""
+
+    paths = ()
+    world_options = {"tpm": False, "token": False}
+
+    def set_policy(self, serial, mode):
+        world = self.world
+        world.write("p.toml", HEAD.format(serial=serial, mode=mode) + RULE +
+                    'withstand = 1\n[[rule]]\nname = "lax"\nmatch = "lax/**"\n')
+        world.must("policy", "sign", "p.toml", "--key", "alice.key")
+        first = ("--policy-key", self.vkey) if serial == 1 else ()
+        world.must("policy", "set", "p.toml", *first)
+
+    def test_imports_and_trust(self):
+        world, theirs = self.world, World(tpm=False, token=False)
+        self.addCleanup(theirs.close)
+        # Their policy lets a password open a key by itself.
+        theirs.configure("none", host="db2")
+        vkey = theirs.must("policy", "sign", "--new-key", "mallory.key").out.decode().strip()
+        theirs.write("p.toml", HEAD.format(serial=1, mode="enforce") + RULE)
+        theirs.must("policy", "sign", "p.toml", "--key", "mallory.key")
+        theirs.must("init", "--policy", "p.toml", "--policy-key", vkey)
+        theirs.write("app.key", b"k" * 32)
+        for name in ("app/one", "app/two"):
+            theirs.must("backup", name, "--from", "app.key", "--path", "password",
+                        "--password-file", "pw", "-o", name[4:] + ".escrow")
+            world.write(name[4:] + ".escrow", theirs.path(name[4:] + ".escrow").read_bytes())
+        world.write("db2.json", theirs.must("agent-key", "export").out)
+
+        world.must("init")
+        self.vkey = world.must("policy", "sign", "--new-key", "alice.key").out.decode().strip()
+        # The built-in policy: any trust, and no envelope that a password alone opens.
+        world.must("trust", "add", "A" * 43)
+        world.must("trust", "add", "db2.json", "--host", "db2", "--key", "app/*")
+        error = self.refused("path_forbidden", 7, "import", "one.escrow")
+        self.assertIn("built", error["message"])
+        # Reported: taken, and said.
+        self.set_policy(1, "report")
+        done = self.succeeds("import", "one.escrow", "--json").json()
+        self.assertIn('"databases"', " ".join(done["findings"]))
+        self.assertEqual(len(self.succeeds("trust", "add", "B" * 42 + "A", "--json").json()[
+            "findings"]), 2)
+        # Enforced: the rule is named, and nothing is changed.
+        self.set_policy(2, "enforce")
+        size = len(world.must("audit", "log", "--json").json()["entries"])
+        error = self.refused("policy_refused", 7, "import", "two.escrow")
+        self.assertIn('"databases"', error["message"])
+        self.assertTrue(self.succeeds("import", "one.escrow", "--json").json()["already_there"])
+        for limits in ((), ("--host", "db2"), ("--key", "app/*"), ("--host", "*", "--key", "app/*"),
+                       ("--host", "db2", "--key", "**")):
+            error = self.refused("policy_refused", 7, "trust", "add", "C" * 42 + "A", *limits,
+                                 num_runs=1)
+            self.assertIn("could sign for every", error["message"])
+        self.assertEqual(len(world.must("audit", "log", "--json").json()["entries"]), size)
+        self.succeeds("trust", "add", "C" * 42 + "A", "--host", "db2", "--key", "app/*")
+        # The file itself still restores.
+        world.must("restore", "two.escrow", "--to", "out.key", "--password-file", "pw",
+                   "--reason", "policy does not reach a file")
+        self.assertEqual(world.path("out.key").read_bytes(), b"k" * 32)
+        self.verifies()
+        world.write("agent.json", world.must("agent-key", "export").out)
+        world.run("audit", "export", "-o", "pack.tar")
+        done = world.run("verify", "pack.tar", "--trust", "agent.json", "--json")
+        faults = [f["fault"] for f in done.json()["items"][0]["findings"] if f["damage"]]
+        self.assertEqual(faults, [], str(done))
 
 
 class PolicySignedByTokens(AcceptanceCase):
