@@ -6,8 +6,8 @@
 PACK is the archive or the folder it was unpacked to; without it, the folder that this file is in.
 --trust takes what `keyescrow agent-key export` wrote on the host: get it by another way than the
 pack. --agent THUMBPRINT does instead where only the thumbprint is known. --since takes a checkpoint
-that you kept from before. --all-signatures checks the signature of every checkpoint and of every
-proof of a path, not of the newest 200 and of each path's newest alone.
+that you kept from before. --all-signatures checks the signature of every checkpoint, not of the newest
+200 alone, and of every proof of a path even where there are more than 1000, not of each path's newest.
 
 Exit status, as of `keyescrow verify PACK`: 0 the pack is whole, authentic, and the host complies;
 1 it is whole, and there are findings (nobody vouched for its key, or the host does not comply);
@@ -26,6 +26,7 @@ import sys
 import tempfile
 
 NEWEST_SIGNATURES = 200
+EVERY_DRILL = 1000  # up to as many proofs of paths, each signature is checked
 ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
 ESCROWED = ("escrow.created", "escrow.rewrapped")
 ENDED = ("restore.completed", "restore.failed", "restore.denied")
@@ -72,6 +73,11 @@ def parse_json(text):
                           parse_constant=no_fraction)
     except RecursionError as error:
         raise Bad("JSON that nests too deep") from error
+
+
+def plural(number, one, many=None):
+    """"1 tile", "1,204 tiles"."""
+    return "{:,} {}".format(number, one if number == 1 else many or one + "s")
 
 
 def whole(*numbers):
@@ -607,6 +613,7 @@ class Verifier:
         self.roots, self.policies, self.anchor_lines, self.last_time = {}, [], "", None
         self.by_hash, self.proven, self.num_tiles, self.trails = {}, set(), 0, ()
         self.agents, self.imported = {options.agent} - {None}, set()
+        self.stateless, self.num_unknown_drills = {}, 0
         self.trust_log, self.claims = Trust(self), Claims(self)
         self.tokens, self.num_tokens = {}, 0
         self.thumbprint, self.vkeys = "", []
@@ -653,7 +660,7 @@ class Verifier:
                 self.fail("members", "%s is missing" % name)
             elif sha256(self.pack.read(name)).hex() != digest:
                 self.fail("members", "%s is not the file that MANIFEST names" % name)
-        self.checked.append("%d files against MANIFEST" % len(listed))
+        self.checked.append("%s against MANIFEST" % plural(len(listed), "file"))
 
     def trust(self):
         """Fills keys, origin and anchor; returns which keys must have signed."""
@@ -702,7 +709,7 @@ class Verifier:
             raise Bad("the archive is of another time than MANIFEST.sig")
         if not any(key.algorithm == 2 for key in good):
             self.findings.append("the agent key did not sign MANIFEST, the log's key did")
-        self.checked.append("MANIFEST.sig, by %d keys" % len(good))
+        self.checked.append("MANIFEST.sig, by %s" % plural(len(good), "key"))
 
     def check_keys(self):
         """Those in the pack authenticate nothing, and must still be the log's own."""
@@ -796,22 +803,26 @@ class Verifier:
         self.check_revisions()
         if self.pack.read("anchors.jsonl").decode() != self.anchor_lines:
             self.fail("entries", "anchors.jsonl is not what the entries say")
-        self.checked.append("%d entries hashed into the tree, in their order" % tree.size)
-        self.checked.append("%d checkpoints and %d tiles, against the entries" % (
-            count, self.num_tiles))
-        self.checked.append("%d proven paths and %d releases of status.json, each by its entry" % (
-            len(self.claims.proofs), self.claims.num_releases))
-        self.checked.append("%d trusted agents and %d tokens" % (
-            len(self.trust_log.agents), self.num_tokens))
-        self.checked.append("%d envelopes' facts, each against the entry that escrowed it" %
-                            len(self.summaries))
+        self.checked.append("%s hashed into the tree, in their order" %
+                            plural(tree.size, "entry", "entries"))
+        self.checked.append("%s and %s, against the entries" % (
+            plural(count, "checkpoint"), plural(self.num_tiles, "tile")))
+        self.checked.append("%s and %s of status.json, each by its entry" % (
+            plural(len(self.claims.proofs), "proven path"),
+            plural(self.claims.num_releases, "release")))
+        self.checked.append("%s and %s" % (plural(len(self.trust_log.agents), "trusted agent"),
+                                           plural(self.num_tokens, "token")))
+        self.checked.append("the facts of %s, each against the entry that escrowed it" %
+                            plural(len(self.summaries), "envelope"))
         if since:
             self.checked.append("the log continues the checkpoint that you kept")
         if self.trails[0].count:
-            self.checked.append("%d certificates of the TPM's counter" % self.trails[0].count)
+            self.checked.append("%s of the TPM's counter" %
+                                plural(self.trails[0].count, "certificate"))
         if self.trails[1].count:
-            self.not_checked.append("%d certificates of the TPM's counter: by a key that is not "
-                                    "among those that were given" % self.trails[1].count)
+            self.not_checked.append("%s of the TPM's counter: by a key that is not among those "
+                                    "that were given" % plural(self.trails[1].count,
+                                                               "certificate"))
 
     def check_tokens(self):
         for row in self.pack.json("keys/tokens.json"):
@@ -862,10 +873,11 @@ class Verifier:
             has_p256 = any(key.algorithm == 2 for key in good)
         if not has_p256:
             self.findings.append("the newest checkpoint lacks the agent key's signature")
-        self.checked.append("signatures of the newest %d checkpoints" % len(recent))
+        self.checked.append("signatures of the newest %s" % plural(len(recent), "checkpoint"))
         if len(recent) < count:
-            self.not_checked.append("signatures of the %d older checkpoints: the newest covers "
-                                    "their entries (--all-signatures)" % (count - len(recent)))
+            self.not_checked.append("signatures of the %s: the newest covers their entries "
+                                    "(--all-signatures)" % plural(count - len(recent),
+                                                                  "older checkpoint"))
 
     def compare_tiles(self, tree):
         for level, (index, data) in enumerate(tree.levels):
@@ -891,6 +903,9 @@ class Verifier:
             return
         check_form(seq, line, event)
         stateless = event["source"] == "stateless"
+        if stateless and self.stateless.setdefault(event["id"], seq) != seq:
+            self.fail("entries", "entries %d and %d are one imported event: it counts once" % (
+                self.stateless[event["id"]], seq))
         if not stateless:
             self.read_place(seq, event, previous)
             if event["type"] in ESCROWED and "envelope" in event and "key" in event:
@@ -977,7 +992,7 @@ class Verifier:
         for (name, version), (_, seq) in sorted(versions.items()):
             if seq not in self.proven:
                 raise Bad("the escrow of %s version %d has no proof" % (name, version))
-        self.checked.append("%d inclusion proofs" % len(self.proven))
+        self.checked.append(plural(len(self.proven), "inclusion proof"))
 
     def check_policy(self):
         facts, text = self.pack.json("policy/policy.json"), self.pack.read("policy/policy.toml")
@@ -1014,7 +1029,7 @@ class Verifier:
         drill, envelope = event["drill"], event["envelope"]
         path, item = event["paths"][0]["id"], self.by_hash.get(envelope["sha256"])
         if item is None:
-            self.not_checked.append("entry %d: a proof of an envelope that is not kept" % seq)
+            self.num_unknown_drills += 1
             return True
         keys = [p["drill_key"] for p in item["paths"] if p["id"] == path]
         root, time = from_b64u(drill["root"]), seconds(drill["time"])
@@ -1043,24 +1058,33 @@ class Verifier:
             self.fail("drills", "entry %d proves no path" % seq)
 
     def check_drills(self):
-        newest, older = [], 0
+        newest, older, num_held = [], 0, 0
+        every = (self.options.all_signatures or
+                 sum(map(len, self.drills.values())) <= EVERY_DRILL)
         for proofs in self.drills.values():
             found = False
             for seq, key, statement, signature, stateless in reversed(proofs):
-                if found and not self.options.all_signatures:
+                if found and not every:
                     older += 1
-                elif not drill_verifies(key, statement, signature):
+                    continue
+                if not drill_verifies(key, statement, signature):
                     self.tell_bad_drill(seq, stateless)
-                elif not found:
+                    continue
+                num_held += 1
+                if not found:
                     found = True
                     newest.append({"seq": seq, "drill_key": key, "statement": statement,
                                    "signature": signature})
         newest.sort(key=lambda item: item["seq"])
         if self.pack.read("drills.jsonl").decode() != "".join(map(line_of, newest)):
             self.fail("drills", "drills.jsonl is not what the entries say")
-        self.checked.append("the newest proof of %d paths" % len(newest))
+        self.checked.append("%s of paths, each with its signature" % plural(num_held, "proof"))
         if older:
-            self.not_checked.append("signatures of %d older proofs (--all-signatures)" % older)
+            self.not_checked.append("signatures of %s (--all-signatures)" %
+                                    plural(older, "older proof"))
+        if self.num_unknown_drills:
+            self.not_checked.append("%s of paths of envelopes that are not in the pack" %
+                                    plural(self.num_unknown_drills, "proof"))
 
     def check_inventory(self):
         newest = {}
@@ -1086,10 +1110,10 @@ class Verifier:
             self.findings.append("%s is declared and not escrowed" % name)
         critical = sum(finding["severity"] == "critical" for finding in status["findings"])
         if critical:
-            self.findings.append("the host does not comply: status.json states %d critical findings"
-                                 % critical)
-        self.checked.append("inventory and status: %d escrowed and %d declared keys" % (
-            len(listed), len(declared)))
+            self.findings.append("the host does not comply: status.json states %s" %
+                                 plural(critical, "critical finding"))
+        self.checked.append("inventory and status: %s escrowed, %d declared" % (
+            plural(len(listed), "key"), len(declared)))
 
 
 def main():

@@ -110,7 +110,14 @@ void EventOrder::Add(NoticedSegment segment, audit::LogFindings& findings) {
 }
 
 void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings) {
-  if (event.stateless) imported_.emplace(event.id, event.seq);
+  if (event.stateless) {
+    const auto [first, is_new] = imported_.emplace(event.id, event.seq);
+    if (!is_new) {
+      findings.Add(LogFault::kEntryChain, event.seq,
+                   fmt::format("entries {} and {} are one imported event: it counts once",
+                               first->second, event.seq));
+    }
+  }
   if (event.anchor) {
     const envelope::AnchorKey key{event.anchor->anchor->key, event.anchor->anchor->index};
     const bool known =

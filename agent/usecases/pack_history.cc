@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "agent/usecases/pack_fields.h"
+#include "agent/usecases/registration_check.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -13,9 +14,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 using audit::EventType;
 using audit::LogFault;
-
-// The entry's time is taken a moment after the row's.
-constexpr std::int64_t kProofToleranceSeconds = 60;
 
 // EndOf returns how status.json names what an entry of a release says; "" where it is of none.
 std::string_view EndOf(EventType type) {

@@ -281,7 +281,7 @@ void PackLog::SayChecked(std::vector<std::string>& checked,
                     Plural(order_.num_unchecked_anchors(), "certificate", "certificates")));
   }
   if (num_unknown_drills_ > 0) {
-    not_checked.push_back(fmt::format("{} of paths of envelopes that are not kept",
+    not_checked.push_back(fmt::format("{} of paths of envelopes that are not in the pack",
                                       Plural(num_unknown_drills_, "proof", "proofs")));
   }
   if (options_.since) {

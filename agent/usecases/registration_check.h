@@ -20,6 +20,9 @@ namespace keyescrow::agent {
 
 // What the reason of an entry begins with that escrowed an envelope which `import` took.
 inline constexpr std::string_view kImportedReason = "imported; ";
+// How far the time of a proof's entry may be from the time that is kept of it: it is taken a moment
+// later (audit/FORMAT.md, "Verification of a log").
+inline constexpr std::int64_t kProofToleranceSeconds = 60;
 
 // TrustChanges: EventOrder::trust().
 using TrustChanges = std::map<std::string, std::vector<TrustChange>>;
@@ -53,30 +56,29 @@ struct RegistrationTally {
 // The checks may run at the same time, each with a reader of its own.
 class RegistrationChecker {
  public:
-  // `entry_keys` and `envelope_keys` are the sums over the tables' rows. All outlive it.
+  // `entry_keys` and `envelope_keys` are the sums over the tables' rows; `bad_drills` are the
+  // entries, in order, whose proofs do not hold. All outlive it.
   RegistrationChecker(const EventOrder& order, const KeyedSum& entry_keys,
-                      const KeyedSum& envelope_keys, const SipKey& key, bool quick)
+                      const KeyedSum& envelope_keys, const std::vector<std::uint64_t>& bad_drills,
+                      const SipKey& key, bool quick)
       : order_(order),
         entry_keys_(entry_keys),
         envelope_keys_(envelope_keys),
+        bad_drills_(bad_drills),
         key_(key),
         quick_(quick) {}
 
   // CheckEnvelopeIndex compares the index by key with the rows, and looks for gaps in it.
   Status CheckEnvelopeIndex(store::StoreReader& reader);
   Status CheckEntryIndex(store::StoreReader& reader);
-  // CheckProofs looks for the entry behind each proven path, and verifies the signature that the
-  // path's own key made: the `part`th of `num_parts` shares of them. Nothing with `quick`.
+  // CheckProofs looks for the entry behind each proven path: the `part`th of `num_parts` shares of
+  // them. What the entry says of the path's own key, DrillChecker verifies. Nothing with `quick`.
   Status CheckProofs(store::StoreReader& reader, unsigned part, unsigned num_parts);
   Status CheckRows(store::StoreReader& reader);
   RegistrationTally Take() { return std::move(tally_); }
 
  private:
   void Add(audit::LogFault fault, std::uint64_t position, std::string text);
-  // CheckSignature verifies the statement in `event`, entry `seq`, which proves the path of
-  // `state`; true where it holds. What is wrong with the envelope itself is told elsewhere.
-  Result<bool> CheckSignature(store::StoreReader& reader, const store::PathState& state,
-                              std::uint64_t seq, const audit::Event& event);
   Status CheckTokens(store::StoreReader& reader);
   Status CheckRecoveryKeys(store::StoreReader& reader);
   Status CheckTrust(store::StoreReader& reader);
@@ -85,6 +87,7 @@ class RegistrationChecker {
   const EventOrder& order_;
   const KeyedSum& entry_keys_;
   const KeyedSum& envelope_keys_;
+  const std::vector<std::uint64_t>& bad_drills_;
   SipKey key_;
   bool quick_;
   std::mutex mutex_;

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "agent/audit/segment.h"
+#include "agent/usecases/drill_check.h"
 #include "agent/usecases/envelope_check.h"
 #include "agent/usecases/event_order.h"
 #include "agent/usecases/registration_check.h"
@@ -39,6 +40,7 @@ struct KeptCheckpoint {
 struct SegmentOutput {
   audit::SegmentResult log;
   NoticedSegment noticed;
+  DrillTally drills;
 };
 
 class StoreVerifier {
@@ -173,6 +175,8 @@ Result<SegmentOutput> StoreVerifier::ReadSegment(StoreReader& reader, std::uint6
     }
   };
   std::uint64_t num_read = 0;
+  DrillChecker drills(reader);
+  Status status;
   RETURN_IF_ERROR(reader.Entries(first, last, [&](const store::EntryRow& row) {
     feed_up_to(row.seq);
     const audit::EventFacts* facts = segment.Entry(row.seq, row.bytes, row.leaf_hash);
@@ -187,8 +191,13 @@ Result<SegmentOutput> StoreVerifier::ReadSegment(StoreReader& reader, std::uint6
     }
     expected_->Expect(row.seq, *facts);
     output.noticed.Notice(row.seq, *facts);
-    return true;
+    if (!options_.quick && facts->event != nullptr && facts->event->drill) {
+      status = drills.Check(row.seq, *facts->event, output.noticed.findings);
+    }
+    return status.has_value();
   }));
+  RETURN_IF_ERROR(std::move(status));
+  output.drills = drills.tally();
   done_.fetch_add(num_read & 0xFF, std::memory_order_relaxed);
   feed_up_to(is_last ? UINT64_MAX : last);
   segment.SkipTo(last);
@@ -204,6 +213,7 @@ void StoreVerifier::JoinSegment(std::uint64_t first, SegmentOutput output) {
     waiting_.erase(waiting_.begin());
     next_to_join_ += audit::kSegmentEntries;
     joiner_->Add(std::move(next.log));
+    result_.drills.Add(next.drills);
     order_.Add(std::move(next.noticed), findings_);
   }
   joined_.notify_all();
@@ -318,7 +328,8 @@ Status StoreVerifier::CheckMissing() {
 }
 
 Status StoreVerifier::ReadRegistrations() {
-  RegistrationChecker checker(order_, *entry_keys_, *envelope_keys_, key_, options_.quick);
+  RegistrationChecker checker(order_, *entry_keys_, *envelope_keys_, result_.drills.not_held, key_,
+                              options_.quick);
   // The scans of the indexes are long; the rest is some rows.
   std::vector<std::function<Status(StoreReader&)>> parts;
   parts.emplace_back([&](StoreReader& reader) { return checker.CheckEnvelopeIndex(reader); });

@@ -15,6 +15,7 @@
 
 #include "agent/audit/verify.h"
 #include "agent/store/store_reader.h"
+#include "agent/usecases/drill_check.h"
 #include "envelope/anchor.h"
 #include "envelope/base/result.h"
 
@@ -53,6 +54,7 @@ struct StoreVerification {
   std::uint64_t num_unchecked_anchors = 0;     // no key of the counter was known
   std::uint64_t num_proofs = 0;                // proven paths that the log tells of too
   std::uint64_t num_signed_proofs = 0;         // of these, signed with the path's own key
+  DrillTally drills;                           // every proof in the log
   std::vector<std::string> unlogged_settings;  // names of settings, which nothing vouches for
   std::uint64_t file_bytes = 0;
   unsigned num_threads = 1;

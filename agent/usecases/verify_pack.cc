@@ -197,7 +197,7 @@ class PackVerifier {
       findings_.Add(LogFault::kMissingP256, size_,
                     "the agent key did not sign MANIFEST, the log's key did");
     }
-    item_.checked.push_back(fmt::format("MANIFEST.sig, by {} keys", num_signers));
+    item_.checked.push_back("MANIFEST.sig, by " + Plural(num_signers, "key", "keys"));
     return Ok();
   }
 
@@ -295,11 +295,12 @@ class PackVerifier {
     }
     if (found.num_critical > 0) {
       findings_.Add(LogFault::kNotCompliant, 0,
-                    fmt::format("the host does not comply: status.json states {} critical findings",
-                                found.num_critical));
+                    "the host does not comply: status.json states " +
+                        Plural(found.num_critical, "critical finding", "critical findings"));
     }
-    item_.checked.push_back(fmt::format("inventory and status: {} escrowed and {} declared keys",
-                                        found.num_escrowed, found.num_declared));
+    item_.checked.push_back(fmt::format("inventory and status: {} escrowed, {} declared",
+                                        Plural(found.num_escrowed, "key", "keys"),
+                                        found.num_declared));
     return Ok();
   }
 

@@ -81,8 +81,9 @@ void SayChecked(const StateVerifyRequest& request, const StoreVerification& foun
         Plural(found.num_envelope_signatures, "envelope's signature", "envelopes' signatures"),
         Plural(found.num_tpm_objects, "TPM public area", "TPM public areas")));
     checked.push_back(
-        fmt::format("{} of paths, each by its entry; {} signed with the path's own key",
-                    Plural(found.num_proofs, "proof", "proofs"), found.num_signed_proofs));
+        fmt::format("{}, each by its entry; {} of the log, each by the path's own key",
+                    Plural(found.num_proofs, "proven path", "proven paths"),
+                    Plural(found.drills.num_held, "proof", "proofs")));
   }
   if (!request.quick) {
     checked.push_back(
@@ -118,6 +119,16 @@ void SayNotChecked(const StateVerifyRequest& request, const StateKeys& keys,
     not_checked.push_back(
         fmt::format("{} of the TPM's counter: by a key that is not among those that were given",
                     Plural(found.num_unchecked_anchors, "certificate", "certificates")));
+  }
+  if (found.drills.num_no_envelope > 0) {
+    not_checked.push_back(
+        fmt::format("{} in the log: the envelope is not in the store",
+                    Plural(found.drills.num_no_envelope, "proof of a path", "proofs of paths")));
+  }
+  if (found.drills.num_no_tile > 0) {
+    not_checked.push_back(
+        fmt::format("the checkpoint of {} in the log: a tile is damaged",
+                    Plural(found.drills.num_no_tile, "proof of a path", "proofs of paths")));
   }
   not_checked.emplace_back("that a path opens: that takes its factors");
   not_checked.emplace_back(

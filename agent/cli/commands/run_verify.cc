@@ -73,6 +73,8 @@ Json StoreJson(const StoreVerification& store) {
   json["paths"] = store.num_paths;
   json["proofs"] = store.num_proofs;
   json["signed_proofs"] = store.num_signed_proofs;
+  json["drill_proofs"] = store.drills.num_held;
+  json["drill_proofs_unchecked"] = store.drills.num_no_envelope + store.drills.num_no_tile;
   json["tpm_public_areas"] = store.num_tpm_objects;
   json["tokens"] = store.num_tokens;
   json["trusted_agents"] = store.num_trusted;

@@ -259,5 +259,25 @@ TEST(PackTokens, AreReadAsTheyWereWrittenAndHeldAgainstTheLog) {
   EXPECT_EQ(faults({{"ops", {1, true, std::nullopt}}, {"dev", {2, true, std::nullopt}}}), 1U);
 }
 
+// ---- the log
+
+TEST(EventOrder, FindsAnImportedEventThatStandsTwice) {
+  EventOrder order;
+  audit::LogFindings findings;
+  for (std::uint64_t seq = 4; seq < 7; ++seq) {
+    NoticedSegment segment;
+    NoticedEvent& event = segment.events.emplace_back();
+    event.seq = seq;
+    event.type = audit::EventType::kDrillPassed;
+    event.stateless = true;
+    event.id = Bytes16{static_cast<std::uint8_t>(seq == 5 ? 9 : 1)};
+    order.Add(std::move(segment), findings);
+  }
+  order.Finish(findings);
+  EXPECT_EQ(FaultsOf(findings), Faults{LogFault::kEntryChain});
+  EXPECT_EQ(findings.list.front().position, 6U);
+  EXPECT_EQ(order.imported().size(), 2U);
+}
+
 }  // namespace
 }  // namespace keyescrow::agent

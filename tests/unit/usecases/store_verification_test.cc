@@ -149,31 +149,41 @@ TEST_F(VerifyStoreTest, FindsOneChangedRowAmongMany) {
   }
 }
 
-// Whoever holds the log's keys can log that a path opened, and not sign it with the path's own key.
+// Whoever holds the log's keys can log that a path opened, and not sign it with the path's own key:
+// neither as a path's last proof nor as an older one.
 TEST_F(VerifyStoreTest, AProofThatThePathsKeyDidNotSignIsNone) {
   {
     auto maker = *StoreMaker::Open(state_);
     const auto record = *maker.journal().store().FindEnvelope("load/000/000007", std::nullopt);
-    audit::Event event;
-    event.type = audit::EventType::kDrillPassed;
-    event.key = audit::EventKey{record.key_name, record.key_version};
-    event.envelope = audit::EventEnvelope{record.envelope_id, record.revision, record.sha256};
-    event.paths.emplace_back().id = "token-ops";
     const auto newest = *audit::ParseCheckpoint(audit::NoteText(Made().newest));
     const std::int64_t now = SystemClock().NowUnixSeconds();
-    event.drill = audit::EventDrill{newest.size, newest.root, now, std::nullopt, {}};
+    std::vector<audit::Event> events(3);
+    for (audit::Event& event : events) {
+      event.type = audit::EventType::kDrillPassed;
+      event.key = audit::EventKey{record.key_name, record.key_version};
+      event.envelope = audit::EventEnvelope{record.envelope_id, record.revision, record.sha256};
+      event.paths.emplace_back().id = "token-ops";
+      event.drill = audit::EventDrill{newest.size, newest.root, now, std::nullopt, {}};
+    }
+    events[1].envelope->sha256[0] ^= 1;  // of a file that is not in the store
     store::Change change;
     change.path_outcomes.push_back(
         {record.key_name, record.key_version, record.revision, "token-ops", now, true, ""});
-    std::vector<audit::Event> events;
-    events.push_back(std::move(event));
     ASSERT_TRUE(maker.journal().Append(std::move(events), change));
   }
-  const auto found = VerifyStore(Options(2));
-  ASSERT_TRUE(found);
-  EXPECT_TRUE(Has(*found, audit::LogFault::kDrillProof, kRecords));
-  EXPECT_EQ(found->num_proofs, 1U);
-  EXPECT_EQ(found->num_signed_proofs, 0U);
+  for (const bool quick : {false, true}) {
+    StoreVerifyOptions options = Options(2);
+    options.quick = quick;
+    const auto found = VerifyStore(options);
+    ASSERT_TRUE(found);
+    EXPECT_EQ(Has(*found, audit::LogFault::kDrillProof, kRecords), !quick);
+    EXPECT_EQ(Has(*found, audit::LogFault::kDrillProof, kRecords + 2), !quick);
+    EXPECT_EQ(found->log.num_damages, quick ? 0U : 2U);
+    EXPECT_EQ(found->num_proofs, quick ? 0U : 1U);
+    EXPECT_EQ(found->num_signed_proofs, 0U);
+    EXPECT_EQ(found->drills.num_held, 0U);
+    EXPECT_EQ(found->drills.num_no_envelope, quick ? 0U : 1U);
+  }
 }
 
 TEST_F(VerifyStoreTest, AMissingEntryIsSaidOnceAndTheRestIsStillCompared) {
@@ -209,6 +219,26 @@ TEST(SipHash, AgreesWithItsPaper) {
   Bytes message(15);
   for (std::size_t i = 0; i < message.size(); ++i) message[i] = static_cast<std::uint8_t>(i);
   EXPECT_EQ(SipHash({0x0706050403020100, 0x0f0e0d0c0b0a0908}, message), 0xa129ca6149be45e5U);
+}
+
+// A row is hashed as its numbers, little-endian, and then its text, without a copy of either.
+TEST(KeyedSum, HashesARowAsSipHashOfItsBytes) {
+  const SipKey key{0x0123456789abcdef, 0xfedcba9876543210};
+  const std::uint64_t large = 0xf0e1d2c3b4a59687;
+  for (std::size_t size = 0; size <= 128; ++size) {
+    std::string text;
+    for (std::size_t i = 0; i < size; ++i) text.push_back(static_cast<char>('!' + i % 90));
+    Bytes row;
+    for (const std::uint64_t number :
+         {std::uint64_t{size}, std::uint64_t{1}, large, std::uint64_t{size} << 40U}) {
+      for (unsigned shift = 0; shift < 64; shift += 8) {
+        row.push_back(static_cast<std::uint8_t>(number >> shift & 0xff));
+      }
+    }
+    row.insert(row.end(), text.begin(), text.end());
+    EXPECT_EQ(KeyedSum::RowHash(key, text, 1, large, std::uint64_t{size} << 40U), SipHash(key, row))
+        << size;
+  }
 }
 
 }  // namespace

@@ -100,6 +100,11 @@ class Evidence(AcceptanceCase):  # one test: each method has a copy of the class
                     self.assertEqual(counts["imported_events"], 2)
                     self.assertGreater(counts["proofs"], 0)
                     self.assertEqual(counts["signed_proofs"], counts["proofs"])
+                    # Each backup, drill and restore proved a path; all their envelopes are here.
+                    entries = self.world.run("audit", "log", "--json").json()["entries"]
+                    drills = sum("drill" in entry for entry in entries)
+                    self.assertEqual((counts["drill_proofs"], counts["drill_proofs_unchecked"]),
+                                     (drills, 0))
             self.assertEqual(self.state_of(self.copy), before)
 
     def test_without_trust_it_is_no_pass(self):
