@@ -35,6 +35,15 @@ std::string Code(std::string_view text) {
   return "<bdi class=\"mono\">" + HtmlText(text) + "</bdi>";
 }
 
+// Period: "90 days", "36 hours".
+std::string Period(std::int64_t seconds) {
+  constexpr std::int64_t kHour = 3600;
+  constexpr std::int64_t kDay = 24 * kHour;
+  if (seconds % kDay == 0) return Counted(static_cast<std::uint64_t>(seconds / kDay), "day");
+  if (seconds % kHour == 0) return Counted(static_cast<std::uint64_t>(seconds / kHour), "hour");
+  return Counted(static_cast<std::uint64_t>(seconds), "second");
+}
+
 class Page {
  public:
   explicit Page(const ReportModel& model) : model_(model), figures_(FiguresOf(model)) {}
@@ -72,6 +81,10 @@ class Page {
  private:
   std::uint64_t Get(std::string_view name) const { return FigureOf(figures_, name); }
   std::string Mark(std::string_view name) const { return FigureMark(name, Get(name)); }
+  // MarkOf is Mark with the word for what is counted.
+  std::string MarkOf(std::string_view name, std::string_view one, std::string_view many) const {
+    return fmt::format("{} {}", Mark(name), Get(name) == 1 ? one : many);
+  }
 
   std::string Head(const std::string& title) const {
     const std::string_view css = kReportCss;
@@ -134,7 +147,7 @@ class Page {
            Tile("Keys proven restorable",
                 Mark("keys_proven") + " <small>of " + Mark("keys") + "</small>") +
            Tile("Oldest proof of a path", oldest) +
-           Tile("Releases", Mark("releases") + " <small>" + Mark("releases_pending") +
+           Tile("Releases", Mark("releases") + " <small>of which " + Mark("releases_pending") +
                                 " without outcome</small>") +
            "</dl>";
   }
@@ -163,13 +176,13 @@ class Page {
     std::string html = fmt::format(
         "<p>{} <strong>{}</strong> in all: {} declared in agent.toml, {} escrowed, {} escrowed "
         "and not declared, in {} kept {}.</p>",
-        HtmlText("Population: " + std::string(kQuery) + "."), Mark("keys") + " keys",
+        HtmlText("Population: " + std::string(kQuery) + "."), MarkOf("keys", "key", "keys"),
         Mark("keys_declared"), Mark("keys_escrowed"), Mark("keys_not_declared"),
         Mark("key_versions"), Get("key_versions") == 1 ? "version" : "versions");
     html += "<dl class=\"facts\">" + Fact("Host", Code(model_.host)) +
             Fact("Agent key", Code(model_.agent)) + Fact("Policy", Code(model_.policy)) +
             Fact("Computed at checkpoint",
-                 Mark("log_entries") + " entries, root " + Code(checkpoint.root)) +
+                 MarkOf("log_entries", "entry", "entries") + ", root " + Code(checkpoint.root)) +
             Fact("Log", Code(checkpoint.origin)) + "</dl>";
     return html + "<h3>What was checked for it</h3>" + Sentences(model_.checked);
   }
@@ -187,15 +200,28 @@ class Page {
         {"broken", "paths_broken", Get("paths_broken"), "bad"},
     }};
     return "<p class=\"note\">Escrowed means durable and signed. Proven means that the path was "
-           "reopened from the written bytes, in the last 90 days and at the newest revision.</p>" +
-           ShareBar("by-key", "Keys", keys) + ShareBar("by-path", "Recovery paths", paths);
+           "reopened from the written bytes at the newest revision" +
+           ProofPeriod() + "</p>" + ShareBar("by-key", "Keys", keys) +
+           ShareBar("by-path", "Recovery paths", paths);
+  }
+
+  // ProofPeriod completes what "proven" means: how old the proof may be.
+  std::string ProofPeriod() const {
+    if (!model_.drill_every_shortest_s) {
+      return "; the policy asks for no drills, so that a proof does not grow stale.";
+    }
+    const std::string shortest = Period(*model_.drill_every_shortest_s);
+    const std::string longest = Period(*model_.drill_every_longest_s);
+    if (shortest == longest) return ", in the last " + shortest + ", as the policy asks.";
+    return fmt::format(", as lately as the rules of the key ask: in the last {} to {}.", shortest,
+                       longest);
   }
 
   std::string Proofs() const {
     return fmt::format(
-               "<p class=\"note\">The log holds {} drills that passed and {} that "
+               "<p class=\"note\">The log holds {} that passed and {} that "
                "failed.</p>",
-               Mark("drills_passed"), Mark("drills_failed")) +
+               MarkOf("drills_passed", "drill", "drills"), Mark("drills_failed")) +
            ProofAgeTable(model_);
   }
 

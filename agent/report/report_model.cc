@@ -88,11 +88,15 @@ bool Complies(const ReportModel& model) {
 
 std::vector<AgeBucket> DrillAges(const ReportModel& model) {
   std::vector<AgeBucket> buckets = {
-      {"up to 7 days", true},  {"8 to 30 days", true},    {"31 to 60 days", true},
-      {"61 to 90 days", true}, {"91 to 180 days", false}, {"over 180 days", false},
-      {"never proven", false},
+      {"up to 7 days"},   {"8 to 30 days"},  {"31 to 60 days"}, {"61 to 90 days"},
+      {"91 to 180 days"}, {"over 180 days"}, {"never proven"},
   };
   constexpr std::int64_t kUpToDays[] = {7, 30, 60, 90, 180};
+  for (std::size_t i = 0; i < std::size(kUpToDays); ++i) {
+    buckets[i].fresh = kUpToDays[i] * kDaySeconds <=
+                       model.drill_every_shortest_s.value_or(kUpToDays[i] * kDaySeconds);
+  }
+  buckets[std::size(kUpToDays)].fresh = !model.drill_every_shortest_s;
   for (const ReportKey& key : model.keys) {
     for (const ReportPath& path : key.paths) {
       std::size_t index = buckets.size() - 1;

@@ -87,6 +87,10 @@ struct ReportModel {
   std::string agent;    // thumbprint
   std::string policy;   // its name
   std::string version;  // of keyescrow
+  // How old a proof may be by the policy: the shortest and the longest `drill_every` of its rules;
+  // none: it asks for no drills.
+  std::optional<std::int64_t> drill_every_shortest_s;
+  std::optional<std::int64_t> drill_every_longest_s;
   std::int64_t now = 0;
   ReportCheckpoint checkpoint;
   std::vector<ReportKey> keys;  // by name; declared ones that are not escrowed among them
@@ -119,7 +123,7 @@ bool Complies(const ReportModel& model);
 // AgeBucket: paths by the age of their last proof.
 struct AgeBucket {
   std::string_view label;  // "up to 7 days", "never"
-  bool fresh = false;      // within the 90 days that the built-in policy allows
+  bool fresh = false;      // whatever rule a path is under, such a proof is young enough
   std::uint64_t num_paths = 0;
 };
 std::vector<AgeBucket> DrillAges(const ReportModel& model);

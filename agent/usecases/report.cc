@@ -7,6 +7,9 @@
 #include "agent/audit/checkpoint.h"
 #include "agent/usecases/event_order.h"
 #include "agent/usecases/inventory.h"
+#include "agent/usecases/number_text.h"
+#include "agent/usecases/policy_in_force.h"
+#include "agent/usecases/survival_text.h"
 #include "envelope/base/base64url.h"
 
 namespace keyescrow::agent {
@@ -40,6 +43,7 @@ report::ReportKey Describe(const KeyView& view) {
   key.envelope_id = view.envelope_id;
   key.envelope_sha256 = EncodeBase64Url(view.envelope_hash);
   key.note = view.note;
+  key.survival = SurvivalText(view.recoverability);
   for (const PathView& path : view.paths) {
     report::ReportPath& entry = key.paths.emplace_back();
     entry.id = path.id;
@@ -175,9 +179,10 @@ void FillLimits(report::ReportModel& model, std::uint64_t num_unread) {
       "That a release went to where it should: the log says who asked, by which path and why.",
   };
   if (num_unread != 0) {
-    model.not_checked.push_back(std::to_string(num_unread) +
-                                " entries of the log are damaged or of a newer version, and were "
-                                "not read.");
+    model.not_checked.push_back(
+        Plural(num_unread, "entry of the log that is damaged or of a newer version, and was",
+               "entries of the log that are damaged or of a newer version, and were") +
+        " not read.");
   }
 }
 
@@ -200,6 +205,13 @@ Result<report::ReportModel> ReadReport(Agent& agent) {
   model.host = status.host;
   model.agent = status.thumbprint;
   model.policy = status.policy;
+  ASSIGN_OR_RETURN(const PolicyInForce* const in_force, agent.Policy());
+  for (const policy::Rule& rule : in_force->policy.rules) {
+    if (!rule.drill_every_s) continue;
+    const std::int64_t period = *rule.drill_every_s;
+    model.drill_every_shortest_s = std::min(model.drill_every_shortest_s.value_or(period), period);
+    model.drill_every_longest_s = std::max(model.drill_every_longest_s.value_or(period), period);
+  }
   RETURN_IF_ERROR(FillCheckpoint(agent, model.checkpoint));
   FillKeys(agent, status, model);
   for (const Finding& finding : status.findings) {

@@ -116,6 +116,13 @@ class Report(AcceptanceCase):
         self.assertEqual(figures["releases_completed"], 1)
         self.assertEqual(figures["releases_failed"], 1)
 
+    def test_says_what_the_policy_asks_and_what_a_key_survives(self):
+        (key,) = (key for key in self.document["keys"] if key["name"] == "app/key")
+        line = "app/key: " + key["survival"]
+        self.assertIn(line, self.world.run("status").out.decode().splitlines())
+        self.assertIn(key["survival"], html.unescape(self.text))
+        self.assertIn("in the last 90 days, as the policy asks", self.text)
+
     def test_csv_carries_the_same_figures(self):
         rows = list(csv.DictReader(io.StringIO(self.world.path("report.csv").read_text())))
         figures = {row["name"]: int(row["value"]) for row in rows if row["record"] == "figure"}
