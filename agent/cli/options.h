@@ -267,6 +267,9 @@ struct WhatIfOptions {
   std::string name;                // "": every key
   std::vector<std::string> lose;   // token:NAME, host:HOST …
   std::vector<std::string> steal;  // the same
+  std::string pack;                // --in PACK; "": this host's state
+  std::string trust;               // FILE; with `pack`
+  std::string agent;               // thumbprint; with `pack`
 };
 
 struct AgentKeyShowOptions {};
@@ -288,12 +291,17 @@ struct PolicyCheckOptions {
   std::string file;
   std::vector<std::string> policy_keys;  // verifier keys
 };
-// PolicySignOptions: exactly one of `key` and `new_key` (the parser checks it).
+// PolicySignOptions: exactly one of `key`, `new_key` and `token`; `module` goes with a token's URI,
+// which wants a `name` (the parser checks these).
 struct PolicySignOptions {
   std::string file;     // "": say only which key it is
-  std::string key;      // FILE, "agent" or "token:NAME"
+  std::string key;      // FILE, "agent", "token:NAME" or a PKCS#11 URI
   std::string new_key;  // FILE
+  std::string token;    // NAME of a registered token, or a PKCS#11 URI
+  std::string module;   // SO
   std::string name;     // of the signer
+  bool use_last_try = false;
+  SecretOptions secrets;
 };
 struct PolicySetOptions {
   std::string file;

@@ -12,7 +12,7 @@
 #include "agent/usecases/pack_documents.h"
 #include "agent/usecases/pack_facts.h"
 #include "agent/usecases/pack_fields.h"
-#include "agent/usecases/verify_pack.h"
+#include "agent/usecases/verified_pack.h"
 #include "envelope/base/hash.h"
 
 namespace keyescrow::agent {
@@ -87,28 +87,14 @@ Result<Population> OfState(Agent& agent, bool with_tokens) {
 }
 
 Result<Population> OfPack(Agent* agent, const SampleRequest& request) {
-  const VerifyItem item =
-      VerifyPack(agent, {request.pack, request.trust, request.trusted_agent, ""});
-  if (item.error) return *item.error;
-  const bool vouched = std::ranges::none_of(item.findings, [](const VerifyFinding& finding) {
-    return finding.fault == audit::LogFaultName(audit::LogFault::kPackUnvouched);
-  });
-  if (!vouched) {
-    return Error(ErrorCode::kAgentNotTrusted, Action::kFixInput,
-                 "nobody vouched for the keys of the pack " + request.pack,
-                 "give --trust FILE or --agent THUMBPRINT, from another source than the pack");
-  }
-  ASSIGN_OR_RETURN(const report::TarReader pack, OpenPack(request.pack));
+  ASSIGN_OR_RETURN(const report::TarReader pack,
+                   OpenVerifiedPack(agent, {request.pack, request.trust, request.trusted_agent}));
   Population population;
   ASSIGN_OR_RETURN(const std::string document, pack.Read("keys/agent-key.json"));
   ASSIGN_OR_RETURN(const TrustDocument keys, ParseAgentKeyDocument(document));
   population.origin = keys.origin;
-  for (const std::string_view name : pack.names()) {
-    if (!name.starts_with("summaries/")) continue;
-    ASSIGN_OR_RETURN(const std::string text, pack.Read(name));
-    ASSIGN_OR_RETURN(const auto lines, SplitLines(text));
-    for (const std::string_view line : lines) RETURN_IF_ERROR(AddSummary(line, population));
-  }
+  RETURN_IF_ERROR(
+      ForSummaries(pack, [&](std::string_view line) { return AddSummary(line, population); }));
   ASSIGN_OR_RETURN(const std::string tokens, pack.Read("keys/tokens.json"));
   ASSIGN_OR_RETURN(population.tokens, ParseTokens(tokens));
   return population;

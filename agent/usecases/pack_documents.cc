@@ -28,9 +28,12 @@ Json MembersJson(const envelope::SharesRecord& shares) {
   for (const envelope::ShareMember& member : shares.members) {
     const envelope::FactorRecord factor =
         std::visit([](const auto& row) { return envelope::FactorRecord(row); }, member.factor);
-    members.push_back({{"name", member.name},
-                       {"kind", envelope::FactorType(factor)},
-                       {"key_sha256", EncodeBase64Url(Sha256(*IdentityOf(factor)->spki))}});
+    const TokenIdentity identity = *IdentityOf(factor);
+    Json row = {{"name", member.name},
+                {"kind", envelope::FactorType(factor)},
+                {"key_sha256", EncodeBase64Url(Sha256(*identity.spki))}};
+    if (*identity.token != member.name) row["token"] = *identity.token;
+    members.push_back(std::move(row));
   }
   return members;
 }

@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "agent/usecases/envelope_source.h"
+#include "agent/usecases/registry.h"
+#include "agent/usecases/summary_paths.h"
 #include "envelope/base/nearest_word.h"
 
 namespace keyescrow::agent {
@@ -92,14 +94,14 @@ class Evaluation {
   std::size_t size() const { return report_.keys.size(); }
 
   // CheckKnown refuses an atom that no key knows: a slip of the pen would look like safety.
-  Status CheckKnown() const {
+  Status CheckKnown(const std::string& where) const {
     for (const auto* atoms : {&lost_, &stolen_}) {
       for (const Atom& atom : *atoms) {
         const std::string text = envelope::FormatAtom(atom);
         if (words_.contains(text)) continue;
         const std::vector<std::string_view> words(words_.begin(), words_.end());
         return Error(ErrorCode::kNotFound, Action::kFixInput,
-                     "no key here knows '" + text + "'" + DidYouMean(text, words),
+                     "no key " + where + " knows '" + text + "'" + DidYouMean(text, words),
                      "'keyescrow list' shows every key with its paths");
       }
     }
@@ -107,6 +109,7 @@ class Evaluation {
   }
 
   WhatIfReport TakeReport(const std::string& own_host) {
+    report_.store_host = own_host;
     report_.store_lost = NamesHost(lost_, own_host);
     return std::move(report_);
   }
@@ -126,12 +129,8 @@ class Evaluation {
   WhatIfReport report_;
 };
 
-}  // namespace
-
-Result<WhatIfReport> WhatIf(Agent& agent, const WhatIfRequest& request) {
-  ASSIGN_OR_RETURN(std::vector<Atom> lost, ParseAtoms(request.lost));
-  ASSIGN_OR_RETURN(std::vector<Atom> stolen, ParseAtoms(request.stolen));
-  Evaluation evaluation(std::move(lost), std::move(stolen));
+// AddState evaluates what the store has.
+Status AddState(Agent& agent, const std::string& key_name, Evaluation& evaluation) {
   // Nothing is opened: who signed an envelope changes nothing about what it would take.
   ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
   std::map<Bytes32, std::size_t> seen;  // path set → a key that is under it
@@ -152,24 +151,59 @@ Result<WhatIfReport> WhatIf(Agent& agent, const WhatIfRequest& request) {
   };
   const auto add_all = [&]() -> Status {
     Status added = Ok();
-    RETURN_IF_ERROR(agent.store().PathSets(request.key_name, [&](const store::PathSetRow& row) {
+    RETURN_IF_ERROR(agent.store().PathSets(key_name, [&](const store::PathSetRow& row) {
       added = add(row);
       return static_cast<bool>(added);
     }));
     return added;
   };
-  RETURN_IF_ERROR(agent.store().ReadTogether(add_all));
+  return agent.store().ReadTogether(add_all);
+}
+
+// AddPack evaluates the summaries of a pack, and returns the host that it is of.
+Result<std::string> AddPack(const report::TarReader& pack, const std::string& key_name,
+                            Evaluation& evaluation) {
+  ASSIGN_OR_RETURN(const std::string document, pack.Read("keys/agent-key.json"));
+  ASSIGN_OR_RETURN(const TrustDocument keys, ParseAgentKeyDocument(document));
+  std::map<std::pair<std::string, std::uint32_t>, envelope::Header> newest;
+  RETURN_IF_ERROR(ForSummaries(pack, [&](std::string_view line) -> Status {
+    ASSIGN_OR_RETURN(envelope::Header header, SummaryHeader(line));
+    if (!key_name.empty() && header.key_name != key_name) return Ok();
+    auto& kept = newest[{header.key_name, header.key_version}];
+    if (kept.paths.empty() || kept.revision < header.revision) kept = std::move(header);
+    return Ok();
+  }));
+  for (const auto& [version, header] : newest) evaluation.Add(header);
+  return keys.host;
+}
+
+}  // namespace
+
+Result<WhatIfReport> WhatIf(Agent* agent, const WhatIfRequest& request) {
+  ASSIGN_OR_RETURN(std::vector<Atom> lost, ParseAtoms(request.lost));
+  ASSIGN_OR_RETURN(std::vector<Atom> stolen, ParseAtoms(request.stolen));
+  Evaluation evaluation(std::move(lost), std::move(stolen));
+  std::string host;
+  if (request.pack) {
+    ASSIGN_OR_RETURN(const report::TarReader pack, OpenVerifiedPack(agent, *request.pack));
+    ASSIGN_OR_RETURN(host, AddPack(pack, request.key_name, evaluation));
+  } else {
+    RETURN_IF_ERROR(AddState(*agent, request.key_name, evaluation));
+    host = agent->identity().host;
+  }
+  const std::string where = request.pack ? "in the pack" : "here";
   if (evaluation.empty()) {
     if (!request.key_name.empty()) {
       return Error(ErrorCode::kKeyNotFound, Action::kFixInput,
-                   "no key named " + request.key_name + " is escrowed here",
-                   "'keyescrow list' shows those that are");
+                   "no key named " + request.key_name + " is escrowed " + where,
+                   request.pack ? "leave the name out: all that the pack has is then told"
+                                : "'keyescrow list' shows those that are");
     }
-    return Error(ErrorCode::kNotFound, Action::kFixInput, "no key is escrowed here",
+    return Error(ErrorCode::kNotFound, Action::kFixInput, "no key is escrowed " + where,
                  "escrow one with 'keyescrow backup NAME --from SOURCE --path EXPR'");
   }
-  RETURN_IF_ERROR(evaluation.CheckKnown());
-  return evaluation.TakeReport(agent.identity().host);
+  RETURN_IF_ERROR(evaluation.CheckKnown(where));
+  return evaluation.TakeReport(host);
 }
 
 }  // namespace keyescrow::agent

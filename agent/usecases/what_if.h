@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "agent/usecases/agent.h"
+#include "agent/usecases/verified_pack.h"
 #include "envelope/recoverability.h"
 
 namespace keyescrow::agent {
@@ -15,6 +16,7 @@ struct WhatIfRequest {
   std::vector<std::string> lost;    // atoms: "token:ops", "host:db1" …
   std::vector<std::string> stolen;  // at least one of the two has one
   std::string key_name;             // "": every key
+  std::optional<PackSource> pack;   // instead of the state
 };
 
 // WhatIfKey: what is left of one version of one key.
@@ -34,16 +36,18 @@ struct WhatIfKey {
 
 struct WhatIfReport {
   std::vector<WhatIfKey> keys;
+  std::string store_host;  // whose store or pack this is
   // The store's own host is among the lost: what is kept there alone is lost with it.
   bool store_lost = false;
   // Versions that were escrowed from a host which is stolen alive: the key is in use there.
   std::size_t num_in_use_on_stolen_host = 0;
 };
 
-// WhatIf reads the headers as the store has them, newest revision of every version. Nothing is
-// opened.
+// WhatIf reads the headers as the store has them, or what a verified pack says of them, newest
+// revision of every version: the same answer. Nothing is opened. `agent` may be null with a pack.
 // Errors: kInvalidPath; kNotFound for what no key knows, with the nearest word that one does, and
-// where nothing is escrowed; kKeyNotFound; kStore*; those of an envelope that does not read.
-Result<WhatIfReport> WhatIf(Agent& agent, const WhatIfRequest& request);
+// where nothing is escrowed; kKeyNotFound; kStore*; those of an envelope that does not read;
+// OpenVerifiedPack's.
+Result<WhatIfReport> WhatIf(Agent* agent, const WhatIfRequest& request);
 
 }  // namespace keyescrow::agent

@@ -34,21 +34,29 @@ constexpr OptionSpec kSignOptions[] = {
         "who signs: a PEM file (Ed25519 or P-256), this host's agent key, a P-256 key on a "
         "registered token, or on the token that a PKCS#11 URI names")
         .File(),
+    Option<&PolicySignOptions::token>(
+        "--token", "NAME|URI",
+        "who signs: a P-256 key on a token, registered, or by its PKCS#11 URI"),
+    Option<&PolicySignOptions::module>(
+        "--module", "SO", "the token's PKCS#11 module, where the URI has no module-path=")
+        .File(),
     Option<&PolicySignOptions::new_key>("--new-key", "FILE",
                                         "make an Ed25519 key in a new file, and sign with it")
         .File(),
     Option<&PolicySignOptions::name>(
         "--name", "NAME", "the signer's name; without it, the file's without its ending"),
+    Flag<&PolicySignOptions::use_last_try>(
+        "--use-last-try", "go on although one try is left before the token locks its PIN"),
 };
 constexpr Example kSignExamples[] = {
     {"keyescrow policy sign --new-key alice.key", "a key for alice; prints her verifier key"},
     {"keyescrow policy sign policy.toml --key alice.key", "adds her line to policy.toml.sig"},
     {"keyescrow policy sign policy.toml --key agent", "by this host's agent key"},
-    {"keyescrow policy sign --key 'pkcs11:token=carol;object=policy?module-path="
-     "/usr/lib/opensc-pkcs11.so' --name carol",
+    {"keyescrow policy sign --token 'pkcs11:token=carol;object=policy' --module "
+     "/usr/lib/opensc-pkcs11.so --name carol",
      "carol's verifier key, read from her token without a PIN"},
-    {"keyescrow policy sign policy.toml --key 'pkcs11:token=carol;object=policy?module-path="
-     "/usr/lib/opensc-pkcs11.so' --name carol",
+    {"keyescrow policy sign policy.toml --token 'pkcs11:token=carol;object=policy' --module "
+     "/usr/lib/opensc-pkcs11.so --name carol",
      "her signature, made in the token"},
 };
 constexpr std::uint8_t kSignExits[] = {0, 2, 3, 5, 6, 7, 8, 10, 11};
@@ -70,11 +78,17 @@ constexpr std::uint8_t kSetExits[] = {0, 2, 4, 7, 8, 9};
 Status CheckSign(const CommandOptions& command) {
   const auto& options = std::get<PolicySignOptions>(command);
   constexpr std::string_view kHelp = "keyescrow policy sign --help";
-  if (options.key.empty() == options.new_key.empty()) {
-    return UsageError("one of --key and --new-key says who signs", kHelp);
+  const int num_signers = (options.key.empty() ? 0 : 1) + (options.new_key.empty() ? 0 : 1) +
+                          (options.token.empty() ? 0 : 1);
+  if (num_signers != 1) {
+    return UsageError("one of --key, --token and --new-key says who signs", kHelp);
   }
-  if (options.key.starts_with("pkcs11:") && options.name.empty()) {
-    return UsageError("--key URI needs --name: what the signer is called", kHelp);
+  const bool is_uri = options.key.starts_with("pkcs11:") || options.token.starts_with("pkcs11:");
+  if (!options.module.empty() && !is_uri) {
+    return UsageError("--module goes with a token's URI: a registered token has its own", kHelp);
+  }
+  if (is_uri && options.name.empty()) {
+    return UsageError("a token's URI needs --name: what the signer is called", kHelp);
   }
   return Ok();
 }
@@ -108,6 +122,7 @@ constexpr CommandSpec kPolicySignCommand = {
     .purpose = "sign a policy, or make a key to sign with",
     .arguments = kSignArguments,
     .options = kSignOptions,
+    .pin_options = kPinOptions<&PolicySignOptions::secrets>,
     .details =
         "Needs no init, but for --key agent and a registered token. A policy that does not parse "
         "is not signed. Signatures of an older content of the file are dropped. A token signs with "

@@ -171,6 +171,10 @@ Result<int> DoSign(const PolicySignOptions& options, Session& session) {
   request.file = options.file;
   request.key = options.key;
   request.name = options.name;
+  request.use_last_try = options.use_last_try;
+  if (!options.token.empty()) {
+    request.key = (options.token.starts_with(kUriPrefix) ? "" : "token:") + options.token;
+  }
   if (!options.new_key.empty()) {
     ASSIGN_OR_RETURN(const std::string vkey,
                      MakeSigningKey(*session.environment().random, options.new_key, options.name));
@@ -183,14 +187,14 @@ Result<int> DoSign(const PolicySignOptions& options, Session& session) {
   if (request.key == "agent" || request.key.starts_with("token:")) {
     ASSIGN_OR_RETURN(agent, session.OpenAgent());
   }
-  ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets({}));
+  ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets(options.secrets));
   request.tokens = dynamic_cast<TokenSigning*>(&session.devices());
   request.pins = &secrets->Pins();
   if (request.key.starts_with(kUriPrefix)) {
     ASSIGN_OR_RETURN(TokenPlace place,
-                     TakeTokenUri({options.name, options.key, ""}, session, *secrets));
-    request.token =
-        TokenSpec{options.name, std::move(place.module), std::move(place.uri), {}, false};
+                     TakeTokenUri({options.name, request.key, options.module}, session, *secrets));
+    request.token = TokenSpec{
+        options.name, std::move(place.module), std::move(place.uri), {}, options.use_last_try};
   }
   ASSIGN_OR_RETURN(const SignPolicyResult result, SignPolicy(agent, request));
   if (result.software_token) {

@@ -8,6 +8,7 @@
 #include "agent/cli/session.h"
 #include "agent/cli/terminal_text.h"
 #include "agent/cli/view_json.h"
+#include "agent/usecases/verify.h"
 #include "agent/usecases/what_if.h"
 
 namespace keyescrow::agent {
@@ -100,10 +101,10 @@ std::string RenderWhatIf(const Terminal& terminal, const Json& document) {
   return text;
 }
 
-Json Notes(const WhatIfReport& report, const std::string& host) {
+Json Notes(const WhatIfReport& report) {
   Json notes = Json::array();
   if (report.store_lost) {
-    notes.push_back("this store is on " + host +
+    notes.push_back("this store is on " + report.store_host +
                     ": envelopes that are nowhere else are lost with it; 'keyescrow export' makes "
                     "copies to keep elsewhere");
   }
@@ -120,9 +121,15 @@ Result<int> DoWhatIf(const WhatIfOptions& options, Session& session) {
     return UsageError("nothing is lost or stolen: give --lose X or --steal X",
                       "keyescrow what-if --help");
   }
-  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
-  ASSIGN_OR_RETURN(const WhatIfReport report,
-                   WhatIf(*agent, {options.lose, options.steal, options.name}));
+  WhatIfRequest request{options.lose, options.steal, options.name, {}};
+  if (!options.pack.empty()) {
+    PackSource& pack = request.pack.emplace(PackSource{options.pack, {}, options.agent});
+    if (!options.trust.empty()) {
+      ASSIGN_OR_RETURN(pack.trust, ReadTrustDocument(options.trust));
+    }
+  }
+  ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgentFor(request.pack.has_value()));
+  ASSIGN_OR_RETURN(const WhatIfReport report, WhatIf(agent, request));
   Json keys = Json::array();
   std::size_t num_lost = 0;
   std::size_t num_opened = 0;
@@ -143,7 +150,8 @@ Result<int> DoWhatIf(const WhatIfOptions& options, Session& session) {
   document["num_opened"] = num_opened;
   document["num_safe"] = num_safe;
   document["num_not_analysed"] = num_not_analysed;
-  document["notes"] = Notes(report, agent->identity().host);
+  document["pack"] = TextOrNull(options.pack);
+  document["notes"] = Notes(report);
   document["keys"] = std::move(keys);
   return session.Finish(document, RenderWhatIf(session.terminal(), document),
                         num_lost + num_opened + num_not_analysed == 0 ? kExitDone : kExitFindings);

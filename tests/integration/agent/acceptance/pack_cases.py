@@ -314,6 +314,25 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
         self.refused("log_damaged", 4, *draw, "1", "--in", "lie.tar", "--trust", "trust.json",
                      env=self.elsewhere)
 
+    def test_what_if_of_a_pack_is_that_of_its_state(self):
+        trust = ("--in", "pack.tar", "--trust", "trust.json")
+        for question in (("--lose", "token:ops"), ("--steal", "token:ops", "--steal", "password"),
+                         ("--lose", "host:acceptance", "app/key"), ("--lose", "tpm:acceptance")):
+            there = self.world.run("what-if", "--json", *question)
+            here = self.world.run("what-if", "--json", *question, *trust, env=self.elsewhere)
+            self.assertIn(there.status, (0, 1), str(there))
+            self.assertEqual(here.status, there.status, str(here))
+            answers = there.json(), here.json()
+            self.assertEqual([answer.pop("pack") for answer in answers], [None, "pack.tar"])
+            self.assertEqual(*answers)
+        what_if = ("what-if", "--lose", "password")
+        self.refused("agent_not_trusted", 4, *what_if, "--in", "pack.tar", env=self.elsewhere)
+        self.world.write("lie.tar", self.world.path("pack.tar").read_bytes()[:-512])
+        self.refused("log_damaged", 4, *what_if, "--in", "lie.tar", "--trust", "trust.json",
+                     env=self.elsewhere)
+        self.refused("not_found", 8, "what-if", "--lose", "token:opps", *trust, env=self.elsewhere)
+        self.refused("usage", 2, *what_if, "--agent", self.world.thumbprint)
+
     # ---- findings
 
     def test_nobody_vouches_for_its_signer(self):

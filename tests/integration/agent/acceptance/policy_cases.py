@@ -444,8 +444,13 @@ class PolicySignedByTokens(AcceptanceCase):
         self.refused("usage", 2, *sign, *self.carol[:2], num_runs=1)
         self.refused("token_key_not_found", 10, *sign, *self.key_of("escrow", "pin"), num_runs=1)
         self.refused("not_initialized", 8, *sign, "--key", "token:ops", num_runs=1)
+        by_option = ("--token", "pkcs11:token=ops;object=policy", "--module", self.module, "--name",
+                     "carol")
+        self.refused("wrong_pin", 3, *sign, *by_option, "--pin-file", "carol=wrong", num_runs=1)
+        self.refused("usage", 2, *sign, *by_option, "--key", "alice.key", num_runs=1)
+        self.refused("usage", 2, *sign, "--token", "ops", "--module", self.module, num_runs=1)
         before = self.num_logins()
-        signed = self.succeeds(*sign, *self.key_of("policy", "pin"), "--json").json()
+        signed = self.succeeds(*sign, *by_option, "--pin-file", "pin", "--json").json()
         self.assertEqual(self.num_logins(), before + 1)
         self.assertEqual((signed["vkey"], signed["signers"]), (self.vkeys["carol"], ["carol"]))
         # By stock tools: the line of the note is the key's, over the hash of its text.
@@ -472,7 +477,7 @@ class PolicySignedByTokens(AcceptanceCase):
                          self.vkeys["carol"])
         self.refused("token_key_usage", 10, "policy", "sign", "--key", "token:ops", num_runs=1)
         world.write("p.toml", self.policy(2, "portable = true\n"))
-        self.succeeds("policy", "sign", "p.toml", "--key", "token:carol")
+        self.succeeds("policy", "sign", "p.toml", "--token", "carol")
         self.refused("policy_signers", 4, "policy", "set", "p.toml", num_runs=1)
         self.succeeds("policy", "sign", "p.toml", "--key", "bob.key")
         self.assertEqual(self.succeeds("policy", "set", "p.toml", "--json").json()["signers"],
