@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "agent/cli/interrupts.h"
+#include "agent/cli/patient_prompt.h"
 #include "agent/cli/terminal_text.h"
 
 namespace keyescrow::agent {
@@ -109,20 +111,27 @@ Error Unreadable(std::string message, std::string_view remedy) {
                std::string(remedy));
 }
 
-enum class LineEnd : std::uint8_t { kLine, kEndOfInput, kTooLong, kInterrupted, kFailed };
+enum class LineEnd : std::uint8_t { kLine, kEndOfInput, kTooLong, kInterrupted, kFailed, kSeen };
+
+using Look = std::function<bool()>;
 
 struct LineRead {
   LineEnd end;
   std::size_t size = 0;
 };
 
-// ReadLine fills `buffer` up to and without the line feed.
-LineRead ReadLine(int fd, std::span<std::uint8_t> buffer, const sigset_t& mask) {
+// ReadLine fills `buffer` up to and without the line feed; kSeen once `look`, if any, is true.
+LineRead ReadLine(int fd, std::span<std::uint8_t> buffer, const sigset_t& mask, const Look* look) {
+  const timespec period{kLookPeriodMs / 1000, kLookPeriodMs % 1000 * 1000000L};
   std::size_t size = 0;
   while (true) {
     pollfd waiting{.fd = fd, .events = POLLIN, .revents = 0};
-    const int ready = ppoll(&waiting, 1, nullptr, &mask);
+    const int ready = ppoll(&waiting, 1, look != nullptr ? &period : nullptr, &mask);
     if (caught_signal != 0) return {LineEnd::kInterrupted};
+    if (ready == 0) {
+      if ((*look)()) return {LineEnd::kSeen};
+      continue;
+    }
     if (ready < 0 && errno == EINTR) continue;
     if (ready < 0) return {LineEnd::kFailed};
     if (size == buffer.size()) {
@@ -140,9 +149,12 @@ LineRead ReadLine(int fd, std::span<std::uint8_t> buffer, const sigset_t& mask) 
 }
 
 // AskOn asks once on an open terminal. After a stop and a continue it asks again; after any other
-// signal it delivers that signal, with the terminal as it was found.
-Result<SecretBytes> AskOn(int fd, std::string_view label, bool echo, std::string_view remedy) {
+// signal it delivers that signal, with the terminal as it was found. With `look` nothing is
+// returned once that is true, and after a stop.
+Result<std::optional<SecretBytes>> AskOn(int fd, std::string_view label, bool echo,
+                                         std::string_view remedy, const Look* look) {
   while (true) {
+    if (InterruptsAreKept() && TakeInterrupt()) return Interrupted();
     ASSIGN_OR_RETURN(SecretBytes line, SecretBytes::Allocate(SecretPrompt::kMaxSecretBytes + 1));
     LineRead result{LineEnd::kFailed};
     {
@@ -154,12 +166,13 @@ Result<SecretBytes> AskOn(int fd, std::string_view label, bool echo, std::string
         return Unreadable("the terminal's echo cannot be turned off", remedy);
       } else {
         Write(fd, EscapeForTerminal(label) + ": ");
-        result = ReadLine(fd, line.ExposeMutable(), signals.mask_outside());
+        result = ReadLine(fd, line.ExposeMutable(), signals.mask_outside(), look);
         if (!echo || result.end != LineEnd::kLine) Write(fd, "\n");
       }
     }
     switch (result.end) {
-      case LineEnd::kLine: line.Truncate(result.size); return line;
+      case LineEnd::kLine: line.Truncate(result.size); return std::optional(std::move(line));
+      case LineEnd::kSeen: return std::optional<SecretBytes>();
       case LineEnd::kEndOfInput: return Unreadable("the input ended before an answer", remedy);
       case LineEnd::kTooLong:
         return Unreadable(
@@ -168,9 +181,11 @@ Result<SecretBytes> AskOn(int fd, std::string_view label, bool echo, std::string
       case LineEnd::kFailed: return Unreadable("the terminal cannot be read", remedy);
       case LineEnd::kInterrupted: {
         const int signal_number = caught_signal;
+        if (signal_number == SIGINT && InterruptsAreKept()) return Interrupted();
         kill(getpid(), signal_number);
         const bool stopped =
             signal_number == SIGTSTP || signal_number == SIGTTIN || signal_number == SIGTTOU;
+        if (stopped && look != nullptr) return std::optional<SecretBytes>();
         if (stopped) continue;
         return Unreadable("interrupted", "run the command again");
       }
@@ -199,7 +214,9 @@ Result<SecretBytes> SecretPrompt::AskOnce(std::string_view label, bool echo,
             std::string(label),
         std::string(remedy));
   }
-  return AskOn(terminal.get(), label, echo, remedy);
+  ASSIGN_OR_RETURN(std::optional<SecretBytes> line,
+                   AskOn(terminal.get(), label, echo, remedy, nullptr));
+  return std::move(*line);
 }
 
 Result<SecretBytes> SecretPrompt::Ask(std::string_view label, std::string_view remedy) {
@@ -227,6 +244,20 @@ Result<SecretBytes> SecretPrompt::AskNew(std::string_view label, std::string_vie
 Result<std::string> SecretPrompt::AskLine(std::string_view label, std::string_view remedy) {
   ASSIGN_OR_RETURN(const SecretBytes line, AskOnce(label, true, remedy));
   return std::string(AsText(line.Expose()));
+}
+
+Result<std::optional<std::string>> AskLinePatiently(const char* device, std::string_view label,
+                                                    const Look& look) {
+  constexpr std::string_view kRemedy = "run the command on a terminal";
+  const Descriptor terminal(open(device, O_RDWR | O_NOCTTY | O_CLOEXEC));
+  if (terminal.get() < 0 || isatty(terminal.get()) != 1) {
+    return Error(ErrorCode::kSecretSourceMissing, Action::kFixInput, "the terminal is gone",
+                 std::string(kRemedy));
+  }
+  ASSIGN_OR_RETURN(const std::optional<SecretBytes> line,
+                   AskOn(terminal.get(), label, true, kRemedy, &look));
+  if (!line) return std::optional<std::string>();
+  return std::optional(std::string(AsText(line->Expose())));
 }
 
 void SecretPrompt::Tell(std::string_view line) { TellLines(EscapeForTerminal(line) + "\n"); }

@@ -7,6 +7,7 @@
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/backup_batch.h"
 #include "agent/usecases/backup_plan.h"
+#include "agent/usecases/ceremony.h"
 #include "agent/usecases/enroll.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/fingerprint.h"
@@ -190,6 +191,7 @@ Result<std::vector<PathProof>> ProvePaths(Agent& agent, const BackupRequest& req
   open_options.purpose = "to prove " + request.key_name;
   ASSIGN_OR_RETURN(const auto checkpoint, NewestCheckpoint(&agent));
   PathOpener opener(sealed, open_options, passwords);
+  CeremonyDesk* const desk = DeskOf(secrets);
   std::vector<PathProof> proofs;
   std::vector<audit::Event> events;
   store::Change change;
@@ -206,6 +208,8 @@ Result<std::vector<PathProof>> ProvePaths(Agent& agent, const BackupRequest& req
       continue;
     }
     progress.Step("proving " + path.id);
+    // Officers are called for a path that --prove names, not for one of many.
+    if (desk != nullptr) desk->SetWaits(!request.prove.empty());
     std::string failure;
     std::optional<audit::EventDrill> drill;
     if (Status possible = CanProve(opener, path, index, secrets); !possible) {

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "agent/audit/drill_proof.h"
+#include "agent/usecases/ceremony.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/inventory.h"
 #include "agent/usecases/open_path.h"
@@ -418,6 +419,9 @@ Result<DrillReport> Drill(const Environment& environment, Agent* agent, const Dr
     target.name_or_file = request.name_or_file;
     if (!request.via.empty()) target.path_ids = {request.via};
   }
+  // Officers are waited for where their path was named: who drills every path does not call them.
+  CeremonyDesk* const desk = DeskOf(secrets);
+  if (desk != nullptr) desk->SetWaits(!is_list && !request.via.empty());
   Driller driller(environment, agent, request, challenge, secrets, progress);
   RETURN_IF_ERROR(driller.DrillAll(targets, is_list));
   RETURN_IF_ERROR(driller.AnswerNonces());

@@ -24,8 +24,49 @@ const envelope::PasswordRecord* FindPassword(const envelope::PathRecord& path) {
   return nullptr;
 }
 
+TokenSessionOptions SessionOptions(const PathOpenOptions& options) {
+  return {options.devices, &options.secrets->Pins(), options.store, options.module,
+          options.use_last_try};
+}
+
+// MayTypeAgain: officers gave their shares, the password was refused, and a person wants to type it
+// again: what the officers did is not done twice for a slip of one's finger.
+bool MayTypeAgain(const PathOpenOptions& options, const envelope::PathRecord& path,
+                  const Error& error) {
+  if (error.code() != ErrorCode::kWrongPassword) return false;
+  const bool has_shares = std::ranges::any_of(path.factors, [](const auto& factor) {
+    return std::holds_alternative<envelope::SharesRecord>(factor);
+  });
+  CeremonyDesk* const desk = has_shares ? DeskOf(*options.secrets) : nullptr;
+  return desk != nullptr && desk->PasswordAgain(error, false);
+}
+
 std::string StretchKey(const envelope::PasswordRecord& record) {
   return KdfCost(record.kdf) + "|" + record.salt;
+}
+
+// AskPassword asks for a path's password and stretches it; `kept` gets it where refusals are
+// remembered.
+Result<const SecretBytes*> AskPassword(const PathOpenOptions& options,
+                                       StretchedPasswords& passwords,
+                                       const envelope::PathRecord& path,
+                                       const envelope::PasswordRecord& record, SecretBytes& kept) {
+  options.progress->Pause();
+  auto typed = options.secrets->Password(path.id, options.purpose);
+  if (!typed) return AsFactor(std::move(typed).error());
+  PausePoint("password-read");
+  if (options.refused_passwords != nullptr) {
+    if (options.refused_passwords->Refuses(*typed, path)) {
+      return AsFactor(Error(ErrorCode::kFactorMissing, Action::kReauthenticate,
+                            "the password was refused before, and is not tried again",
+                            "run the command for this key alone, with its password"));
+    }
+    ASSIGN_OR_RETURN(kept, SecretBytes::CopyOf(typed->Expose()));
+  }
+  options.progress->Step("stretching the password");
+  ASSIGN_OR_RETURN(const SecretBytes* const stretched, passwords.Stretch(*typed, record));
+  PausePoint("password-stretched");
+  return stretched;
 }
 
 }  // namespace
@@ -128,7 +169,9 @@ Status PathOpener::Begin(std::size_t path_index) {
 
 Status PathOpener::BeginFactors(const envelope::PathRecord& path) {
   for (const envelope::FactorRecord& factor : path.factors) {
-    if (const auto* shares = std::get_if<envelope::SharesRecord>(&factor)) {
+    const auto* shares = std::get_if<envelope::SharesRecord>(&factor);
+    // Officers who are waited for get sessions of their own, when they come.
+    if (shares != nullptr && !WaitsForOfficers(*options_.secrets)) {
       RETURN_IF_ERROR(StartShares(*shares, *tokens_));
     }
     if (!IdentityOf(factor)) continue;
@@ -150,7 +193,8 @@ Status PathOpener::Present(std::size_t path_index) {
 Status PathOpener::FactorsPresent(const envelope::PathRecord& path) {
   RETURN_IF_ERROR(BeginFactors(path));
   for (const envelope::FactorRecord& factor : path.factors) {
-    if (const auto* shares = std::get_if<envelope::SharesRecord>(&factor)) {
+    const auto* shares = std::get_if<envelope::SharesRecord>(&factor);
+    if (shares != nullptr && !WaitsForOfficers(*options_.secrets)) {
       RETURN_IF_ERROR(SharesPresent(*shares, *tokens_));
     }
     if (!IdentityOf(factor)) continue;
@@ -202,12 +246,21 @@ Result<envelope::OpenedEnvelope> PathOpener::OpenWith(std::size_t path_index,
                                                       SecretBytes& typed_password) {
   ASSIGN_OR_RETURN(const envelope::PathRecord* const path, Factors(path_index));
   ASSIGN_OR_RETURN(
-      const FactorSecrets secrets,
+      FactorSecrets secrets,
       CollectSecrets(*path, envelope::PathBinding(envelope_->header(), *path), typed_password));
   const auto registered = registered_.find(path_index);
   const bool is_registered = registered != registered_.end() && registered->second;
-  return envelope_->Open(path_index, secrets.in_order,
-                         is_registered ? &registered->second->key : nullptr);
+  while (true) {
+    auto opened = envelope_->Open(path_index, secrets.in_order,
+                                  is_registered ? &registered->second->key : nullptr);
+    if (opened || !MayTypeAgain(options_, *path, opened.error())) return opened;
+    for (std::size_t i = 0; i < path->factors.size(); ++i) {
+      const auto* password = std::get_if<envelope::PasswordRecord>(&path->factors[i]);
+      if (password == nullptr) continue;
+      ASSIGN_OR_RETURN(secrets.in_order[i],
+                       AskPassword(options_, passwords_, *path, *password, typed_password));
+    }
+  }
 }
 
 Result<PathOpener::FactorSecrets> PathOpener::CollectSecrets(const envelope::PathRecord& path,
@@ -219,21 +272,8 @@ Result<PathOpener::FactorSecrets> PathOpener::CollectSecrets(const envelope::Pat
   // value comes of it.
   const SecretBytes* password_secret = nullptr;
   if (const envelope::PasswordRecord* record = FindPassword(path)) {
-    options_.progress->Pause();
-    auto typed = options_.secrets->Password(path.id, options_.purpose);
-    if (!typed) return AsFactor(std::move(typed).error());
-    PausePoint("password-read");
-    if (options_.refused_passwords != nullptr) {
-      if (options_.refused_passwords->Refuses(*typed, path)) {
-        return AsFactor(Error(ErrorCode::kFactorMissing, Action::kReauthenticate,
-                              "the password was refused before, and is not tried again",
-                              "run the command for this key alone, with its password"));
-      }
-      ASSIGN_OR_RETURN(typed_password, SecretBytes::CopyOf(typed->Expose()));
-    }
-    options_.progress->Step("stretching the password");
-    ASSIGN_OR_RETURN(password_secret, passwords_.Stretch(*typed, *record));
-    PausePoint("password-stretched");
+    ASSIGN_OR_RETURN(password_secret,
+                     AskPassword(options_, passwords_, path, *record, typed_password));
   }
   FactorSecrets secrets;
   for (const envelope::FactorRecord& factor : path.factors) {
@@ -244,10 +284,12 @@ Result<PathOpener::FactorSecrets> PathOpener::CollectSecrets(const envelope::Pat
     const auto* tpm = std::get_if<envelope::Tpm2Record>(&factor);
     const auto* shares = std::get_if<envelope::SharesRecord>(&factor);
     options_.progress->Step(tpm != nullptr ? "waiting for the tpm" : "waiting for the token");
-    auto secret = shares != nullptr ? OpenShares(*shares, {tokens_, options_.secrets,
-                                                           options_.progress, std::string(binding)})
-                  : tpm != nullptr  ? OpenTpm(*tpm, binding, password_secret)
-                                    : OpenToken(factor);
+    auto secret = shares != nullptr
+                      ? OpenShares(*shares, {tokens_, SessionOptions(options_), options_.secrets,
+                                             options_.progress, std::string(binding), path.id,
+                                             options_.purpose})
+                  : tpm != nullptr ? OpenTpm(*tpm, binding, password_secret)
+                                   : OpenToken(factor);
     if (!secret) return std::move(secret).error();
     secrets.in_order.push_back(&secrets.opened.emplace_back(std::move(*secret)));
   }

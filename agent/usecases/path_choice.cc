@@ -1,6 +1,17 @@
 #include "agent/usecases/path_choice.h"
 
+#include <algorithm>
+
 namespace keyescrow::agent {
+namespace {
+
+bool HasShares(const envelope::PathRecord& path) {
+  return std::ranges::any_of(path.factors, [](const envelope::FactorRecord& factor) {
+    return std::holds_alternative<envelope::SharesRecord>(factor);
+  });
+}
+
+}  // namespace
 
 bool MayTryAnotherPath(const Error& error) {
   switch (error.code()) {
@@ -46,6 +57,7 @@ Result<std::size_t> PathChooser::Named(const std::string& id) {
     return PathNotFound(sealed_.header(), id).WithFailure(Failure::kFactor);
   }
   const auto index = static_cast<std::size_t>(path - sealed_.header().paths.data());
+  if (desk_ != nullptr) desk_->SetWaits(true);
   RETURN_IF_ERROR(opener_.Begin(index));
   return index;
 }
@@ -53,11 +65,19 @@ Result<std::size_t> PathChooser::Named(const std::string& id) {
 Result<std::size_t> PathChooser::Next() {
   const auto& paths = sealed_.header().paths;
   for (; next_ < paths.size(); ++next_) {
-    Status begun = opener_.Begin(next_);
+    const bool asks_officers = desk_ != nullptr && HasShares(paths[next_]);
+    if (asks_officers) desk_->SetWaits(false);
+    Status begun = asks_officers ? opener_.Present(next_) : opener_.Begin(next_);
+    if (begun && asks_officers) desk_->SetWaits(true);  // one of them may stand back
     if (begun) return next_++;
+    if (asks_officers) waiting_.push_back(next_);
     Refuse(paths[next_].id, begun.error());
   }
-  return Nothing();
+  if (waiting_.empty()) return Nothing();
+  const std::size_t index = waiting_.front();
+  waiting_.clear();
+  desk_->SetWaits(true);
+  return index;
 }
 
 Result<OpenedBy> OpenByChoice(const envelope::SealedEnvelope& sealed, PathOpener& opener,

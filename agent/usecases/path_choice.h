@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "agent/usecases/ceremony_desk.h"
 #include "agent/usecases/open_path.h"
 #include "envelope/sealed_envelope.h"
 
@@ -16,11 +17,14 @@ bool MayTryAnotherPath(const Error& error);
 
 // PathChooser yields the paths to try: the one that --via names, or all in the header's order but
 // those that cannot be of this host. A token's module loads while the attempt is logged; that the
-// token is missing shows when the path is opened. `sealed` and `opener` outlive it.
+// token is missing shows when the path is opened. With a desk, officers who are not here are waited
+// for where their path was named, or once no other path is left. `sealed`, `opener` and `desk`
+// outlive it; without a person who can be asked `desk` is null.
 class PathChooser {
  public:
-  PathChooser(const envelope::SealedEnvelope& sealed, PathOpener& opener)
-      : sealed_(sealed), opener_(opener) {}
+  PathChooser(const envelope::SealedEnvelope& sealed, PathOpener& opener,
+              CeremonyDesk* desk = nullptr)
+      : sealed_(sealed), opener_(opener), desk_(desk) {}
 
   // Named begins the path of that id. Errors: kPathNotFound; PathOpener::Begin's.
   Result<std::size_t> Named(const std::string& id);
@@ -34,6 +38,8 @@ class PathChooser {
 
   const envelope::SealedEnvelope& sealed_;
   PathOpener& opener_;
+  CeremonyDesk* desk_;
+  std::vector<std::size_t> waiting_;  // paths whose officers are not here
   std::size_t next_ = 0;
   std::vector<std::pair<std::string, Error>> refused_;
 };

@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "agent/key_locations/key_location.h"
+#include "agent/usecases/ceremony.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/fingerprint.h"
 #include "agent/usecases/luks_binding.h"
@@ -241,7 +242,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
   options.use_last_try = request.use_last_try;
   StretchedPasswords passwords;
   PathOpener opener(sealed, options, passwords);
-  PathChooser chooser(sealed, opener);
+  PathChooser chooser(sealed, opener, DeskOf(secrets));
   progress.Step("looking for the path's devices");
   auto chosen = request.via.empty() ? chooser.Next() : chooser.Named(request.via);
   if (!chosen) {

@@ -63,12 +63,13 @@ class Recovery:
     """One run of the page: its blocks for one path, and the answers that its `read`s get."""
 
     def __init__(self, machine, envelope, thumbprint, path_id, password=world.PASSWORD,
-                 pins=None, variants=None, tcti=None):
+                 pins=None, variants=None, tcti=None, officers=()):
         self.machine, self.path_id = machine, path_id
         self.file = machine.write("e.escrow", envelope)
         self.out = machine.path("recovered.key")
         self.password = password
         self.pins, self.variants = pins or {}, variants or {}
+        self.officers = officers  # who come, in this order
         self.there_before = None
         self.environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(machine.folder),
                             "LC_ALL": "C.UTF-8", "TPM2TOOLS_TCTI": tcti or machine.tcti,
@@ -84,6 +85,13 @@ class Recovery:
         kind = factor["type"]
         if kind == "tpm2":
             self.names.append("tpm2")
+            return
+        if kind == "shares":
+            for name in self.officers:
+                self.names.append("officer")
+                self.answers.append(name)
+                self.add(*[m["factor"] for m in factor["members"] if m["name"] == name])
+            self.names.append("shares")
             return
         if kind == "password":
             self.names.append("password")
@@ -195,18 +203,32 @@ class Recover(RecoverCase):
         if "token:ops" in path or "token:ops" in more:
             machine.must("token", "add", "ops", "pkcs11:token=ops", "--module", machine.module,
                          "--pin-file", "pin")
+        if "token:spare" in path:
+            machine.make_token("spare")
+            machine.must("token", "add", "spare", "pkcs11:token=spare", "--module", machine.module,
+                         "--pin-file", "pin")
         if "token:card" in path:
             machine.make_token("card")
             machine.must("token", "keygen", "card", "pkcs11:token=card;object=ec", "--kind", "p256",
                          "--module", machine.module, "--pin-file", "pin")
         words = [word for each in (f"it={path}", *more) for word in ("--path", each)]
-        for name in ("ops", "card"):
+        for name in ("ops", "card", "spare"):
             if f"token:{name}" in " ".join(words):
                 machine.write(f"pin.{name}", world.PIN + "\n")
                 words += ["--pin-file", f"{name}=pin.{name}"]
         machine.must("backup", "app/key", "--from", "app.key", *words, "--password-file", "pw",
                      "-o", "app.escrow")
         return machine.path("app.escrow").read_bytes(), thumbprint, "it"
+
+    def test_shares(self):
+        machine = self.machine
+        envelope, thumbprint, path_id = self.escrow(
+            "2 of (token:card, token:ops, token:spare) & password")
+        recover = lambda *officers, **wrong: Recovery(
+            machine, envelope, thumbprint, path_id, officers=officers, **wrong)
+        self.brings(machine.key, recover("ops", "card"))  # RSA and P-256
+        self.brings_nothing("too few shares", recover("spare"))
+        self.brings_nothing("the token refuses", recover("card", "ops", pins={"card": "11112222"}))
 
     def both(self, path, *more, why, **wrong):
         escrowed = self.escrow(path, *more)
@@ -365,7 +387,7 @@ class Page(unittest.TestCase):
     def test_every_block_is_run(self):
         """A block that no method above names would be text alone."""
         run = {"start", "paper", "check", "choose", "password", "token", "tpm2", "finish", "clean", "ecdh",
-               "nfc", "pbkdf2-openssl"}
+               "nfc", "pbkdf2-openssl", "officer", "shares"}
         run |= {block for blocks in ALG_BLOCKS.values() for block in blocks}
         self.assertEqual(set(BLOCKS), run)
         fences = PAGE.read_text("utf-8").count("\n```sh")

@@ -32,8 +32,9 @@ constexpr OptionSpec kOptions[] = {
 constexpr Example kExamples[] = {
     {"keyescrow backup prod/db --from /etc/db/master.key --path 'password & token:ops'",
      "escrow a key that is in a file"},
-    {"keyescrow backup prod/db --path '2 of (token:alice, token:bob, token:carol) & password'",
-     "a path that two of three officers open together, and a password"},
+    {"keyescrow backup prod/db --path 'password & tpm' --path '2 of (token:alice, token:bob, "
+     "token:carol)' -o /mnt/usb/db.escrow",
+     "two paths, one for any two of three officers, and a file for the safe"},
     {"keyescrow backup host/root --generate 64 --to luks:/dev/sda3 --luks-unlock-file "
      "/etc/luks.key --path 'password & token:ops'",
      "a new keyslot of a LUKS2 volume, escrowed before it is added"},

@@ -34,8 +34,8 @@ constexpr OptionSpec kOptions[] = {
 };
 constexpr Example kExamples[] = {
     {"keyescrow restore prod/db --to /etc/db/master.key", "put the key back"},
-    {"keyescrow restore prod/db --via tpm --to /etc/db/master.key --reason INC-4711",
-     "by a path of your choice, with the reason for the log"},
+    {"keyescrow restore prod/db --via 2of3 --to /etc/db/master.key --reason INC-4711",
+     "by a path of your choice, here of officers who come with their tokens, and why"},
     {"keyescrow restore db.escrow --module /usr/lib/softhsm/libsofthsm2.so --agent THUMBPRINT --to "
      "key.bin",
      "on a new machine, from a file and a token alone"},

@@ -5,6 +5,7 @@
 
 #include "agent/cli/commands.h"
 #include "agent/cli/commands/backup_output.h"
+#include "agent/cli/officers_desk.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
 #include "agent/usecases/backup.h"
@@ -104,7 +105,7 @@ std::string RenderResult(const Json& result) {
          RenderTable(rows, kPaths) + RenderFields(result, kFields);
 }
 
-Result<int> BackupOne(const BackupOptions& options, Session& session) {
+Result<int> BackupOne(const GlobalOptions& global, const BackupOptions& options, Session& session) {
   const bool stdout_taken = options.to == "-" || options.output == "-";
   if (options.to == "-" && options.output == "-") {
     return Error(ErrorCode::kUsage, Action::kFixInput,
@@ -119,8 +120,8 @@ Result<int> BackupOne(const BackupOptions& options, Session& session) {
       MakeBackupRequest(options, options.name, declared != nullptr ? declared->source : ""));
   ASSIGN_OR_RETURN(CliSecrets* const secrets,
                    session.OpenSecrets(options.secrets, request.source == "-" ? "--from -" : ""));
-  ASSIGN_OR_RETURN(const BackupResult result,
-                   Backup(*agent, request, *secrets, session.progress()));
+  OfficersDesk desk(*secrets, global, session.progress());
+  ASSIGN_OR_RETURN(const BackupResult result, Backup(*agent, request, desk, session.progress()));
 
   Json document = NewDocument("backup");
   document.update(BackupJson(result));
@@ -142,8 +143,9 @@ Result<int> BackupOne(const BackupOptions& options, Session& session) {
 
 }  // namespace
 
-int RunBackup(const GlobalOptions& /*global*/, const BackupOptions& options, Session& session) {
-  return session.Exit(options.all ? BackupAll(options, session) : BackupOne(options, session));
+int RunBackup(const GlobalOptions& global, const BackupOptions& options, Session& session) {
+  return session.Exit(options.all ? BackupAll(options, session)
+                                  : BackupOne(global, options, session));
 }
 
 }  // namespace keyescrow::agent

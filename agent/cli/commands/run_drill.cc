@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/cli/commands.h"
+#include "agent/cli/officers_desk.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
 #include "agent/key_locations/crash_safe_file.h"
@@ -175,7 +176,7 @@ Result<int> DrillKey(const DrillOptions& options, Session& session) {
   return status;
 }
 
-Result<int> DoDrill(const DrillOptions& options, Session& session) {
+Result<int> DoDrill(const GlobalOptions& global, const DrillOptions& options, Session& session) {
   if (options.name_or_file.starts_with(kRecoveryKeyPrefix)) return DrillKey(options, session);
   const bool is_file = !options.name_or_file.empty() && MeansFile(options.name_or_file);
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgentFor(is_file));
@@ -185,9 +186,9 @@ Result<int> DoDrill(const DrillOptions& options, Session& session) {
                  "leave --event-log out");
   }
   ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets(options.secrets));
-  ASSIGN_OR_RETURN(
-      const DrillReport report,
-      Drill(session.environment(), agent, MakeRequest(options), *secrets, session.progress()));
+  OfficersDesk desk(*secrets, global, session.progress());
+  ASSIGN_OR_RETURN(const DrillReport report, Drill(session.environment(), agent,
+                                                   MakeRequest(options), desk, session.progress()));
   if (!options.answers.empty()) RETURN_IF_ERROR(WriteAnswers(report, options.answers));
   const Json document = ReportJson(report);
   const bool one_key = !options.name_or_file.empty();
@@ -209,8 +210,8 @@ Result<int> DoDrill(const DrillOptions& options, Session& session) {
 
 }  // namespace
 
-int RunDrill(const GlobalOptions& /*global*/, const DrillOptions& options, Session& session) {
-  return session.Exit(DoDrill(options, session));
+int RunDrill(const GlobalOptions& global, const DrillOptions& options, Session& session) {
+  return session.Exit(DoDrill(global, options, session));
 }
 
 }  // namespace keyescrow::agent

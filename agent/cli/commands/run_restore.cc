@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/cli/commands.h"
+#include "agent/cli/officers_desk.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
 #include "agent/usecases/inventory.h"
@@ -110,7 +111,8 @@ Result<int> DoDiscard(const RestoreOptions& options, Session& session) {
   return session.Finish(document, "removed " + EscapeForTerminal(removed) + "\n");
 }
 
-Result<int> DoRestore(const RestoreOptions& options, Session& session) {
+Result<int> DoRestore(const GlobalOptions& global, const RestoreOptions& options,
+                      Session& session) {
   const bool to_stdout = options.to == "-";
   if (to_stdout) RETURN_IF_ERROR(session.CheckStdoutSink("--to", true));
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgentFor(MeansFile(options.name_or_file)));
@@ -123,9 +125,10 @@ Result<int> DoRestore(const RestoreOptions& options, Session& session) {
   if (options.accept_unknown_agent && options.via.empty()) {
     RETURN_IF_ERROR(ShowUnknownAgent(agent, options, session));
   }
+  OfficersDesk desk(*secrets, global, session.progress());
   ASSIGN_OR_RETURN(
       const RestoreResult result,
-      Restore(session.environment(), agent, MakeRequest(options), *secrets, session.progress()));
+      Restore(session.environment(), agent, MakeRequest(options), desk, session.progress()));
   const Json document = ResultJson(result);
   // The key is where it was asked for: a finding is told and does not make the restore a failure.
   // But 0 would say that the log knows how it ended.
@@ -153,9 +156,9 @@ void PrepareRestore(const RestoreOptions& options, Devices& devices) {
   if (means_token) devices.PrepareToken();
 }
 
-int RunRestore(const GlobalOptions& /*global*/, const RestoreOptions& options, Session& session) {
+int RunRestore(const GlobalOptions& global, const RestoreOptions& options, Session& session) {
   return session.Exit(options.discard_previous ? DoDiscard(options, session)
-                                               : DoRestore(options, session));
+                                               : DoRestore(global, options, session));
 }
 
 }  // namespace keyescrow::agent

@@ -17,6 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "acceptance"))
 import world  # noqa: E402
 from anchors_cases import *  # noqa: E402,F403
 from bus_cases import *  # noqa: E402,F403
+from ceremony_cases import *  # noqa: E402,F403
 from commands_cases import *  # noqa: E402,F403
 from completion_cases import *  # noqa: E402,F403
 from crash_cases import *  # noqa: E402,F403
