@@ -11,6 +11,7 @@
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/inventory.h"
 #include "agent/usecases/recovery_key_drill.h"
+#include "agent/usecases/store_verification.h"
 #include "tests/unit/store/state_fixture.h"
 
 namespace keyescrow::agent {
@@ -135,6 +136,21 @@ class RecoveryKeys : public ::testing::Test {
   void Reopen() {
     agent_.reset();
     agent_ = Agent::Open(environment_).value();
+  }
+  // Whatever was done, the log tells of it.
+  void TearDown() override { EXPECT_EQ(Faults(), ""); }
+  std::string Faults() {
+    StoreVerifyOptions options;
+    options.state_dir = fixture_.state;
+    options.mode = store::ReaderMode::kLive;
+    options.origin = agent_->identity().origin;
+    options.log_keys = agent_->journal().Keys();
+    options.agents = {agent_->identity().Thumbprint()};
+    const auto found = VerifyStore(options);
+    if (!found) return found.error().message();
+    std::string texts;
+    for (const audit::LogFinding& finding : found->log.findings) texts += finding.text + "\n";
+    return texts;
   }
   Result<RecoveryKeyChange> Create(const std::string& path = "password & token:ops") {
     return CreateRecoveryKey(*agent_, {"team", path, "", false}, secrets_, silence_);
@@ -303,6 +319,23 @@ TEST_F(RecoveryKeys, AreRetiredAfterTheirUseIsTold) {
   EXPECT_EQ(RetireRecoveryKey(*agent_, "team").error().code(), ErrorCode::kNotFound);
   EXPECT_TRUE(OpenKey("host/k0", &agent_->store()));  // what is escrowed opens as before
   EXPECT_TRUE(Create()) << "a retired name is free";
+}
+
+TEST_F(RecoveryKeys, ThatWereChangedInTheStoreAreFoundByTheLog) {
+  ASSERT_TRUE(Create());
+  ASSERT_EQ(Faults(), "");
+  const std::string clean =
+      "UPDATE recovery_key SET sha256 = (SELECT sha256 FROM kept), drilled = "
+      "(SELECT drilled FROM kept), retired = NULL";
+  ASSERT_EQ(fixture_.Tamper("CREATE TABLE kept AS SELECT * FROM recovery_key"), SQLITE_OK);
+  ASSERT_EQ(fixture_.Tamper("UPDATE recovery_key SET sha256 = zeroblob(32)"), SQLITE_OK);
+  EXPECT_NE(Faults().find("another record"), std::string::npos) << Faults();
+  ASSERT_EQ(fixture_.Tamper(clean + "; UPDATE recovery_key SET drilled = drilled + 1000"),
+            SQLITE_OK);
+  EXPECT_NE(Faults().find("was opened at"), std::string::npos) << Faults();
+  ASSERT_EQ(fixture_.Tamper(clean + "; UPDATE recovery_key SET retired = 1"), SQLITE_OK);
+  EXPECT_NE(Faults().find("no entry retires"), std::string::npos) << Faults();
+  ASSERT_EQ(fixture_.Tamper(clean + "; DROP TABLE kept"), SQLITE_OK);
 }
 
 TEST_F(RecoveryKeys, AreReadBackAsTheyWereRegistered) {
