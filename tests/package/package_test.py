@@ -84,7 +84,7 @@ class Package(unittest.TestCase):
                 "none", env=environment)
         for unit in ("status", "verify"):
             for kind in ("service", "timer"):
-                text = (self.root / f"lib/systemd/system/keyescrow-{unit}.{kind}").read_text()
+                text = (self.root / f"usr/lib/systemd/system/keyescrow-{unit}.{kind}").read_text()
                 self.assertIn(f"man:keyescrow-{unit}(1)", text)
         self.check_pages_and_completions()
 
