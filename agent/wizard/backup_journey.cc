@@ -100,7 +100,7 @@ class Journey {
   std::string expression_;
   std::size_t copy_choice_ = 0;
   std::string copy_;
-  std::string refused_because_;  // why the last password was refused
+  std::vector<std::string> refused_because_;  // of the last password
   SecretBytes password_;
   bool understood_ = false;
   std::optional<WizardOutcome> outcome_;
@@ -284,7 +284,7 @@ Result<Move> Journey::AskPassword() {
   if (!HasPassword()) return Move::kSkip;
   Page page;
   page.title = "Back up: the password";
-  if (!refused_because_.empty()) page.paragraphs.push_back(refused_because_);
+  page.paragraphs = refused_because_;
   page.paragraphs.push_back(
       "You, or who restores the key in some years, will have to type it: several words are easier "
       "to keep than a jumble. It is typed twice, and not shown.");
@@ -323,15 +323,14 @@ Result<Move> Journey::AskUnderstood() {
 Result<Move> Journey::Review() {
   Page page;
   page.title = "Back up: review";
-  page.paragraphs = {"  key          " + request_.key_name,
-                     request_.generate_bytes > 0
-                         ? fmt::format("  made new     {} bytes, then to {}",
-                                       request_.generate_bytes, request_.sink)
-                         : "  from         " + request_.source,
-                     "  ways in      " + Joined(request_.paths, "\n               "),
-                     "  copy         " + (request_.output.empty() ? "none" : request_.output),
-                     "The same without the wizard:",
-                     "  " + BackupCommand(tools_.command, request_)};
+  page.paragraphs = {
+      "  key          " + request_.key_name +
+          (request_.generate_bytes > 0 ? fmt::format("\n  made new     {} bytes, then to {}",
+                                                     request_.generate_bytes, request_.sink)
+                                       : "\n  from         " + request_.source) +
+          "\n  ways in      " + Joined(request_.paths, "\n               ") + "\n  copy         " +
+          (request_.output.empty() ? "none" : request_.output),
+      "The same without the wizard:", "  " + BackupCommand(tools_.command, request_)};
   page.choices = {{"back it up"}, {"go back and change something"}, {"leave"}};
   page.help =
       "The key is sealed, signed, stored and logged; then it is opened again by every way in "
@@ -357,7 +356,7 @@ Result<Move> Journey::Review() {
     const ErrorCode code = result.error().code();
     if (code == ErrorCode::kPasswordWeak || code == ErrorCode::kPasswordInvalid) {
       password_ = SecretBytes();
-      refused_because_ = Joined(ErrorText(result.error()), "; ");
+      refused_because_ = ErrorText(result.error());
       return Move::kBack;  // the page before this one that asks is the password's
     }
     ASSIGN_OR_RETURN(const AfterFailure after,

@@ -41,9 +41,10 @@ Result<WizardOutcome> LeadThrough(WizardTools& tools) {
   page.paragraphs = {
       "A key that an application depends on is kept so that the right people can recover it: with "
       "a "
-      "password AND a piece of hardware, a token or this host's TPM. Lose both, and the key is "
-      "lost; neither alone opens anything.",
-      "Nothing is written before the last page, where you see all that you chose."};
+      "password AND a piece of hardware, a token or this host's TPM. Neither alone opens anything; "
+      "where one of the two is lost, only another way in helps.",
+      "No key is escrowed or restored before the page \"Review\", where you see all that you "
+      "chose."};
   page.choices = {
       {"Back up a key", "escrow it, and prove at once that it can be recovered"},
       {"Restore a key", "from this host's store, or from an .escrow file of another host"},

@@ -1,7 +1,8 @@
 // The wizard: a backup or a restore, one question a page, for who does it once a year.
 //
 // It decides nothing by itself: each journey ends in the request of a use case, shown as the equal
-// command line before it is carried out. Nothing is written before the page "Review".
+// command line before it is carried out. No key is escrowed or restored before
+// the page "Review".
 #pragma once
 
 #include <functional>

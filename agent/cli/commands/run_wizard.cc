@@ -57,7 +57,7 @@ Result<int> DoWizard(const GlobalOptions& global, Session& session) {
   tools.command = CommandStart(global);
   ASSIGN_OR_RETURN(const WizardOutcome outcome, LeadThrough(tools));
   if (outcome == WizardOutcome::kLeft) {
-    return Error(ErrorCode::kUsage, Action::kFixInput, "left: nothing was done",
+    return Error(ErrorCode::kUsage, Action::kFixInput, "left: nothing was escrowed or restored",
                  "run the wizard again, or see 'keyescrow --help'");
   }
   return outcome == WizardOutcome::kDone ? kExitDone : kExitFindings;

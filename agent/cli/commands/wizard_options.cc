@@ -19,8 +19,8 @@ constexpr CommandSpec kWizardCommand = {
     .details =
         "For who does it once a year. Plain lines, so that it works on a serial console: a number "
         "chooses, Enter takes what stands in brackets, < goes back without losing what was typed, "
-        "? explains, Ctrl-C leaves. Nothing is written before the page \"Review\", which shows the "
-        "equal command line. Whoever leaves before that gets exit status 2: nothing was done.",
+        "? explains, Ctrl-C leaves. No key is escrowed or restored before the page "
+        "\"Review\", which shows the equal command line. Whoever leaves gets exit status 2.",
     .examples = kExamples,
     .exits = kExits,
     .make = &MakeOptions<WizardOptions>,

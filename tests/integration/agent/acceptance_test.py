@@ -28,6 +28,7 @@ from drill_cases import *  # noqa: E402,F403
 from envelopes_cases import *  # noqa: E402,F403
 from evidence_cases import *  # noqa: E402,F403
 from gate_cases import *  # noqa: E402,F403
+from luks_cases import *  # noqa: E402,F403
 from monitoring_cases import *  # noqa: E402,F403
 from offline_cases import *  # noqa: E402,F403
 from options_cases import *  # noqa: E402,F403
@@ -41,6 +42,7 @@ from secrets_cases import *  # noqa: E402,F403
 from shares_cases import *  # noqa: E402,F403
 from sheet_cases import *  # noqa: E402,F403
 from state_cases import *  # noqa: E402,F403
+from wizard_cases import *  # noqa: E402,F403
 
 
 def main():

@@ -21,7 +21,7 @@ class Screen:
         # The server keeps the pane after the command's end, so that its last screen can be read.
         self.tmux("-f", "/dev/null", "new-session", "-d", "-x", str(COLUMNS), "-y", str(LINES),
                   "env", "-i", *(f"{name}={value}" for name, value in environment.items()),
-                  "sh", "-c", f"cd {shlex.quote(str(world.folder))} && {command}; "
+                  "sh", "-c", f"trap : INT; cd {shlex.quote(str(world.folder))} && {command}; "
                   f"echo $? >{shlex.quote(str(self.status_file))}; sleep 600",
                   environment=environment)
         self.tmux("set-option", "-g", "history-limit", "5000")

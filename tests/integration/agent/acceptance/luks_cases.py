@@ -1,0 +1,253 @@
+"""LUKS2 volumes as places of keys, on image files, as an ordinary user."""
+
+import json
+import os
+import pathlib
+import subprocess
+
+from world import BINARY, UNLOCK, AcceptanceCase
+
+PATH = ("--path", "password & token:ops")
+KILL_AT = "simulators/kill_at"
+
+
+class Luks(AcceptanceCase):  # one test
+    world_options = {"tpm": False, "ordinary_user": True}
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.world.write("pass", b"the passphrase of the volume")
+        cls.world.write("wrong.pass", b"of another volume")
+
+    # ---- cryptsetup, as the same user
+
+    def cryptsetup(self, *arguments, status=0):
+        command = ["cryptsetup", "-q", *map(str, arguments)]
+        if self.world.user is not None:
+            command = ["setpriv", f"--reuid={self.world.user}", f"--regid={self.world.user}",
+                       "--clear-groups", "--inh-caps=-all", "--bounding-set=-all", *command]
+        done = subprocess.run(command, cwd=self.world.folder, env=self.world.environment,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if status is not None:
+            self.assertEqual(done.returncode, status, f"{command}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def format(self, name, *arguments, type="luks2", size=20 << 20):
+        path = self.world.write(name, b"")
+        os.truncate(path, size)
+        cost = ["--pbkdf", "pbkdf2"] if type == "luks2" else []
+        self.cryptsetup("luksFormat", "--type", type, *cost, "--pbkdf-force-iterations", 1000,
+                        "--key-file", "pass", *arguments, name)
+        self.addCleanup(path.unlink)
+        return path
+
+    def opens(self, image, key_file, *arguments):
+        return self.cryptsetup("open", "--test-passphrase", "--key-file", key_file, *arguments,
+                               image, status=None).returncode == 0
+
+    def keyslots(self, image):
+        dump = self.cryptsetup("luksDump", "--dump-json-metadata", image).stdout
+        return sorted(json.loads(dump)["keyslots"])
+
+    # ---- keyescrow
+
+    def backup(self, name, image, *arguments, unlock="pass"):
+        return ("backup", name, "--generate", "64", "--to", f"luks:{image}",
+                "--luks-unlock-file", unlock, *PATH, *UNLOCK, *arguments)
+
+    def status(self, name):
+        document = self.world.run("status", name, "--json").json()
+        self.in_use = document["keys"][0]["in_use"]
+        return {finding["rule"]: finding for finding in document["findings"]
+                if finding["rule"] not in ("simulator", "software_token")}
+
+    def test_a_keyslot_of_its_own(self):
+        image = self.format("slot.img")
+        self.succeeds("key", "add", "host/root", "--source", f"luks:{image}")
+        self.addCleanup(lambda: self.succeeds("key", "remove", "host/root", "--yes"))
+        done = self.succeeds(*self.backup("host/root", "slot.img"), "--json").json()
+        self.assertEqual((done["delivered"], done["keyslot"]), (True, 1))
+        self.assertIn(b"keyslot 1", self.world.run("audit", "log").out)
+        self.assertEqual(self.status("host/root"), {})
+        self.assertEqual(self.in_use, "escrowed")
+        self.succeeds("gate", "host/root")
+
+        # The escrowed secret is that keyslot's, and the old passphrase still opens the volume.
+        self.succeeds("restore", "host/root", "--to", "out.key", *UNLOCK)
+        self.assertTrue(self.opens("slot.img", "out.key", "--key-slot", 1))
+        self.assertTrue(self.opens("slot.img", "pass", "--key-slot", 0))
+        self.assertEqual(self.world.path("out.key").stat().st_size, 64)
+
+        # A keyslot that is there already is done: not a byte of the image changes.
+        before = image.read_bytes()
+        again = ("restore", "host/root", "--luks-unlock-file", "pass", *UNLOCK)
+        done = self.succeeds(*again, "--json").json()
+        self.assertEqual((done["already_same"], done["keyslot"]), (True, 1))
+        self.assertEqual(image.read_bytes(), before)
+        # Nobody can read a keyslot's secret back: the source is the volume key, another key.
+        self.refused("usage", 2, "backup", "host/root", "--luks-unlock-file", "pass", *PATH,
+                     *UNLOCK)
+
+        # Removed, it is missed without any secret; the remedy adds it again.
+        self.cryptsetup("luksKillSlot", "--key-file", "pass", "slot.img", 1)
+        found = self.status("host/root")
+        self.assertEqual(list(found), ["key_drift"])
+        self.assertEqual(found["key_drift"]["severity"], "critical")
+        self.assertIn("the keyslot of the escrowed key was removed: keyslot 1",
+                      found["key_drift"]["what"])
+        self.assertIn("restore host/root --to luks:", found["key_drift"]["remedy"])
+        self.assertEqual(self.world.run("gate", "host/root").status, 7)
+        self.succeeds(*again)
+        self.assertEqual(self.status("host/root"), {})
+        self.assertTrue(self.opens("slot.img", "out.key"))
+
+        # Replaced by another passphrase under the same number, and by another volume.
+        (slot,) = set(self.keyslots("slot.img")) - {"0"}
+        self.cryptsetup("luksKillSlot", "--key-file", "pass", "slot.img", slot)
+        self.cryptsetup("luksAddKey", "--key-file", "pass", "--key-slot", slot, "--pbkdf", "pbkdf2",
+                        "--pbkdf-force-iterations", 1000, "slot.img", "wrong.pass")
+        self.assertIn("was changed", self.status("host/root")["key_drift"]["what"])
+        self.cryptsetup("luksFormat", "--type", "luks2", "--pbkdf", "pbkdf2",
+                        "--pbkdf-force-iterations", 1000, "--key-file", "pass", "slot.img")
+        self.assertIn("another LUKS volume", self.status("host/root")["key_drift"]["what"])
+        self.assertEqual(self.in_use, "other")
+        os.truncate(image, 0)
+        os.truncate(image, 20 << 20)
+        self.assertIn("no LUKS volume", self.status("host/root")["key_drift"]["what"])
+        image.rename(image.with_suffix(".away"))
+        self.assertEqual(list(self.status("host/root")), ["source_missing"])
+        image.with_suffix(".away").rename(image)
+        self.world.path("out.key").unlink()
+
+    def test_the_volume_key(self):
+        image = self.format("volume.img")
+        self.world.write("line.pass", b"the passphrase of the volume\n")  # as an editor leaves it
+        self.succeeds("backup", "host/volume", "--from", "luks:volume.img", "--luks-unlock-file",
+                      "line.pass", *PATH, *UNLOCK)
+        self.succeeds("restore", "host/volume", "--to", "volume.key", *UNLOCK)
+        self.cryptsetup("luksDump", "--dump-volume-key", "--volume-key-file", "dumped.key",
+                        "--key-file", "pass", "volume.img")
+        self.assertEqual(self.world.path("volume.key").read_bytes(),
+                         self.world.path("dumped.key").read_bytes())
+        # Undeclared, the gate looks where the backup found it; the escrow needs no keyslot.
+        self.succeeds("gate", "host/volume")
+        before = image.read_bytes()
+        done = self.succeeds("restore", "host/volume", "--to", "luks:volume.img",
+                             "--luks-unlock-file", "pass", "--json", *UNLOCK).json()
+        self.assertEqual((done["already_same"], done["keyslot"]), (True, None))
+        self.assertEqual(image.read_bytes(), before)
+        self.refused("usage", 2, *self.backup("host/volume", "volume.img"))
+
+        # All passphrases are lost: the volume key itself unlocks, and a new keyslot is escrowed.
+        self.cryptsetup("erase", "volume.img")
+        self.assertEqual(self.keyslots("volume.img"), [])
+        self.succeeds("gate", "host/volume")
+        self.succeeds(*self.backup("host/new-slot", "volume.img", unlock="volume.key"))
+        self.succeeds("restore", "host/new-slot", "--to", "slot.key", *UNLOCK)
+        self.assertTrue(self.opens("volume.img", "slot.key"))
+
+        # Formatted anew, the old volume key is no keyslot's secret there.
+        self.cryptsetup("luksFormat", "--type", "luks2", "--pbkdf", "pbkdf2",
+                        "--pbkdf-force-iterations", 1000, "--key-file", "pass", "volume.img")
+        self.refused("destination_other_key", 12, "restore", "host/volume", "--to",
+                     "luks:volume.img", "--luks-unlock-file", "pass", *UNLOCK, num_runs=1)
+        for name in ("line.pass", "volume.key", "dumped.key", "slot.key"):
+            self.world.path(name).unlink()
+
+    def test_refusals(self):
+        self.format("plain.img")
+        self.format("old.img", type="luks1")
+        self.format("full.img", "--luks2-keyslots-size", "512k", "--luks2-metadata-size", "16k")
+        self.cryptsetup("luksAddKey", "--key-file", "pass", "--pbkdf", "pbkdf2",
+                        "--pbkdf-force-iterations", 1000, "full.img", "wrong.pass")
+        self.world.write("open.pass", b"the passphrase of the volume", mode=0o644)
+        self.world.write("empty.pass", b"")
+        keys = len(self.world.run("list", "--json").json()["keys"])
+        for code, status, image, unlock in (
+                ("wrong_password", 3, "plain.img", "wrong.pass"),
+                ("secret_file_unsafe", 2, "plain.img", "open.pass"),
+                ("secret_source_unreadable", 2, "plain.img", "empty.pass"),
+                ("secret_source_unreadable", 2, "plain.img", "no-such.pass"),
+                ("invalid_location", 2, "pass", "pass"),
+                ("invalid_location", 2, "old.img", "pass"),
+                ("invalid_location", 2, ".", "pass"),
+                ("not_found", 8, "no-such.img", "pass"),
+                ("destination_full", 11, "full.img", "pass")):
+            self.refused(code, status, *self.backup("no/key", image, unlock=unlock),
+                         num_runs=2 if code == "wrong_password" else 1)
+        self.refused("secret_source_missing", 2, "backup", "no/key", "--from", "luks:plain.img",
+                     *PATH, *UNLOCK, num_runs=1)
+        self.refused("wrong_password", 3, "restore", "app/key", "--to", "luks:plain.img",
+                     "--luks-unlock-file", "wrong.pass", *UNLOCK, num_runs=1)
+        self.refused("invalid_location", 2, "export", "app/key", "-o", "luks:plain.img", num_runs=1)
+        self.refused("invalid_location", 2, "backup", "no/key", "--from", "app.key", "-o",
+                     "luks:plain.img", *PATH, *UNLOCK, num_runs=1)
+        self.assertIn("LUKS1", self.refused("invalid_location", 2, "backup", "no/key", "--from",
+                                            "luks:old.img", "--luks-unlock-file", "pass", *PATH,
+                                            *UNLOCK, num_runs=1)["message"])
+        self.assertEqual(len(self.world.run("list", "--json").json()["keys"]), keys)
+        for name in ("open.pass", "empty.pass"):
+            self.world.path(name).unlink()
+
+    def test_a_detached_header(self):
+        header = self.world.path("header.img")
+        self.addCleanup(header.unlink)
+        self.format("data.img", "--header", "header.img")
+        hint = self.refused("invalid_location", 2, *self.backup("host/data", "data.img"),
+                            num_runs=1)["hint"]
+        self.assertIn("detached", hint)
+        self.succeeds(*self.backup("host/data", "header.img"))
+        self.succeeds("restore", "host/data", "--to", "data.key", *UNLOCK)
+        self.assertTrue(self.opens("data.img", "data.key", "--header", "header.img"))
+        self.world.path("data.key").unlink()
+
+    def test_killed_while_a_keyslot_is_added(self):
+        image = self.format("kill.img")
+        fresh = image.read_bytes()
+        kill_at = next(folder / KILL_AT for folder in BINARY.parents if (folder / KILL_AT).exists())
+        report = self.world.write("report", b"")
+        world = self.world
+        self.addCleanup(setattr, world, "launcher", [])
+        backup = self.backup("kill/slot", "kill.img")
+
+        # Every write and sync of the header is a moment to die before.
+        world.launcher = [str(kill_at), "0", "0", str(report)]
+        self.succeeds(*backup)
+        calls = [line.split(" ", 2) for line in report.read_text().splitlines()]
+        own = [(call, path) for process, call, path in calls if process == "0"]
+        moments = [number for number, (call, path) in enumerate(own, 1)
+                   if path.endswith("kill.img") and call in ("write", "pwrite64", "fsync")]
+        self.assertGreater(len(moments), 3, own)
+        half_way = 0
+        for moment in moments[::max(1, len(moments) // 8)] + moments[-1:]:
+            image.write_bytes(fresh)
+            world.launcher = [str(kill_at), "0", str(moment), str(report)]
+            self.assertEqual(world.run(*backup).status, 128 + 9)
+            world.launcher = []
+            self.assertTrue(self.opens("kill.img", "pass"), moment)
+            self.assertEqual(self.cryptsetup("luksUUID", "kill.img").returncode, 0)
+            half_way += len(self.keyslots("kill.img")) == 1
+        self.assertGreater(half_way, 0)
+        # The key was escrowed before: handing it over finishes what was begun.
+        self.succeeds("restore", "kill/slot", "--to", "luks:kill.img", "--luks-unlock-file", "pass",
+                      *UNLOCK)
+        self.succeeds("restore", "kill/slot", "--to", "kill.key", *UNLOCK)
+        self.assertTrue(self.opens("kill.img", "kill.key"))
+        self.assertEqual(len(self.keyslots("kill.img")), 2)
+        self.succeeds("gate", "kill/slot")
+        for name in ("kill.key", "report"):
+            world.path(name).unlink()
+
+    def test_what_remains_verifies(self):
+        self.world.must("agent-key", "export", "-o", "trust.json")
+        self.succeeds("audit", "export", "-o", "luks.tar")
+        self.succeeds("verify", "luks.tar", "--trust", "trust.json")
+        folder = self.world.path("unpacked")
+        folder.mkdir()
+        subprocess.run(["tar", "-xf", self.world.path("luks.tar"), "-C", folder], check=True)
+        (unpacked,) = folder.iterdir()
+        done = subprocess.run(["python3", "-B", unpacked / "verify.py", "--trust",
+                               self.world.path("trust.json")], cwd=unpacked, capture_output=True,
+                              text=True)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
