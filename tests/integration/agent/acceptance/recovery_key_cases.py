@@ -194,7 +194,7 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
     def test_7_policy(self):
         self.world.must("policy", "sign", "--new-key", "p.key")
         vkey = self.world.must("policy", "sign", "--key", "p.key").out.decode().strip()
-        text = ('[policy]\nname = "corp"\nserial = {serial}\nsimulators = "allowed"\n'
+        text = ('[policy]\nname = "corp"\nserial = {serial}\nmode = "enforce"\nsimulators = "allowed"\n'
                 '[recovery_keys.team]\npublic_thumbprint = "{pin}"\n'
                 '[[rule]]\nname = "hosts"\nmatch = "host/**"\nrequire = ["{team}"]\n'
                 'portable = true\ndrill_every = "90d"\n')
