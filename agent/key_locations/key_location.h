@@ -53,6 +53,10 @@ class KeyLocation {
   // only Write can tell. Errors: kDestination* but kDestinationOtherKey; kBinaryToTerminal.
   virtual Status CheckWritable() = 0;
 
+  // CheckRoom tells, before a new key is made, whether there is room for one more beside what is
+  // there; a key that is there already needs none. Errors: kDestinationFull.
+  virtual Status CheckRoom() { return Ok(); }
+
   // Write delivers `key` and blocks until the sink has it, durably where it is a file. A file gets
   // all of it or nothing; a pipe may have taken a part before it failed.
   // Errors: kDestination*, kBinaryToTerminal.

@@ -31,6 +31,11 @@ class LuksLocation final : public KeyLocation {
     return Unlock();
   }
 
+  Status CheckRoom() override {
+    RETURN_IF_ERROR(Unlock());
+    return volume_->CheckRoom();
+  }
+
   Result<WriteOutcome> Write(const SecretBytes& key, const WriteOptions& options) override {
     RETURN_IF_ERROR(Unlock());
     ASSIGN_OR_RETURN(const bool is_volume_key, volume_->IsVolumeKey(key));

@@ -147,15 +147,18 @@ Result<std::optional<unsigned>> LuksVolume::FindKeyslot(const SecretBytes& key) 
   return std::optional<unsigned>();
 }
 
+Status LuksVolume::CheckRoom() const {
+  if (header_.HasRoom()) return Ok();
+  return Error(ErrorCode::kDestinationFull, Action::kFixInput,
+               "the header of " + path_ + " has no room for another keyslot",
+               "'cryptsetup luksDump " + path_ +
+                   "' lists the keyslots; remove one that nobody "
+                   "needs with 'cryptsetup luksKillSlot'");
+}
+
 Result<unsigned> LuksVolume::AddKeyslot(const SecretBytes& volume_key, const SecretBytes& key,
                                         bool random_key) {
-  if (!header_.HasRoom()) {
-    return Error(ErrorCode::kDestinationFull, Action::kFixInput,
-                 "the header of " + path_ + " has no room for another keyslot",
-                 "'cryptsetup luksDump " + path_ +
-                     "' lists the keyslots; remove one that nobody "
-                     "needs with 'cryptsetup luksKillSlot'");
-  }
+  RETURN_IF_ERROR(CheckRoom());
   if (random_key) {
     crypt_pbkdf_type least{};
     least.type = CRYPT_KDF_PBKDF2;

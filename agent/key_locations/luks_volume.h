@@ -47,6 +47,9 @@ class LuksVolume {
   Result<std::optional<unsigned>> FindKeyslot(const SecretBytes& key);
   Result<bool> Opens(unsigned keyslot, const SecretBytes& key);
 
+  // CheckRoom: Errors: kDestinationFull where the header holds no further keyslot.
+  Status CheckRoom() const;
+
   // AddKeyslot adds a keyslot with `key` as its passphrase and returns its number, durable.
   // `random_key`: the key has at least 32 random bytes, which need no stretching (PBKDF2 with 1000
   // iterations, as systemd-cryptenroll does); else libcryptsetup's own costs, some seconds.

@@ -121,6 +121,7 @@ Result<KeyMaterial> ObtainKey(Agent& agent, const BackupRequest& request) {
     ASSIGN_OR_RETURN(material.sink, ParseLocation(request.sink, {request.luks_unlock_file}));
     RETURN_IF_ERROR(CheckNotMixed(agent, request.key_name, *material.sink, true));
     RETURN_IF_ERROR(material.sink->CheckWritable());
+    RETURN_IF_ERROR(material.sink->CheckRoom());
     material.source_path = material.sink->FilePath();
     struct stat status {};
     if (!material.source_path.empty() && lstat(material.source_path.c_str(), &status) == 0) {

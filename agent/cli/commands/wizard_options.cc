@@ -6,7 +6,7 @@ namespace {
 
 constexpr Example kExamples[] = {
     {"keyescrow wizard", "back up or restore a key, one question at a time"},
-    {"sudo keyescrow wizard", "with the state of this host"},
+    {"keyescrow wizard --state ./state", "with a state of its own, to try it out"},
     {"keyescrow wizard --tpm none", "on a machine whose TPM does not answer"},
 };
 constexpr std::uint8_t kExits[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
