@@ -263,7 +263,7 @@ Status RecordDelivery(Agent& agent, const BackupRequest& request, const KeyLocat
     if (older.device != binding->device || !older.keyslot) continue;
     result.findings.push_back("keyslot " + std::to_string(older.keyslot->number) + " of version " +
                               std::to_string(older.key_version) +
-                              " is left as it was: 'keyescrow rotate' replaces a keyslot");
+                              " is left as it was: 'cryptsetup luksKillSlot' removes it");
   }
   audit::Event event;
   event.type = audit::EventType::kKeyDelivered;

@@ -131,8 +131,10 @@ Result<SecretBytes> HkdfSha512(const SecretBytes& input_key, std::string_view in
 }
 
 bool EqualConstantTime(ByteView left, ByteView right) {
-  return left.size() == right.size() &&
-         (left.empty() || CRYPTO_memcmp(left.data(), right.data(), left.size()) == 0);
+  if (left.size() != right.size()) return false;
+  if (left.empty()) return true;
+  // The outcome alone: no && or ||, of which some compilers make a jump on it.
+  return CRYPTO_memcmp(left.data(), right.data(), left.size()) == 0;
 }
 
 }  // namespace keyescrow

@@ -140,7 +140,10 @@ void SecretBytes::Truncate(std::size_t size_bytes) {
 }
 
 bool SecretBytes::EqualsConstantTime(const SecretBytes& other) const {
-  return size_ == other.size_ && (size_ == 0 || CRYPTO_memcmp(data_, other.data_, size_) == 0);
+  if (size_ != other.size_) return false;
+  if (size_ == 0) return true;
+  // The outcome alone: no && or ||, of which some compilers make a jump on it.
+  return CRYPTO_memcmp(data_, other.data_, size_) == 0;
 }
 
 Result<SecretBytes> Concatenate(std::span<const SecretBytes* const> parts) {

@@ -109,7 +109,8 @@ class Costs(AcceptanceCase):
                                                          "argon2id t=4 m=32768 p=4"))
         self.assertEqual(self.kdfs(*both, more=("--kdf", "pbkdf2-sha512")),
                          dict.fromkeys(("token-ops", "alone"), "pbkdf2-sha512 iter=300000"))
-        world.must("restore", "app/key", "--via", "alone", "--to", "out.key", *UNLOCK)
+        world.must("restore", "app/key", "--via", "alone", "--to", "out.key", "--password-file",
+                   "alone.pw")
         checks = world.run("doctor", "--json").json()["checks"]
         self.assertIn("cheaper than the format's defaults", [
             check["what"] for check in checks

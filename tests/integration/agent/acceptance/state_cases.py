@@ -124,7 +124,7 @@ class Store(AcceptanceCase):
             path.chmod(0o700 if name == "." else 0o600)
 
     def test_on_a_full_disk(self):
-        disk = small_disk(self, "full", "1m")
+        disk = small_disk(self, "full", "2m")
         shutil.copytree(self.copy, disk / "state")
         # The write-ahead log would offer the room of earlier commits to the next ones. Whoever has
         # the store open keeps its index, without which a full disk lets nobody read either.
