@@ -153,7 +153,8 @@ Status ReadObjects(const Json& root, const char* section, unsigned max_number,
   std::vector<std::pair<unsigned, const Json*>> sorted;
   for (const auto& [name, object] : objects->items()) {
     const auto id = ParseNumber(name);
-    if (!id || *id >= max_number || !object.is_object()) {
+    // "01" would be another member than "1", with one number.
+    if (!id || *id >= max_number || std::to_string(*id) != name || !object.is_object()) {
       return Damaged(fmt::format("{} has a member that is none", section));
     }
     sorted.emplace_back(static_cast<unsigned>(*id), &object);

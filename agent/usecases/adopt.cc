@@ -110,6 +110,13 @@ Result<AdoptResult> Adopt(Agent& agent, const AdoptRequest& request, Secrets& se
   ASSIGN_OR_RETURN(const auto origin_trust, TrustFor(&agent, request.trusted_agent, false));
   ASSIGN_OR_RETURN(const SealedEnvelope origin, SealedEnvelope::Read(source.bytes, origin_trust));
   const envelope::Header& old = origin.header();
+  if (old.host == agent.identity().host) {
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 old.key_name +
+                     " is a key of this host: under another name it would follow other "
+                     "rules",
+                 "change its paths with 'keyescrow path', or restore it");
+  }
   const std::string name = request.as.empty() ? old.key_name : request.as;
   if (!envelope::IsKeyName(name)) {
     return Error(ErrorCode::kInvalidName, Action::kFixInput, "\"" + name + "\" is not a key name",

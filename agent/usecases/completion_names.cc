@@ -53,7 +53,15 @@ std::vector<std::string> CompletionNames(const std::string& state_dir, const Age
     if (kind == "losses") AddTokens(**reader, "token:", names);
     if (kind == "paths" && !key_name.empty()) AddPaths(**reader, key_name, names);
   }
-  return std::vector<std::string>(names.begin(), names.end());
+  // A shell expands what it is given: only what our own names and paths are made of goes there.
+  const auto is_safe = [](const std::string& name) {
+    return name.find_first_not_of(
+               "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._/:-") ==
+           std::string::npos;
+  };
+  std::vector<std::string> safe;
+  std::copy_if(names.begin(), names.end(), std::back_inserter(safe), is_safe);
+  return safe;
 }
 
 }  // namespace keyescrow::agent

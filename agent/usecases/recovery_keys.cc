@@ -29,7 +29,8 @@ Status CheckName(const std::string& name) {
                "a name has 1 to 64 letters, digits, '.', '_' and '-'");
 }
 
-// CheckNew: the name is free, or its key is retired.
+// CheckNew: the name is free. A retired key's is not: its record opens, by its newest password,
+// envelopes whose copies have an older one.
 Status CheckNew(Agent& agent, const std::string& name) {
   RETURN_IF_ERROR(CheckName(name));
   const auto existing = agent.store().FindRecoveryKey(name);
@@ -37,10 +38,11 @@ Status CheckNew(Agent& agent, const std::string& name) {
     if (existing.error().code() == ErrorCode::kNotFound) return Ok();
     return existing.error();
   }
-  if (existing->retired) return Ok();
   return Error(ErrorCode::kAlreadyExists, Action::kFixInput,
-               "a recovery key is registered as " + name + " already",
-               "choose another name, or 'recovery-key retire " + name + "' first");
+               existing->retired ? "a recovery key of the name " + name +
+                                       " was retired, and its record is kept for what it opens"
+                                 : "a recovery key is registered as " + name + " already",
+               "choose another name");
 }
 
 // CheckPins holds name and public half against what the policy in force pins; true where it pins
@@ -181,21 +183,48 @@ Result<envelope::RecoveryKey> Enroll(Agent& agent, const RecoveryKeyRequest& req
                                       *agent.environment().random);
 }
 
-// CheckOwnPath refuses what a recovery key's own path cannot be.
-Status CheckOwnPath(Agent& agent, const PathOption& option) {
-  if (option.expression.Has(FactorKind::kRecoveryKey)) {
-    return Error(ErrorCode::kInvalidPath, Action::kFixInput,
-                 "a recovery key is not protected by another one",
-                 "protect it by tokens, officers' shares, a password beside these, or a tpm");
-  }
+// CheckFactors refuses what would lose every key under it with a host, or have it guessed.
+Status CheckFactors(Agent& agent, bool needs_tpm, bool has_hardware) {
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
-  if (!option.expression.HasHardware() && in_force->policy.mode == policy::Mode::kEnforce) {
+  if (needs_tpm) {
+    return Error(ErrorCode::kPathForbidden, Action::kFixInput,
+                 "one host's tpm would be needed to open the recovery key: every key that is "
+                 "escrowed to it would be lost with that host",
+                 "protect it by tokens or officers: --path 'password & token:NAME'");
+  }
+  if (!has_hardware && in_force->policy.mode == policy::Mode::kEnforce) {
     return Error(ErrorCode::kPathForbidden, Action::kFixInput,
                  "a password alone would protect the recovery key, and every key that is escrowed "
                  "to it: it can be guessed from a copy of any envelope",
                  "add a token: --path 'password & token:NAME'");
   }
+  return Ok();
+}
+
+// CheckOwnPath refuses what a recovery key's own path cannot be.
+Status CheckOwnPath(Agent& agent, const PathOption& option) {
+  if (option.expression.Has(FactorKind::kRecoveryKey)) {
+    return Error(ErrorCode::kInvalidPath, Action::kFixInput,
+                 "a recovery key is not protected by another one",
+                 "protect it by tokens, officers' shares, or a password beside these");
+  }
+  RETURN_IF_ERROR(
+      CheckFactors(agent, option.expression.NeedsTpm(), option.expression.HasHardware()));
   return CheckPaths(agent, {option});
+}
+
+// SameOfficers: both are shares, with one threshold and the same officers' keys; or neither is.
+bool SameOfficers(const envelope::FactorRecord& left, const envelope::FactorRecord& right) {
+  const auto* one = std::get_if<envelope::SharesRecord>(&left);
+  const auto* other = std::get_if<envelope::SharesRecord>(&right);
+  if (one == nullptr || other == nullptr) return one == other;
+  const auto same = [](const envelope::ShareMember& first, const envelope::ShareMember& second) {
+    const auto spki = [](const auto& factor) { return factor.spki; };
+    return first.name == second.name &&
+           std::visit(spki, first.factor) == std::visit(spki, second.factor);
+  };
+  return one->threshold == other->threshold &&
+         std::ranges::equal(one->members, other->members, same);
 }
 
 // SameKeys: the new factors are of the same tokens and officers as the old ones.
@@ -205,7 +234,7 @@ bool SameKeys(const std::vector<envelope::FactorRecord>& left,
     const auto first = IdentityOf(one);
     const auto second = IdentityOf(other);
     return one.index() == other.index() && first.has_value() == second.has_value() &&
-           (!first || *first->spki == *second->spki);
+           (!first || *first->spki == *second->spki) && SameOfficers(one, other);
   });
 }
 
@@ -366,14 +395,19 @@ Result<RecoveryKeyImport> ImportRecoveryKey(Agent& agent, const std::string& fil
     return result;
   }
   // The record of the same pair after a change of its password takes the old one's place.
-  const bool same_pair = existing && !existing->retired && existing->thumbprint == key.Thumbprint();
+  const bool same_pair = existing && existing->thumbprint == key.Thumbprint();
   if (!same_pair) RETURN_IF_ERROR(CheckNew(agent, key.record.name));
+  const bool has_hardware = std::ranges::any_of(key.factors, [](const auto& factor) {
+    return !std::holds_alternative<envelope::PasswordRecord>(factor);
+  });
+  RETURN_IF_ERROR(CheckFactors(agent, HasTpm(key), has_hardware));
   std::vector<std::string> findings;
   ASSIGN_OR_RETURN(const bool pinned,
                    CheckPins(agent, key.record.name, key.Thumbprint(), findings));
   const store::RecoveryKeyRecord row = RowOf(agent, key);
   ASSIGN_OR_RETURN(const RecoveryKeyState state, DescribeRecoveryKey(row));
-  RETURN_IF_ERROR(confirm(state, row.sha256, pinned));
+  // A pin names the public half alone, which every envelope shows: a replacement is confirmed.
+  RETURN_IF_ERROR(confirm(state, row.sha256, pinned && !same_pair));
   std::string reason = pinned ? "recovery key imported; the policy pins its public half"
                               : "recovery key imported; its SHA-256 was confirmed";
   if (same_pair) reason += "; the record before it was " + EncodeBase64Url(existing->sha256);

@@ -105,8 +105,14 @@ Result<RecoverySheetResult> MakeRecoverySheet(Agent& agent, const RecoverySheetR
   }
   ASSIGN_OR_RETURN(const store::EnvelopeRecord record,
                    agent.store().FindEnvelope(request.key_name, std::nullopt));
-  ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
+  // What stands on paper is believed later: nobody unknown, and nothing but what the log names.
+  ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", false));
   ASSIGN_OR_RETURN(const auto sealed, envelope::SealedEnvelope::Read(record.bytes, trust));
+  if (sealed.hash() != record.sha256) {
+    return Error(ErrorCode::kStoreDamaged, Action::kCallOperator,
+                 "the store's envelope is not the one that its row and the log name",
+                 "run 'keyescrow verify', and compare the store with a copy");
+  }
   const envelope::Header& header = sealed.header();
   RETURN_IF_ERROR(CheckExport(agent, header));
   if (record.bytes.size() > kMaxSheetEnvelopeBytes) {

@@ -375,6 +375,28 @@ Result<ExportResult> ExportKey(Agent& agent, const std::string& key_name, const 
   return result;
 }
 
+namespace {
+
+// CheckSameKey: a name means one key. What another host, or another agent, escrowed under a name
+// that is here already would be restored in its place.
+Status CheckSameKey(Agent& agent, const envelope::Header& header) {
+  const auto newest = agent.store().FindEnvelope(header.key_name, std::nullopt);
+  if (!newest) {
+    if (newest.error().code() == ErrorCode::kKeyNotFound) return Ok();
+    return newest.error();
+  }
+  ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
+  ASSIGN_OR_RETURN(const auto here, envelope::SealedEnvelope::Read(newest->bytes, trust));
+  if (here.header().host == header.host && here.header().agent == header.agent) return Ok();
+  return Error(
+      ErrorCode::kAlreadyExists, Action::kFixInput,
+      "another key is escrowed here as " + header.key_name + ", of the host " + here.header().host,
+      "it was left alone; take this one under a name of its own with 'keyescrow adopt FILE "
+      "--as NAME'");
+}
+
+}  // namespace
+
 Result<ImportKeyResult> ImportKey(Agent& agent, const std::string& file) {
   ASSIGN_OR_RETURN(
       const EnvelopeSource source,
@@ -406,6 +428,7 @@ Result<ImportKeyResult> ImportKey(Agent& agent, const std::string& file) {
              existing.error().code() != ErrorCode::kVersionNotFound) {
     return std::move(existing).error();
   }
+  RETURN_IF_ERROR(CheckSameKey(agent, header));
   ASSIGN_OR_RETURN(const std::vector<Finding> reported, CheckImport(agent, header));
   result.findings = FindingTexts(reported);
   store::EnvelopeRecord record;

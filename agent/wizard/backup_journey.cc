@@ -359,6 +359,7 @@ Result<Move> Journey::Review() {
       refused_because_ = ErrorText(result.error());
       return Move::kBack;  // the page before this one that asks is the password's
     }
+    if (code == ErrorCode::kWrongPin) return std::move(result).error();
     ASSIGN_OR_RETURN(const AfterFailure after,
                      AskAfterFailure(questions_, result.error(), "try the same again"));
     if (after == AfterFailure::kLeave) return std::move(result).error();

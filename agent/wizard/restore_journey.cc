@@ -296,6 +296,8 @@ Result<Move> Journey::Review() {
       if (move == Move::kBack) return Move::kBack;
       continue;
     }
+    // A PIN that is kept in a file would be sent again without having been typed.
+    if (result.error().code() == ErrorCode::kWrongPin) return std::move(result).error();
     ASSIGN_OR_RETURN(const AfterFailure after,
                      AskAfterFailure(questions_, result.error(), "type it again"));
     if (after == AfterFailure::kLeave) return std::move(result).error();

@@ -57,8 +57,8 @@ Result<int> DoWizard(const GlobalOptions& global, Session& session) {
   tools.command = CommandStart(global);
   ASSIGN_OR_RETURN(const WizardOutcome outcome, LeadThrough(tools));
   if (outcome == WizardOutcome::kLeft) {
-    return Error(ErrorCode::kUsage, Action::kFixInput, "left: nothing was escrowed or restored",
-                 "run the wizard again, or see 'keyescrow --help'");
+    return Error(ErrorCode::kUsage, Action::kFixInput, "left before the end",
+                 "run the wizard again; 'keyescrow status' tells what is escrowed");
   }
   return outcome == WizardOutcome::kDone ? kExitDone : kExitFindings;
 }

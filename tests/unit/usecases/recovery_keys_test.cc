@@ -318,7 +318,7 @@ TEST_F(RecoveryKeys, AreRetiredAfterTheirUseIsTold) {
   EXPECT_EQ(ChoosePaths(*agent_, "host/k0", texts).error().code(), ErrorCode::kNotFound);
   EXPECT_EQ(RetireRecoveryKey(*agent_, "team").error().code(), ErrorCode::kNotFound);
   EXPECT_TRUE(OpenKey("host/k0", &agent_->store()));  // what is escrowed opens as before
-  EXPECT_TRUE(Create()) << "a retired name is free";
+  EXPECT_FALSE(Create()) << "a retired record is kept";
 }
 
 TEST_F(RecoveryKeys, ThatWereChangedInTheStoreAreFoundByTheLog) {

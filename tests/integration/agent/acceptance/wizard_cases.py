@@ -43,7 +43,7 @@ class Wizard(AcceptanceCase):  # one test
         screen = self.screen()
         screen.answers(("number [1]", "3"))
         self.assertEqual(screen.ended(), 2)
-        self.assertIn("left: nothing was escrowed or restored", screen.text())
+        self.assertIn("left before the end", screen.text())
         interrupted = self.screen()
         interrupted.waits_for("number [1]")
         interrupted.key("C-c")
