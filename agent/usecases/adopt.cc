@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "agent/usecases/backup_plan.h"
 #include "agent/usecases/edit_plan.h"
 #include "agent/usecases/edit_secrets.h"
 #include "agent/usecases/enroll.h"
@@ -118,11 +119,7 @@ Result<AdoptResult> Adopt(Agent& agent, const AdoptRequest& request, Secrets& se
                  "change its paths with 'keyescrow path', or restore it");
   }
   const std::string name = request.as.empty() ? old.key_name : request.as;
-  if (!envelope::IsKeyName(name)) {
-    return Error(ErrorCode::kInvalidName, Action::kFixInput, "\"" + name + "\" is not a key name",
-                 "a key name has letters, digits, '.', '_' and '-' in segments of at most 64, "
-                 "joined by '/', at most 128 in all; no segment is '.' or '..'");
-  }
+  RETURN_IF_ERROR(CheckKeyName(name));
   const std::string note =
       request.note.empty()
           ? fmt::format("adopted from {}: {} version {}", old.host, old.key_name, old.key_version)

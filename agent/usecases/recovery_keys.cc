@@ -102,10 +102,6 @@ Result<RecoveryKeyChange> Register(Agent& agent, const envelope::RecoveryKey& ke
   result.log_seq = receipt.seq;
   ASSIGN_OR_RETURN(const auto row, agent.store().FindRecoveryKey(key.record.name));
   ASSIGN_OR_RETURN(result.key, DescribeRecoveryKey(row));
-  if (!result.key.portable) {
-    result.findings.push_back(
-        "the recovery key opens by a tpm alone: what is escrowed to it is lost with that host");
-  }
   return result;
 }
 

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "agent/key_locations/key_location.h"
 #include "agent/usecases/backup.h"
 #include "agent/usecases/backup_plan.h"
 #include "agent/wizard/command_text.h"
@@ -61,12 +60,6 @@ Choice OfferChoice(const PathOffer& offer) {
               "opens on this host alone: when the host is gone, so is the key"};
   }
   return {};
-}
-
-std::string FileWrong(const std::string& answer) {
-  const auto location = ParseLocation(answer);
-  if (!location) return "error: " + location.error().message();
-  return (*location)->FilePath().empty() ? "name a file" : "";
 }
 
 class Journey {
@@ -266,13 +259,7 @@ Result<Move> Journey::AskCopy() {
     file.title = "Back up: the copy's file";
     file.paragraphs = {"Its name should end in .escrow. The receipt goes beside it."};
     file.help = "A folder on another disk, or a mounted share, survives this host's disk.";
-    const auto check = [](const std::string& answer) -> std::string {
-      if (std::string wrong = FileWrong(answer); !wrong.empty()) return wrong;
-      const auto location = ParseLocation(answer);
-      const Status writable = (*location)->CheckWritable();
-      return writable ? "" : "error: " + writable.error().message();
-    };
-    ASSIGN_OR_RETURN(const auto answer, questions_.AskText(file, "file", copy_, check));
+    ASSIGN_OR_RETURN(const auto answer, questions_.AskText(file, "file", copy_, SinkWrong));
     if (!answer) continue;
     copy_ = *answer;
     request_.output = copy_;

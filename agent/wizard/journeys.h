@@ -31,6 +31,11 @@ Result<AfterFailure> AskAfterFailure(Questions& questions, const Error& error,
 Result<std::optional<WizardOutcome>> BackupJourney(WizardTools& tools, Questions& questions);
 Result<std::optional<WizardOutcome>> RestoreJourney(WizardTools& tools, Questions& questions);
 
+// FileWrong and SinkWrong say what is wrong with a file that was typed, or "": it is none; a key
+// cannot be written there.
+std::string FileWrong(const std::string& answer);
+std::string SinkWrong(const std::string& answer);
+
 // InitPages makes this host's state. It returns null where the person went back.
 Result<Agent*> InitPages(WizardTools& tools, Questions& questions);
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "agent/key_locations/key_location.h"
 #include "agent/usecases/inventory.h"
 #include "agent/usecases/restore.h"
 #include "agent/wizard/command_text.h"
@@ -218,14 +217,7 @@ Result<Move> Journey::AskSink() {
       "left alone: you are asked."};
   page.help = "A new file gets mode 0600; one that exists keeps its owner and mode.";
   if (sink_.empty()) sink_ = view_->source;
-  const auto check = [](const std::string& answer) -> std::string {
-    const auto location = ParseLocation(answer);
-    if (!location) return "error: " + location.error().message();
-    if ((*location)->FilePath().empty()) return "name a file";
-    const Status writable = (*location)->CheckWritable();
-    return writable ? "" : "error: " + writable.error().message();
-  };
-  ASSIGN_OR_RETURN(const auto answer, questions_.AskText(page, "file", sink_, check));
+  ASSIGN_OR_RETURN(const auto answer, questions_.AskText(page, "file", sink_, SinkWrong));
   if (!answer) return Move::kBack;
   if (*answer != sink_) request_.replace = false;
   sink_ = *answer;

@@ -1,5 +1,6 @@
 #include "agent/wizard/wizard.h"
 
+#include "agent/key_locations/key_location.h"
 #include "agent/wizard/journeys.h"
 
 namespace keyescrow::agent {
@@ -19,6 +20,18 @@ Result<bool> WalkSteps(const std::vector<Step>& steps) {
     }
   }
   return true;
+}
+
+std::string FileWrong(const std::string& answer) {
+  const auto location = ParseLocation(answer);
+  if (!location) return "error: " + location.error().message();
+  return (*location)->FilePath().empty() ? "name a file" : "";
+}
+
+std::string SinkWrong(const std::string& answer) {
+  if (std::string wrong = FileWrong(answer); !wrong.empty()) return wrong;
+  const Status writable = (*ParseLocation(answer))->CheckWritable();
+  return writable ? "" : "error: " + writable.error().message();
 }
 
 Result<AfterFailure> AskAfterFailure(Questions& questions, const Error& error,
