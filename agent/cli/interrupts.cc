@@ -26,6 +26,7 @@ KeepInterrupts::KeepInterrupts() {
 KeepInterrupts::~KeepInterrupts() {
   keeping = false;
   sigaction(SIGINT, &before_, nullptr);
+  if (TakeInterrupt()) raise(SIGINT);
 }
 
 bool InterruptsAreKept() { return keeping; }

@@ -1,6 +1,7 @@
 // KeepInterrupts: while one exists, Ctrl-C (SIGINT) ends no process. A question that it interrupts
 // fails with an error that WasInterrupted knows; one that comes between questions is kept for the
-// next. For what must not be lost by a slip of a finger; SIGTERM and the others end as ever.
+// next, and one that no question took counts when the last of them is over. For what must not be
+// lost by a slip of a finger; SIGTERM and the others end as ever.
 #pragma once
 
 #include <signal.h>

@@ -40,8 +40,9 @@ class OfficersDesk final : public Secrets, public CeremonyDesk, private envelope
   bool HasPin(std::string_view token_name) override { return inner_.HasPin(token_name); }
   Status ConfirmLoss() override { return inner_.ConfirmLoss(); }
 
+  CeremonyDesk* Desk() override { return prompt_.available() ? this : nullptr; }
+
   // CeremonyDesk
-  bool available() const override { return prompt_.available(); }
   void Open(const CeremonyView& view) override;
   void Close(const CeremonyView& view) override;
   void Show(const CeremonyView& view) override;

@@ -217,6 +217,8 @@ struct AdoptOptions {
   std::string via;                 // path id
   std::optional<KdfChoice> kdf;
   std::string note;
+  std::string reason;
+  std::string ticket;
   std::string module;
   std::string agent;  // thumbprint
   bool use_last_try = false;

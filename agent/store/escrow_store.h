@@ -62,6 +62,9 @@ struct RecoveryKeyRecord {
   std::optional<std::int64_t> retired = {};
   std::optional<std::int64_t> drilled = {};     // when its private half was last opened here
   std::optional<std::uint64_t> drill_seq = {};  // the entry that tells of it
+  // Of a change alone: the hash of the record whose place it takes, which must still be there
+  // (kStoreBusy); none: the name must be free (kAlreadyExists).
+  std::optional<Bytes32> replaces = {};
 };
 
 // RecoveryKeyDrill: the private half of the record with that hash was opened.
@@ -204,7 +207,7 @@ struct Change {
   std::vector<EnvelopeRecord> envelopes;
   std::vector<TokenRecord> tokens;
   std::vector<std::string> removed_tokens;
-  std::vector<RecoveryKeyRecord> recovery_keys;    // replace those of their name
+  std::vector<RecoveryKeyRecord> recovery_keys;    // new, or in the place of what they replace
   std::vector<std::string> retired_recovery_keys;  // names; the row stays, with removal_time
   std::vector<RecoveryKeyDrill> recovery_key_drills;
   std::vector<TrustRecord> trust;

@@ -25,7 +25,24 @@ RecoveryKeyRecord ReadRecoveryKey(const Statement& row) {
   return key;
 }
 
+// CheckPlace: what the row replaces is what stands there, now that nobody else can write.
+Status CheckPlace(Connection& connection, const RecoveryKeyRecord& row) {
+  Statement stands = connection.Prepare(kOne);
+  ASSIGN_OR_RETURN(const bool found, stands.Bind(std::string_view(row.name)).Step());
+  if (!found && !row.replaces) return Ok();
+  if (!row.replaces) {
+    return Error(ErrorCode::kAlreadyExists, Action::kFixInput,
+                 fmt::format("a recovery key is registered as {} already", row.name),
+                 "choose another name");
+  }
+  if (found && ReadRecoveryKey(stands).sha256 == *row.replaces) return Ok();
+  return Error(ErrorCode::kStoreBusy, Action::kRetry,
+               fmt::format("another command changed the recovery key {} in this moment", row.name),
+               "look at it with 'keyescrow recovery-key show', then run the command again");
+}
+
 Status PutRecoveryKey(Connection& connection, const RecoveryKeyRecord& row) {
+  RETURN_IF_ERROR(CheckPlace(connection, row));
   Statement put = connection.Prepare(
       "INSERT INTO recovery_key (name, thumbprint, sha256, record, added, retired, drilled, "
       "drill_seq) VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL) ON CONFLICT (name) DO UPDATE SET "
@@ -53,6 +70,13 @@ Status WriteRecoveryKeys(Connection& connection, const Change& change, const Log
     RETURN_IF_ERROR(PutRecoveryKey(connection, row));
   }
   for (const std::string& name : change.retired_recovery_keys) {
+    Statement stands = connection.Prepare(kOne);
+    ASSIGN_OR_RETURN(const bool found, stands.Bind(std::string_view(name)).Step());
+    if (!found || ReadRecoveryKey(stands).retired) {
+      return Error(ErrorCode::kNotFound, Action::kFixInput,
+                   fmt::format("the recovery key {} is retired already", name),
+                   "'keyescrow recovery-key list' shows them");
+    }
     Statement retire = connection.Prepare(
         "UPDATE recovery_key SET retired = ? WHERE name = ? AND retired IS NULL");
     RETURN_IF_ERROR(retire.Bind(change.removal_time).Bind(std::string_view(name)).Run());

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "agent/usecases/backup_plan.h"
 #include "agent/usecases/edit_plan.h"
@@ -141,7 +142,17 @@ Result<AdoptResult> Adopt(Agent& agent, const AdoptRequest& request, Secrets& se
   context.progress = &progress;
   context.passwords = &passwords;
   ASSIGN_OR_RETURN(context.kdfs, ChooseKdfs(agent, name, request.kdf));
-  ASSIGN_OR_RETURN(const auto reported, CheckPlan(agent, name, paths, context.kdfs));
+  auto allowed = CheckRelease(agent, old, request.reason, request.ticket);
+  if (!allowed) {
+    RecordFailure(agent, origin, nullptr, allowed.error(), progress);
+    return std::move(allowed).error();
+  }
+  std::vector<Finding> reported = std::move(*allowed);
+  for (const std::string& under : {old.key_name, name}) {
+    ASSIGN_OR_RETURN(auto plan, CheckPlan(agent, under, paths, context.kdfs));
+    std::ranges::move(plan, std::back_inserter(reported));
+    if (name == old.key_name) break;
+  }
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
   RETURN_IF_ERROR(agent.store().CheckWritable());
 
@@ -158,7 +169,7 @@ Result<AdoptResult> Adopt(Agent& agent, const AdoptRequest& request, Secrets& se
   options.tokens = &tokens;
   PathOpener opener(origin, options, passwords);
   const envelope::PathRecord* tried = nullptr;
-  const auto opened = OpenByChoice(origin, opener, request.via, progress, tried);
+  const auto opened = OpenByChoice(origin, opener, request.via, own_secrets, progress, tried);
   if (!opened) {
     RecordFailure(agent, origin, tried, opened.error(), progress);
     return opened.error();
@@ -241,6 +252,8 @@ Result<AdoptResult> Adopt(Agent& agent, const AdoptRequest& request, Secrets& se
   created.paths = DescribePaths(all_paths);
   created.reason = fmt::format("adopted from host {}, {} version {}, envelope {}, signed by {}",
                                old.host, old.key_name, old.key_version, old.envelope_id, old.agent);
+  if (!request.reason.empty()) created.reason += ": " + request.reason;
+  created.ticket = request.ticket;
   if (version > 1) {
     audit::Event& superseded = events.emplace_back();
     superseded.type = audit::EventType::kEscrowSuperseded;

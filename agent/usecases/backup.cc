@@ -192,7 +192,7 @@ Result<std::vector<PathProof>> ProvePaths(Agent& agent, const BackupRequest& req
   open_options.purpose = "to prove " + request.key_name;
   ASSIGN_OR_RETURN(const auto checkpoint, NewestCheckpoint(&agent));
   PathOpener opener(sealed, open_options, passwords);
-  CeremonyDesk* const desk = DeskOf(secrets);
+  CeremonyDesk* const desk = secrets.Desk();
   std::vector<PathProof> proofs;
   std::vector<audit::Event> events;
   store::Change change;

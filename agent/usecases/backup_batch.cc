@@ -131,6 +131,7 @@ Status UnattendedBackup::Commit(std::span<Pending> pending) {
 
 Status UnattendedBackup::Flush() {
   std::vector<Pending> pending = std::exchange(pending_, {});
+  registered_.clear();  // a record that changes while the batch lasts is the next commit's
   Status committed = Commit(pending);
   if (!committed && committed.error().code() == ErrorCode::kAlreadyExists) {
     // Another backup wrote one of these versions meanwhile: the others do not suffer for it.

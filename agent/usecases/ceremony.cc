@@ -32,7 +32,8 @@ bool WasRefused(ErrorCode code) {
     case ErrorCode::kPinInvalid:
     case ErrorCode::kPinLocked:
     case ErrorCode::kPinLastTry:
-    case ErrorCode::kPinExpired: return true;
+    case ErrorCode::kPinExpired:
+    case ErrorCode::kFactorMissing: return true;  // refused before: TokenSessions did not ask
     default: return false;
   }
 }
@@ -101,7 +102,7 @@ bool MayTryAgain(ErrorCode code) {
 class Ceremony {
  public:
   Ceremony(const envelope::SharesRecord& record, const CeremonyOptions& options)
-      : record_(record), options_(options), desk_(DeskOf(*options.secrets)) {
+      : record_(record), options_(options), desk_(options.secrets->Desk()) {
     view_.path_id = options.path_id;
     view_.purpose = options.purpose;
     view_.threshold = record.threshold;
@@ -126,6 +127,7 @@ class Ceremony {
     envelope::FactorRecord factor;
     std::unique_ptr<TokenSessions> own;  // where a person can be asked; null: none was begun
     std::optional<Error> why;            // why this officer did not serve
+    bool allowed = false;                // a person said that its token may be tried again
   };
 
   bool waits() const { return desk_ != nullptr && desk_->waits(); }
@@ -187,13 +189,19 @@ class Ceremony {
   // that left the reader is found when it comes back.
   TokenSessions& TokensOf(std::size_t i) {
     if (desk_ == nullptr) return *options_.tokens;
-    if (!seats_[i].own) seats_[i].own = std::make_unique<TokenSessions>(options_.sessions);
+    if (!seats_[i].own) {
+      TokenSessionOptions sessions = options_.sessions;
+      // What refused a PIN for another path of this command waits for that word too.
+      if (!seats_[i].allowed) sessions.refusals = options_.tokens->refusals();
+      seats_[i].own = std::make_unique<TokenSessions>(std::move(sessions));
+    }
     return *seats_[i].own;
   }
 
   // Allow takes a person's word that an officer's token may be tried again, with a typed PIN.
   void Allow(std::size_t i, bool use_last_try) {
     desk_->ForgetPin(TokensOf(i).NameOf(seats_[i].factor));
+    seats_[i].allowed = true;
     TokenSessionOptions sessions = options_.sessions;
     sessions.use_last_try = sessions.use_last_try || use_last_try;
     seats_[i].own = std::make_unique<TokenSessions>(std::move(sessions));
@@ -285,6 +293,9 @@ class Ceremony {
       seats_[i].why = error;
       officer.why = error.message();
       officer.state = StateAfter(error.code());
+      if (seats_[i].own && officer.state == OfficerState::kRefused) {
+        options_.tokens->Learn(seats_[i].own->refusals());
+      }
       if (desk_ == nullptr) {
         if (officer.state == OfficerState::kBadShare) {
           options_.progress->Warn("skipped the share of " + officer.name + ": " + error.message());
@@ -359,13 +370,8 @@ class Ceremony {
 
 }  // namespace
 
-CeremonyDesk* DeskOf(Secrets& secrets) {
-  auto* const desk = dynamic_cast<CeremonyDesk*>(&secrets);
-  return desk != nullptr && desk->available() ? desk : nullptr;
-}
-
 bool WaitsForOfficers(Secrets& secrets) {
-  const CeremonyDesk* const desk = DeskOf(secrets);
+  const CeremonyDesk* const desk = secrets.Desk();
   return desk != nullptr && desk->waits();
 }
 

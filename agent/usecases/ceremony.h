@@ -25,9 +25,6 @@ struct CeremonyOptions {
   std::string purpose;  // completes the title: "to restore prod/db"
 };
 
-// DeskOf returns the desk of `secrets`, or null where no person can be asked.
-CeremonyDesk* DeskOf(Secrets& secrets);
-
 // WaitsForOfficers: there is a desk, and officers who are not here are waited for.
 bool WaitsForOfficers(Secrets& secrets);
 

@@ -54,13 +54,10 @@ struct DeskAnswer {
   std::size_t officer = 0;
 };
 
-// A Secrets that can ask a person is a CeremonyDesk too; DeskOf (ceremony.h) finds it.
+// Secrets::Desk finds it.
 class CeremonyDesk {
  public:
   virtual ~CeremonyDesk() = default;
-
-  // available: a person can be asked now.
-  virtual bool available() const = 0;
 
   // waits: officers who are not here are waited for, else only those who are here are asked. A use
   // case turns it on where that is what the person wants.

@@ -420,7 +420,7 @@ Result<DrillReport> Drill(const Environment& environment, Agent* agent, const Dr
     if (!request.via.empty()) target.path_ids = {request.via};
   }
   // Officers are waited for where their path was named: who drills every path does not call them.
-  CeremonyDesk* const desk = DeskOf(secrets);
+  CeremonyDesk* const desk = secrets.Desk();
   if (desk != nullptr) desk->SetWaits(!is_list && !request.via.empty());
   Driller driller(environment, agent, request, challenge, secrets, progress);
   RETURN_IF_ERROR(driller.DrillAll(targets, is_list));

@@ -164,7 +164,7 @@ void Editor::RecordFailure(const SealedEnvelope& sealed, const PathRecord* path,
 Result<OpenedBy> Editor::Open(const SealedEnvelope& sealed) {
   PathOpener opener(sealed, OpenOptions(), passwords_);
   const PathRecord* tried = nullptr;
-  auto opened = OpenByChoice(sealed, opener, request_.via, progress_, tried);
+  auto opened = OpenByChoice(sealed, opener, request_.via, secrets_, progress_, tried);
   if (!opened) RecordFailure(sealed, tried, opened.error());
   return opened;
 }

@@ -18,6 +18,7 @@ class EditSecrets final : public Secrets {
   // `inner` outlives it.
   explicit EditSecrets(Secrets& inner) : inner_(inner) {}
 
+  CeremonyDesk* Desk() override { return inner_.Desk(); }
   Result<SecretBytes> Password(std::string_view path_id, std::string_view purpose) override {
     const auto made = made_.find(path_id);
     if (made != made_.end()) return SecretBytes::CopyOf(made->second.Expose());

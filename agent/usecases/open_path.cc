@@ -37,7 +37,7 @@ bool MayTypeAgain(const PathOpenOptions& options, const envelope::PathRecord& pa
   const bool has_shares = std::ranges::any_of(path.factors, [](const auto& factor) {
     return std::holds_alternative<envelope::SharesRecord>(factor);
   });
-  CeremonyDesk* const desk = has_shares ? DeskOf(*options.secrets) : nullptr;
+  CeremonyDesk* const desk = has_shares ? options.secrets->Desk() : nullptr;
   return desk != nullptr && desk->PasswordAgain(error, false);
 }
 

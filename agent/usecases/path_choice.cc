@@ -81,9 +81,9 @@ Result<std::size_t> PathChooser::Next() {
 }
 
 Result<OpenedBy> OpenByChoice(const envelope::SealedEnvelope& sealed, PathOpener& opener,
-                              const std::string& via, Progress& progress,
+                              const std::string& via, Secrets& secrets, Progress& progress,
                               const envelope::PathRecord*& tried) {
-  PathChooser chooser(sealed, opener);
+  PathChooser chooser(sealed, opener, secrets.Desk());
   progress.Step("looking for the path's devices");
   tried = sealed.header().FindPath(via);
   while (true) {

@@ -54,7 +54,7 @@ struct OpenedBy {
 // whose device fails is told of and the next one tried. `tried` becomes the last path that was
 // opened or failed to. Errors: PathOpener::Open's, PathChooser's.
 Result<OpenedBy> OpenByChoice(const envelope::SealedEnvelope& sealed, PathOpener& opener,
-                              const std::string& via, Progress& progress,
+                              const std::string& via, Secrets& secrets, Progress& progress,
                               const envelope::PathRecord*& tried);
 
 // PathNotFound says which paths the envelope has.

@@ -1,5 +1,6 @@
 #include "agent/usecases/prove_written.h"
 
+#include "agent/usecases/ceremony_desk.h"
 #include "agent/usecases/path_choice.h"
 
 namespace keyescrow::agent {
@@ -12,6 +13,8 @@ Status CanTry(const TrialContext& context, PathOpener& opener, std::size_t index
     return Error(ErrorCode::kUnsupportedHere, Action::kFixInput,
                  "a recovery key is not opened here", "prove it with 'keyescrow drill'");
   }
+  // Officers whose tokens are still here prove their path; nobody is waited for again.
+  if (CeremonyDesk* const desk = context.secrets->Desk()) desk->SetWaits(false);
   RETURN_IF_ERROR(opener.Present(index));
   for (const envelope::FactorRecord& factor : path.factors) {
     if (const auto token = IdentityOf(factor)) {

@@ -28,8 +28,9 @@ struct TrialContext {
   envelope::DrillCheckpoint checkpoint;
 };
 
-// TryPath reopens a path where its hardware and PINs are at hand. Officers' shares and recovery
-// keys are left to `drill`. Errors: kInternal where a path opens to other bytes than `content`.
+// TryPath reopens a path where its hardware and PINs are at hand, officers' tokens too: nobody is
+// waited for. Recovery keys are left to `drill`. Errors: kInternal where a path opens to other
+// bytes than `content`.
 Result<PathTrial> TryPath(const TrialContext& context, PathOpener& opener, std::size_t index);
 
 // RecordTrial adds the event that tells of the proof, and what the store keeps of it.

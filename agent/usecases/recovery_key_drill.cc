@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "agent/usecases/ceremony_desk.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/open_path.h"
 #include "agent/usecases/path_proof.h"
@@ -138,6 +139,7 @@ Result<envelope::OpenedRecoveryKey> Open(Agent& agent, const envelope::RecoveryK
   options.module = request.module;
   options.purpose = "to drill the recovery key " + request.name;
   StretchedPasswords passwords;
+  if (CeremonyDesk* const desk = secrets.Desk()) desk->SetWaits(true);
   PathOpener opener(options, passwords);
   auto opened = opener.OpenRecoveryKey(key);
   opener.Finish();

@@ -6,11 +6,13 @@
 #include <utility>
 
 #include "agent/key_locations/key_location.h"
+#include "agent/usecases/ceremony_desk.h"
 #include "agent/usecases/enroll.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/inventory.h"
 #include "agent/usecases/path_proof.h"
 #include "agent/usecases/policy_checks.h"
+#include "agent/usecases/recovery_key_making.h"
 #include "agent/usecases/registered_recovery_key.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/hash.h"
@@ -78,107 +80,6 @@ bool HasTpm(const envelope::RecoveryKey& key) {
   });
 }
 
-store::RecoveryKeyRecord RowOf(const Agent& agent, const envelope::RecoveryKey& key) {
-  store::RecoveryKeyRecord row;
-  row.name = key.record.name;
-  row.thumbprint = key.Thumbprint();
-  row.sha256 = key.Sha256();
-  row.record = key.text;
-  row.added = agent.Now();
-  return row;
-}
-
-Result<RecoveryKeyChange> Register(Agent& agent, const envelope::RecoveryKey& key,
-                                   std::string reason, std::vector<std::string> findings) {
-  RecoveryKeyChange result;
-  result.findings = std::move(findings);
-  audit::Event event;
-  event.type = audit::EventType::kFactorEnrolled;
-  event.paths.push_back(RecoveryKeyEvent(key));
-  event.reason = std::move(reason);
-  store::Change change;
-  change.recovery_keys.push_back(RowOf(agent, key));
-  ASSIGN_OR_RETURN(const AppendReceipt receipt, agent.journal().Append(std::move(event), change));
-  result.log_seq = receipt.seq;
-  ASSIGN_OR_RETURN(const auto row, agent.store().FindRecoveryKey(key.record.name));
-  ASSIGN_OR_RETURN(result.key, DescribeRecoveryKey(row));
-  return result;
-}
-
-PathOpenOptions OpenOptions(Agent& agent, const std::string& name, Secrets& secrets,
-                            Progress& progress) {
-  PathOpenOptions options;
-  options.devices = agent.environment().devices;
-  options.secrets = &secrets;
-  options.progress = &progress;
-  options.store = &agent.store();
-  options.purpose = "of the recovery key " + name;
-  return options;
-}
-
-// Prove opens what was registered, where its factors are at hand. A failure is no error: the record
-// is registered, and a drill can prove it.
-void Prove(Agent& agent, Secrets& secrets, Progress& progress, StretchedPasswords& passwords,
-           RecoveryKeyChange& change) {
-  const auto proven = [&]() -> Status {
-    ASSIGN_OR_RETURN(const auto row, agent.store().FindRecoveryKey(change.key.row.name));
-    ASSIGN_OR_RETURN(const envelope::RecoveryKey key, ReadRegistered(row));
-    PathOpener opener(OpenOptions(agent, row.name, secrets, progress), passwords);
-    RETURN_IF_ERROR(opener.RecoveryKeyPresent(key));
-    for (const envelope::FactorRecord& factor : key.factors) {
-      if (const auto token = IdentityOf(factor)) {
-        RETURN_IF_ERROR(RequirePin(*token->token, secrets));
-      }
-    }
-    progress.Step("proving the recovery key");
-    RETURN_IF_ERROR(opener.OpenRecoveryKey(key));
-    opener.Finish();
-    audit::Event event;
-    event.type = audit::EventType::kDrillPassed;
-    event.paths.push_back(RecoveryKeyEvent(key));
-    event.reason = "the recovery key was opened from its registered record";
-    store::Change drilled;
-    drilled.recovery_key_drills.push_back({row.name, row.sha256, agent.Now(), 0});
-    RETURN_IF_ERROR(agent.journal().Append(std::move(event), drilled));
-    change.key.row.drilled = agent.Now();
-    return Ok();
-  }();
-  change.proven = proven.has_value();
-  if (proven) return;
-  change.why_not = proven.error().message();
-  change.findings.push_back(
-      "the recovery key was not opened yet (" + change.why_not +
-      "): prove it with 'keyescrow drill recovery-key:" + change.key.row.name + "'");
-}
-
-// Enroll protects the pair by fresh secrets of the path's factors.
-Result<envelope::RecoveryKey> Enroll(Agent& agent, const RecoveryKeyRequest& request,
-                                     const P256KeyPair& pair, PathOption option, Secrets& secrets,
-                                     Progress& progress, StretchedPasswords& passwords) {
-  EnrollContext context;
-  context.agent = &agent;
-  context.secrets = &secrets;
-  context.progress = &progress;
-  context.passwords = &passwords;
-  ASSIGN_OR_RETURN(context.kdfs, ChooseKdfs(agent, "", request.kdf));
-  ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
-  context.draft.policy = in_force->policy.name;
-  context.draft.host = agent.identity().host;
-  context.recovery_key = request.name;
-  context.binding = envelope::RecoveryKeyBinding(request.name, pair.Public());
-  option.id = RecoveryKeyPathId(request.name);
-  ASSIGN_OR_RETURN(auto enrolled, EnrollPaths(context, {option}));
-  envelope::EnrolledPath& path = enrolled.front();
-  if (option.expression.Has(FactorKind::kPassword)) {
-    progress.Pause();
-    RETURN_IF_ERROR(secrets.ConfirmLoss());
-  }
-  std::vector<const SecretBytes*> in_order;
-  for (const SecretBytes& secret : path.secrets) in_order.push_back(&secret);
-  return envelope::ProtectRecoveryKey(request.name, pair, std::move(path.factors), in_order,
-                                      *agent.environment().random);
-}
-
 // CheckFactors refuses what would lose every key under it with a host, or have it guessed.
 Status CheckFactors(Agent& agent, bool needs_tpm, bool has_hardware) {
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
@@ -234,10 +135,11 @@ bool SameKeys(const std::vector<envelope::FactorRecord>& left,
   });
 }
 
-// PasswordTwice refuses a new password that is the old one.
+// ChangeSecrets refuses a new password that is the old one, and keeps it to prove what it makes.
 class ChangeSecrets final : public Secrets {
  public:
   explicit ChangeSecrets(Secrets& inner) : inner_(inner) {}
+  CeremonyDesk* Desk() override { return inner_.Desk(); }
   Result<SecretBytes> Password(std::string_view path_id, std::string_view purpose) override {
     const bool is_new = !fresh_.empty();  // to prove what was registered
     if (is_new) return SecretBytes::CopyOf(fresh_.Expose());
@@ -309,12 +211,14 @@ Result<RecoveryKeyChange> CreateRecoveryKey(Agent& agent, const RecoveryKeyReque
   ASSIGN_OR_RETURN(const P256KeyPair pair,
                    envelope::NewRecoveryKeyPair(*agent.environment().random));
   StretchedPasswords passwords;
-  ASSIGN_OR_RETURN(const envelope::RecoveryKey key,
-                   Enroll(agent, request, pair, std::move(option), secrets, progress, passwords));
-  ASSIGN_OR_RETURN(RecoveryKeyChange result,
-                   Register(agent, key, "recovery key made", std::move(findings)));
-  if (!request.prove_none) Prove(agent, secrets, progress, passwords, result);
-  return result;
+  ASSIGN_OR_RETURN(
+      const envelope::RecoveryKey key,
+      EnrollRecoveryKey(agent, request, pair, std::move(option), secrets, progress, passwords));
+  RecoveryKeyRegistration registration{"recovery key made", std::nullopt, std::move(findings)};
+  if (!request.prove_none) {
+    RETURN_IF_ERROR(ProveRecoveryKey(agent, key, secrets, progress, passwords, registration));
+  }
+  return RegisterRecoveryKey(agent, key, std::move(registration));
 }
 
 Result<RecoveryKeyChange> ChangeRecoveryKeyPassword(Agent& agent, const RecoveryKeyRequest& request,
@@ -335,26 +239,25 @@ Result<RecoveryKeyChange> ChangeRecoveryKeyPassword(Agent& agent, const Recovery
   RETURN_IF_ERROR(CheckPaths(agent, {option}));
   RETURN_IF_ERROR(agent.store().CheckWritable());
   ChangeSecrets secrets(outer);
+  if (CeremonyDesk* const desk = secrets.Desk()) desk->SetWaits(true);
   StretchedPasswords passwords;
   std::optional<envelope::RecoveryKey> changed;
   {
-    PathOpener opener(OpenOptions(agent, request.name, secrets, progress), passwords);
+    PathOpener opener(RecoveryKeyOpening(agent, request.name, secrets, progress), passwords);
     ASSIGN_OR_RETURN(const envelope::OpenedRecoveryKey opened, opener.OpenRecoveryKey(old));
     opener.Finish();
-    ASSIGN_OR_RETURN(changed, Enroll(agent, request, opened.pair(), std::move(option), secrets,
-                                     progress, passwords));
+    ASSIGN_OR_RETURN(changed, EnrollRecoveryKey(agent, request, opened.pair(), std::move(option),
+                                                secrets, progress, passwords));
   }
   if (!SameKeys(old.factors, changed->factors)) {
     return Error(ErrorCode::kTokenNotRegistered, Action::kFixInput,
                  "a token of this recovery key is registered here with another key than its own",
                  "register the right token under that name; nothing was changed");
   }
-  ASSIGN_OR_RETURN(
-      RecoveryKeyChange result,
-      Register(agent, *changed,
-               "password changed; the record before it was " + EncodeBase64Url(row.sha256), {}));
-  Prove(agent, secrets, progress, passwords, result);
-  return result;
+  RecoveryKeyRegistration registration{
+      "password changed; the record before it was " + EncodeBase64Url(row.sha256), row.sha256, {}};
+  RETURN_IF_ERROR(ProveRecoveryKey(agent, *changed, secrets, progress, passwords, registration));
+  return RegisterRecoveryKey(agent, *changed, std::move(registration));
 }
 
 std::optional<Bytes32> ParseSha256(std::string_view text) {
@@ -400,15 +303,17 @@ Result<RecoveryKeyImport> ImportRecoveryKey(Agent& agent, const std::string& fil
   std::vector<std::string> findings;
   ASSIGN_OR_RETURN(const bool pinned,
                    CheckPins(agent, key.record.name, key.Thumbprint(), findings));
-  const store::RecoveryKeyRecord row = RowOf(agent, key);
+  const store::RecoveryKeyRecord row = RecoveryKeyRow(agent, key);
   ASSIGN_OR_RETURN(const RecoveryKeyState state, DescribeRecoveryKey(row));
   // A pin names the public half alone, which every envelope shows: a replacement is confirmed.
   RETURN_IF_ERROR(confirm(state, row.sha256, pinned && !same_pair));
   std::string reason = pinned ? "recovery key imported; the policy pins its public half"
                               : "recovery key imported; its SHA-256 was confirmed";
   if (same_pair) reason += "; the record before it was " + EncodeBase64Url(existing->sha256);
-  ASSIGN_OR_RETURN(result.change, Register(agent, key, std::move(reason), std::move(findings)));
-  result.change.why_not = "an import opens nothing";
+  RecoveryKeyRegistration registration{std::move(reason), std::nullopt, std::move(findings)};
+  registration.why_not = "an import opens nothing";
+  if (existing) registration.replaces = existing->sha256;
+  ASSIGN_OR_RETURN(result.change, RegisterRecoveryKey(agent, key, std::move(registration)));
   result.change.findings.push_back(
       "the recovery key was never opened here: prove it where its factors are, with 'keyescrow "
       "drill recovery-key:" +

@@ -242,7 +242,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
   options.use_last_try = request.use_last_try;
   StretchedPasswords passwords;
   PathOpener opener(sealed, options, passwords);
-  PathChooser chooser(sealed, opener, DeskOf(secrets));
+  PathChooser chooser(sealed, opener, secrets.Desk());
   progress.Step("looking for the path's devices");
   auto chosen = request.via.empty() ? chooser.Next() : chooser.Named(request.via);
   if (!chosen) {

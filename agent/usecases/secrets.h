@@ -9,9 +9,14 @@
 
 namespace keyescrow::agent {
 
+class CeremonyDesk;
+
 class Secrets {
  public:
   virtual ~Secrets() = default;
+
+  // Desk is where officers give their shares; null where no person can be asked now.
+  virtual CeremonyDesk* Desk() { return nullptr; }
 
   // Password returns the password that opens a path, as typed.
   virtual Result<SecretBytes> Password(std::string_view path_id, std::string_view purpose) = 0;

@@ -38,11 +38,12 @@ std::optional<TokenIdentity> IdentityOf(const envelope::FactorRecord& factor) {
 // token, and a PIN that it refused for one of them is not sent for the next.
 class TokenSessions::GuardedPins final : public envelope::PinProvider {
  public:
-  explicit GuardedPins(envelope::PinProvider& inner) : inner_(inner) {}
+  GuardedPins(envelope::PinProvider& inner, PinRefusals refusals)
+      : refusals_(std::move(refusals)), inner_(inner) {}
 
   Result<SecretBytes> AskPin(const envelope::PinRequest& request) override {
     asked_ = request.token_label + "\n" + request.token_serial;
-    if (refused_.contains(asked_)) {
+    if (refusals_.tokens.contains(asked_)) {
       return NotTriedAgain(request.token_name.empty() ? request.token_label : request.token_name);
     }
     return inner_.AskPin(request);
@@ -59,22 +60,22 @@ class TokenSessions::GuardedPins final : public envelope::PinProvider {
   }
   void Settle(const std::string& module, ErrorCode code) {
     if (!RefusesLogin(code)) return;
-    if (!asked_.empty()) refused_.insert(asked_);
+    if (!asked_.empty()) refusals_.tokens.insert(asked_);
     // Which token a reader's pad belongs to is not seen from here: none of this module is tried.
-    if (on_reader_) refused_readers_.insert(module);
+    if (on_reader_) refusals_.readers.insert(module);
   }
-  bool ReaderRefused(const std::string& module) const { return refused_readers_.contains(module); }
+  bool ReaderRefused(const std::string& module) const { return refusals_.readers.contains(module); }
+  PinRefusals refusals_;
 
  private:
   envelope::PinProvider& inner_;
   std::string asked_;
   bool on_reader_ = false;
-  std::set<std::string> refused_;
-  std::set<std::string> refused_readers_;
 };
 
 TokenSessions::TokenSessions(TokenSessionOptions options)
-    : options_(std::move(options)), pins_(std::make_unique<GuardedPins>(*options_.pins)) {}
+    : options_(std::move(options)),
+      pins_(std::make_unique<GuardedPins>(*options_.pins, options_.refusals)) {}
 TokenSessions::~TokenSessions() = default;
 
 Result<TokenSpec> TokenSessions::SpecOf(const TokenIdentity& identity) {
@@ -166,6 +167,13 @@ Result<SecretBytes> TokenSessions::Open(const envelope::FactorRecord& record) {
   token.spent =
       code == ErrorCode::kTokenDataInvalid || (code == ErrorCode::kModuleFailed && token.worked);
   return secret;
+}
+
+const PinRefusals& TokenSessions::refusals() const { return pins_->refusals_; }
+
+void TokenSessions::Learn(const PinRefusals& refusals) {
+  pins_->refusals_.tokens.insert(refusals.tokens.begin(), refusals.tokens.end());
+  pins_->refusals_.readers.insert(refusals.readers.begin(), refusals.readers.end());
 }
 
 void TokenSessions::Finish() {

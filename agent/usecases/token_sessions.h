@@ -15,12 +15,19 @@
 
 namespace keyescrow::agent {
 
+// PinRefusals: what refused a PIN in this run.
+struct PinRefusals {
+  std::set<std::string> tokens;   // label and serial
+  std::set<std::string> readers;  // modules whose reader's pad was used
+};
+
 struct TokenSessionOptions {
   Devices* devices = nullptr;
   envelope::PinProvider* pins = nullptr;
   store::EscrowStore* store = nullptr;  // registered tokens; null without state
   std::string module;                   // for tokens that are not registered
   bool use_last_try = false;
+  PinRefusals refusals = {};  // from before: these are not tried
 };
 
 // TokenIdentity: what both kinds of token records share.
@@ -52,6 +59,10 @@ class TokenSessions {
   // data's sake the next one gets a session of its own, with the PIN that was accepted. Errors: as
   // TokenFactor's; kFactorMissing where the token refused this run's PIN before.
   Result<SecretBytes> Open(const envelope::FactorRecord& record);
+
+  // refusals returns what refused a PIN, here or before; Learn adds what others refused.
+  const PinRefusals& refusals() const;
+  void Learn(const PinRefusals& refusals);
 
   // Finish lets the tokens log out while the caller goes on. Nothing is opened after it.
   void Finish();

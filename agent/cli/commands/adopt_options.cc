@@ -18,6 +18,8 @@ constexpr OptionSpec kOptions[] = {
     Option<&O::kdf>("--kdf", "argon2id|pbkdf2-sha512", "how passwords are stretched"),
     Option<&O::note>("--note", "TEXT",
                      "kept in clear in the envelope; without it, where the key came from"),
+    Option<&O::reason>("--reason", "TEXT", "why; goes to the audit log"),
+    Option<&O::ticket>("--ticket", "TEXT", "which ticket; goes to the audit log"),
     Option<&O::module>("--module", "SO", "the PKCS#11 module, where no token is registered").File(),
     Option<&O::agent>("--agent", "THUMBPRINT", "trust this signer of a file"),
     Flag<&O::use_last_try>("--use-last-try",
@@ -44,7 +46,10 @@ constexpr CommandSpec kAdoptCommand = {
     .details =
         "The envelope is opened by one of its paths and its key escrowed anew, signed by this "
         "host's agent; the origin stands in the note and in the log. Nothing is overwritten: "
-        "another key of the name is left alone. The old envelope still opens as it did. Where the "
+        "another key of the name is left alone. What the policy asks of a restore of the key (a "
+        "reason, a ticket) it asks here too, and the new paths have to satisfy the rules of the "
+        "name that the key had and of the one that it gets. The old envelope still opens as it "
+        "did. Where the "
         "key goes is another step: 'keyescrow restore'.",
     .examples = kExamples,
     .exits = kExits,

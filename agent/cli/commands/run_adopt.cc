@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/cli/commands.h"
+#include "agent/cli/officers_desk.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
 #include "agent/usecases/adopt.h"
@@ -21,6 +22,8 @@ AdoptRequest MakeRequest(const AdoptOptions& options) {
   if (options.kdf == KdfChoice::kArgon2id) request.kdf = "argon2id";
   if (options.kdf == KdfChoice::kPbkdf2Sha512) request.kdf = "pbkdf2-sha512";
   request.note = options.note;
+  request.reason = options.reason;
+  request.ticket = options.ticket;
   request.module = options.module;
   request.trusted_agent = options.agent;
   request.use_last_try = options.use_last_try;
@@ -72,11 +75,12 @@ std::string RenderResult(const Json& document) {
          RenderTable(rows, kPaths) + RenderFields(document, kFields);
 }
 
-Result<int> DoAdopt(const AdoptOptions& options, Session& session) {
+Result<int> DoAdopt(const GlobalOptions& global, const AdoptOptions& options, Session& session) {
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
   ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets(options.secrets));
+  OfficersDesk desk(*secrets, global, session.progress());
   ASSIGN_OR_RETURN(const AdoptResult result,
-                   Adopt(*agent, MakeRequest(options), *secrets, session.progress()));
+                   Adopt(*agent, MakeRequest(options), desk, session.progress()));
   const BackupResult& escrowed = result.escrowed;
   const Json document = ResultJson(result);
   ASSIGN_OR_RETURN(const int status,
@@ -94,8 +98,8 @@ Result<int> DoAdopt(const AdoptOptions& options, Session& session) {
 
 }  // namespace
 
-int RunAdopt(const GlobalOptions& /*global*/, const AdoptOptions& options, Session& session) {
-  return session.Exit(DoAdopt(options, session));
+int RunAdopt(const GlobalOptions& global, const AdoptOptions& options, Session& session) {
+  return session.Exit(DoAdopt(global, options, session));
 }
 
 }  // namespace keyescrow::agent

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/cli/commands.h"
+#include "agent/cli/officers_desk.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
 #include "agent/usecases/edit_paths.h"
@@ -97,12 +98,13 @@ EditRequest MakeRequest(const std::string& name, const EditOptions& edit,
 }
 
 Result<int> DoEdit(std::string_view command, const EditRequest& request,
-                   const SecretOptions& secret_options, Session& session) {
+                   const GlobalOptions& global, const SecretOptions& secret_options,
+                   Session& session) {
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
   ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets(secret_options));
   if (request.change_passwords) secrets->WantNewPasswords();
-  ASSIGN_OR_RETURN(const EditResult result,
-                   EditPaths(*agent, request, *secrets, session.progress()));
+  OfficersDesk desk(*secrets, global, session.progress());
+  ASSIGN_OR_RETURN(const EditResult result, EditPaths(*agent, request, desk, session.progress()));
   const Json document = ResultJson(command, result);
   ASSIGN_OR_RETURN(const int status,
                    session.Finish(document, RenderResult(document),
@@ -127,33 +129,32 @@ int RunPathList(const GlobalOptions& /*global*/, const PathListOptions& options,
   return session.Exit(DoList(options, session));
 }
 
-int RunPathAdd(const GlobalOptions& /*global*/, const PathAddOptions& options, Session& session) {
+int RunPathAdd(const GlobalOptions& global, const PathAddOptions& options, Session& session) {
   EditRequest request = MakeRequest(options.name, options.edit, options.kdf);
   request.add = options.paths;
-  return session.Exit(DoEdit("path add", request, options.secrets, session));
+  return session.Exit(DoEdit("path add", request, global, options.secrets, session));
 }
 
-int RunPathReplace(const GlobalOptions& /*global*/, const PathReplaceOptions& options,
+int RunPathReplace(const GlobalOptions& global, const PathReplaceOptions& options,
                    Session& session) {
   EditRequest request = MakeRequest(options.name, options.edit, options.kdf);
   request.add = options.paths;
   request.replace = options.id;
-  return session.Exit(DoEdit("path replace", request, options.secrets, session));
+  return session.Exit(DoEdit("path replace", request, global, options.secrets, session));
 }
 
-int RunPathRemove(const GlobalOptions& /*global*/, const PathRemoveOptions& options,
-                  Session& session) {
+int RunPathRemove(const GlobalOptions& global, const PathRemoveOptions& options, Session& session) {
   EditRequest request = MakeRequest(options.name, options.edit, std::nullopt);
   request.remove = options.ids;
-  return session.Exit(DoEdit("path remove", request, options.secrets, session));
+  return session.Exit(DoEdit("path remove", request, global, options.secrets, session));
 }
 
-int RunPasswordChange(const GlobalOptions& /*global*/, const PasswordChangeOptions& options,
+int RunPasswordChange(const GlobalOptions& global, const PasswordChangeOptions& options,
                       Session& session) {
   EditRequest request = MakeRequest(options.name, options.edit, options.kdf);
   request.change_passwords = true;
   request.password_paths = options.path_ids;
-  return session.Exit(DoEdit("password change", request, options.secrets, session));
+  return session.Exit(DoEdit("password change", request, global, options.secrets, session));
 }
 
 }  // namespace keyescrow::agent

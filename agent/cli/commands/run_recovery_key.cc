@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/cli/commands.h"
+#include "agent/cli/officers_desk.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
 #include "agent/usecases/recovery_keys.h"
@@ -63,13 +64,15 @@ Result<int> FinishChange(std::string_view command, std::string_view verb,
   return exit;
 }
 
-Result<int> DoCreate(const RecoveryKeyCreateOptions& options, Session& session) {
+Result<int> DoCreate(const GlobalOptions& global, const RecoveryKeyCreateOptions& options,
+                     Session& session) {
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
   ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets(options.secrets));
   const RecoveryKeyRequest request{options.name, options.path, KdfName(options.kdf),
                                    options.prove_none};
+  OfficersDesk desk(*secrets, global, session.progress());
   ASSIGN_OR_RETURN(const RecoveryKeyChange change,
-                   CreateRecoveryKey(*agent, request, *secrets, session.progress()));
+                   CreateRecoveryKey(*agent, request, desk, session.progress()));
   ASSIGN_OR_RETURN(const int status,
                    FinishChange("recovery-key create", "made", change,
                                 change.proven ? kExitDone : kExitFindings, session));
@@ -169,12 +172,14 @@ Result<int> DoImport(const RecoveryKeyImportOptions& options, Session& session) 
                                               EscapeForTerminal(result.change.key.row.name)));
 }
 
-Result<int> DoPassword(const RecoveryKeyPasswordOptions& options, Session& session) {
+Result<int> DoPassword(const GlobalOptions& global, const RecoveryKeyPasswordOptions& options,
+                       Session& session) {
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
   ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets(options.secrets));
+  OfficersDesk desk(*secrets, global, session.progress());
   ASSIGN_OR_RETURN(RecoveryKeyChange change,
-                   ChangeRecoveryKeyPassword(*agent, {options.name, "", KdfName(options.kdf)},
-                                             *secrets, session.progress()));
+                   ChangeRecoveryKeyPassword(*agent, {options.name, "", KdfName(options.kdf)}, desk,
+                                             session.progress()));
   change.findings.emplace_back(
       "copies in envelopes that were made before still open by the old password with its token: "
       "after a suspected theft make a new recovery key, back every key up again, and rotate");
@@ -214,9 +219,9 @@ Result<int> DoRetire(const RecoveryKeyRetireOptions& options, Session& session) 
 
 }  // namespace
 
-int RunRecoveryKeyCreate(const GlobalOptions& /*global*/, const RecoveryKeyCreateOptions& options,
+int RunRecoveryKeyCreate(const GlobalOptions& global, const RecoveryKeyCreateOptions& options,
                          Session& session) {
-  return session.Exit(DoCreate(options, session));
+  return session.Exit(DoCreate(global, options, session));
 }
 int RunRecoveryKeyList(const GlobalOptions& /*global*/, const RecoveryKeyListOptions& /*options*/,
                        Session& session) {
@@ -234,9 +239,9 @@ int RunRecoveryKeyImport(const GlobalOptions& /*global*/, const RecoveryKeyImpor
                          Session& session) {
   return session.Exit(DoImport(options, session));
 }
-int RunRecoveryKeyPassword(const GlobalOptions& /*global*/,
-                           const RecoveryKeyPasswordOptions& options, Session& session) {
-  return session.Exit(DoPassword(options, session));
+int RunRecoveryKeyPassword(const GlobalOptions& global, const RecoveryKeyPasswordOptions& options,
+                           Session& session) {
+  return session.Exit(DoPassword(global, options, session));
 }
 int RunRecoveryKeyRetire(const GlobalOptions& /*global*/, const RecoveryKeyRetireOptions& options,
                          Session& session) {

@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <functional>
+#include <utility>
 
 #include "agent/usecases/backup.h"
 #include "agent/usecases/backup_batch.h"
@@ -83,6 +85,7 @@ class TypedSecrets final : public Secrets, public envelope::PinProvider {
   std::string password = "correct horse battery staple 7";
   std::string new_password = "correct horse battery staple 7";
   int num_asked = 0;
+  std::function<void()> meanwhile;  // done once, while a new password is asked for
 
   Result<SecretBytes> Password(std::string_view, std::string_view) override {
     ++num_asked;
@@ -90,6 +93,7 @@ class TypedSecrets final : public Secrets, public envelope::PinProvider {
   }
   Result<SecretBytes> NewPassword(std::string_view, std::string_view) override {
     ++num_asked;
+    if (const auto act = std::exchange(meanwhile, nullptr)) act();
     return SecretBytes::CopyOf(AsBytes(new_password));
   }
   envelope::PinProvider& Pins() override { return *this; }
@@ -265,6 +269,52 @@ TEST_F(RecoveryKeys, KeepTheirOldPasswordInCopiesAlone) {
   EXPECT_EQ(report->num_proven, 0U);
   Escrow(1);  // a new version, with the new record
   EXPECT_EQ(Drill()->num_proven, 1U);
+}
+
+TEST_F(RecoveryKeys, AreChangedByOneOfTwoCommandsAtOnce) {
+  const auto other = Agent::Open(environment_).value();
+  const auto in_the_other = [&](auto command) {
+    return [&, command] {
+      TypedSecrets own;
+      own.new_password = "what the other command made 7";
+      own.password = secrets_.password;
+      const auto done = command(own);
+      EXPECT_TRUE(done) << done.error().message();
+    };
+  };
+  secrets_.meanwhile = in_the_other([&](TypedSecrets& own) {
+    return CreateRecoveryKey(*other, {"team", "password & token:ops", "", true}, own, silence_);
+  });
+  EXPECT_EQ(Create().error().code(), ErrorCode::kAlreadyExists);
+  const auto first = agent_->store().FindRecoveryKey("team").value();
+  EXPECT_FALSE(first.drilled);  // the other command's, which did not open it
+
+  secrets_.password = "what the other command made 7";
+  secrets_.new_password = "quite another battery staple 9";
+  secrets_.meanwhile = in_the_other([&](TypedSecrets& own) {
+    own.new_password = "what the other command changed 8";
+    return ChangeRecoveryKeyPassword(*other, {"team", "", "", false}, own, silence_);
+  });
+  const auto late = ChangeRecoveryKeyPassword(*agent_, {"team", "", "", false}, secrets_, silence_);
+  EXPECT_EQ(late.error().code(), ErrorCode::kStoreBusy);
+  secrets_.password = "what the other command changed 8";
+  Escrow(1);
+  EXPECT_TRUE(OpenKey("host/k0", &agent_->store()));
+}
+
+TEST_F(RecoveryKeys, ThatDoNotOpenAreNotRegistered) {
+  ASSERT_TRUE(Create());
+  const auto row = agent_->store().FindRecoveryKey("team").value();
+  secrets_.new_password = "quite another battery staple 9";
+  secrets_.meanwhile = [&] { devices_.key = P256KeyPair::Generate().value(); };
+  const auto changed =
+      ChangeRecoveryKeyPassword(*agent_, {"team", "", "", false}, secrets_, silence_);
+  ASSERT_FALSE(changed);
+  EXPECT_NE(changed.error().message().find("nothing was registered"), std::string::npos);
+  EXPECT_EQ(agent_->store().FindRecoveryKey("team")->sha256, row.sha256);
+  EXPECT_FALSE(
+      CreateRecoveryKey(*agent_, {"next", "password & token:ops", "", false}, secrets_, silence_));
+  EXPECT_EQ(agent_->store().FindRecoveryKey("next").error().code(), ErrorCode::kNotFound);
 }
 
 TEST_F(RecoveryKeys, ThatNobodyOpenedCoverNothing) {

@@ -4,7 +4,7 @@ import itertools
 import subprocess
 import time
 
-from shares_cases import Officers
+from shares_cases import EXPRESSION, Officers
 from world import COMMAND_TIMEOUT_S, PASSWORD, PIN, within
 
 WAITING = "q to leave:"
@@ -173,3 +173,29 @@ class Ceremony(Officers):  # one test: three officers and their tokens
         self.officer("alice", "2 shares are there: enough")
         shown = self.ends(0)
         self.assertIn("1 proven, 0 failed, 0 skipped", shown)
+
+    def test_a_token_that_refused_a_pin_for_another_path_gets_it_once(self):
+        self.insert("alice", "bob", "carol")
+        self.backup("app/two", "alone=token:alice & password", f"officers={EXPRESSION}")
+        self.screen.command("drill", "app/two", "--pin-file", "alice=wrong-pin",
+                            "--password-file", "pw")
+        shown = self.screen.wait("PIN of token 'bob':")
+        self.assertIn("the PIN of the token alice was refused before, and is not sent again", shown)
+        self.screen.type(PIN)
+        self.screen.wait("PIN of token 'carol':")
+        self.screen.type(PIN)
+        shown = self.ends(1)
+        self.assertIn("1 proven, 1 failed, 0 skipped", shown)
+
+    def test_officers_open_for_a_change_of_paths(self):
+        self.insert("alice", "carol")
+        self.backup("app/edited", f"officers={EXPRESSION}")
+        self.screen.command("path", "add", "app/edited", "--path", "'password & token:alice'",
+                            "--new-password-file", "pw")
+        self.screen.wait("officers' shares to change the paths of", "PIN of token 'alice':")
+        self.screen.type(PIN)
+        self.screen.wait("PIN of token 'carol':")
+        self.screen.type(PIN)
+        shown = self.ends(0)
+        self.assertRegex(shown, r"officers .* kept +yes")  # their tokens were still here
+        self.assertRegex(shown, r"token-alice .* added +yes")

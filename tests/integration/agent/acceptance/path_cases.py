@@ -30,6 +30,23 @@ survive = 1
 forbid = ["tpm"]
 """
 
+RULED = """[policy]
+name = "ruled"
+serial = 1
+mode = "enforce"
+simulators = "allowed"
+[[rule]]
+name = "ruled"
+match = "e/ruled"
+require = ["password & token:safe"]
+reason = "required"
+ticket = "^CHG-[0-9]+$"
+[[rule]]
+name = "others"
+match = "x/**"
+portable = true
+"""
+
 
 class Paths(AcceptanceCase):  # one test: its methods edit keys of their own
     """token:ops, token:safe and the TPM; what is away is no device, or no PIN for it."""
@@ -246,6 +263,37 @@ class Paths(AcceptanceCase):  # one test: its methods edit keys of their own
         self.assertEqual(done["tpm_paths"], [{"key": {"name": "e/imported", "version": 1},
                                               "path": "tpm", "host": "acceptance"}])
         self.succeeds("verify", env=other)
+
+    def test_another_name_does_not_take_a_key_from_under_its_rules(self):
+        world = self.world
+        self.escrow("e/ruled", OPS, TPM)
+        self.succeeds("export", "e/ruled", "-o", "ruled.escrow")
+        there = {"KEYESCROW_STATE": str(world.path("ruled.state")),
+                 "KEYESCROW_CONFIG": str(world.path("ruled.toml"))}
+        world.write("ruled.toml", world.path("agent.toml").read_text().replace("acceptance", "db3"))
+        vkey = world.must("policy", "sign", "--new-key", "ruled.key").out.decode().strip()
+        world.write("ruled.policy.toml", RULED)
+        world.must("policy", "sign", "ruled.policy.toml", "--key", "ruled.key")
+        world.must("init", "--policy", "ruled.policy.toml", "--policy-key", vkey, env=there)
+        for name, pin in (("safe", "safe-pin"), ("ops", "pin")):
+            world.must("token", "add", name, f"pkcs11:token={name}", "--module", world.module,
+                       "--pin-file", pin, env=there)
+        adopt = ("adopt", "ruled.escrow", "--agent", world.thumbprint, "--via", "token-ops",
+                 "--as", "x/free", "--password-file", "pw", "--pin-file", "ops=pin", "--pin-file",
+                 "safe=safe-pin")
+        why = ("--reason", "db1 burned", "--ticket", "CHG-7")
+        for words, tells in (((*adopt, "--path", SAFE), "reason"),
+                             ((*adopt, "--path", SAFE, "--reason", "db1 burned"), "ticket"),
+                             ((*adopt, "--path", OPS, *why), "token:safe")):
+            done = world.run(*words, "--no-input", "--json", env=there)
+            error = self.check_json(done, "policy_refused", 7)
+            self.assertIn(tells, error["message"])
+        self.edit(*adopt, "--path", SAFE, *why, env=there)
+        entry, = [e for e in self.succeeds("audit", "log", "--json", env=there).json()["entries"]
+                  if e["type"] == "escrow.created"]
+        self.assertEqual(entry["ticket"], "CHG-7")
+        self.assertIn("db1 burned", entry["reason"])
+        self.succeeds("verify", env=there)
 
     def test_killed_it_is_done_or_not_done(self):
         self.escrow("e/kill", OPS, TPM)
