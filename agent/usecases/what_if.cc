@@ -203,7 +203,12 @@ Result<WhatIfReport> WhatIf(Agent* agent, const WhatIfRequest& request) {
                  "escrow one with 'keyescrow backup NAME --from SOURCE --path EXPR'");
   }
   RETURN_IF_ERROR(evaluation.CheckKnown(where));
-  return evaluation.TakeReport(host);
+  WhatIfReport report = evaluation.TakeReport(host);
+  if (!request.pack && request.key_name.empty()) {
+    ASSIGN_OR_RETURN(const auto foreign, agent->store().ForeignEscrows());
+    report.num_foreign = foreign.size();
+  }
+  return report;
 }
 
 }  // namespace keyescrow::agent

@@ -41,6 +41,8 @@ struct WhatIfReport {
   bool store_lost = false;
   // Versions that were escrowed from a host which is stolen alive: the key is in use there.
   std::size_t num_in_use_on_stolen_host = 0;
+  // What other tools escrowed, and no loss or theft was reckoned for: of a whole state alone.
+  std::size_t num_foreign = 0;
 };
 
 // WhatIf reads the headers as the store has them, or what a verified pack says of them, newest

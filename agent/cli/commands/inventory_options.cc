@@ -11,7 +11,8 @@ constexpr Example kListExamples[] = {
 constexpr std::uint8_t kListExits[] = {0, 2, 8, 9};
 
 constexpr OptionSpec kShowArguments[] = {
-    Argument<&ShowOptions::name_or_file>("NAME|FILE", "an escrowed key, or a portable .escrow file")
+    Argument<&ShowOptions::name_or_file>(
+        "NAME|FILE", "an escrowed key, a portable .escrow file, a clevis JWE or a LUKS2 volume")
         .File(),
 };
 constexpr OptionSpec kShowOptions[] = {

@@ -4,12 +4,14 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/cli/commands.h"
+#include "agent/cli/foreign_text.h"
 #include "agent/cli/nagios.h"
 #include "agent/cli/prometheus.h"
 #include "agent/cli/recoverability_text.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
 #include "agent/key_locations/crash_safe_file.h"
+#include "agent/usecases/foreign_escrow.h"
 #include "agent/usecases/inventory.h"
 
 namespace keyescrow::agent {
@@ -47,11 +49,15 @@ constexpr Column kKeyColumns[] = {
 Result<int> DoList(Session& session) {
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
   ASSIGN_OR_RETURN(const std::vector<KeyView> keys, ListKeys(*agent));
-  if (keys.empty()) return NothingEscrowed();
+  ASSIGN_OR_RETURN(const std::vector<ForeignEscrow> foreign, ForeignInventory(*agent));
+  if (keys.empty() && foreign.empty()) return NothingEscrowed();
   Json document = NewDocument("list");
   document["keys"] = Json::array();
   for (const KeyView& key : keys) document["keys"].push_back(KeyViewJson(key));
-  return session.Finish(document, RenderTable(KeyRows(document["keys"]), kKeyColumns));
+  document["foreign"] = ForeignListJson(foreign);
+  std::string text = keys.empty() ? "" : RenderTable(KeyRows(document["keys"]), kKeyColumns);
+  if (!keys.empty() && !foreign.empty()) text += "\n";
+  return session.Finish(document, text + RenderForeign(document["foreign"]));
 }
 
 std::string RenderKey(const Json& document) {
@@ -87,7 +93,19 @@ std::string RenderKey(const Json& document) {
          "\nwhat it takes\n" + RecoverabilityDrawing(document["recoverability"]);
 }
 
+// DoShowForeign needs no state, as little as `show FILE` of an envelope.
+Result<int> DoShowForeign(const std::string& file, Session& session) {
+  ASSIGN_OR_RETURN(const std::vector<ForeignEscrow> foreign, ReadForeign(file));
+  Json document = NewDocument("show-foreign");
+  document["foreign"] = ForeignListJson(foreign);
+  return session.Finish(document, RenderForeign(document["foreign"]));
+}
+
 Result<int> DoShow(const ShowOptions& options, Session& session) {
+  const std::string& file = options.name_or_file;
+  if ((MeansFile(file) || file.starts_with("luks:")) && LooksForeign(file)) {
+    return DoShowForeign(file, session);
+  }
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgentFor(MeansFile(options.name_or_file)));
   ASSIGN_OR_RETURN(const EnvelopeSource source,
                    FindEnvelope(agent, options.name_or_file, std::nullopt));
@@ -181,8 +199,17 @@ Result<int> DoStatus(const StatusOptions& options, Session& session) {
   document["keys"] = Json::array();
   for (const KeyView& key : report.keys) document["keys"].push_back(KeyViewJson(key));
   document["findings"] = std::move(findings);
-  return session.Finish(document, RenderStatus(session.terminal(), document),
-                        complies ? kExitDone : kExitFindings);
+  // They are no keys of a policy's: said, and no finding. One key's status is of that key alone.
+  std::vector<ForeignEscrow> foreign;
+  if (options.name.empty()) {
+    ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
+    ASSIGN_OR_RETURN(foreign, ForeignInventory(*agent));
+  }
+  document["foreign"] = ForeignListJson(foreign);
+  const std::string tail = RenderForeign(document["foreign"]);
+  return session.Finish(
+      document, RenderStatus(session.terminal(), document) + (tail.empty() ? "" : "\n" + tail),
+      complies ? kExitDone : kExitFindings);
 }
 
 // Nagios wants one line and its own exit statuses, whatever happens.

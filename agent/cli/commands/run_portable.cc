@@ -8,8 +8,10 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/cli/commands.h"
+#include "agent/cli/foreign_text.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
+#include "agent/usecases/foreign_escrow.h"
 #include "agent/usecases/registry.h"
 #include "envelope/base/base64url.h"
 
@@ -76,8 +78,25 @@ Result<int> DoExport(const ExportOptions& options, Session& session) {
   return session.Finish(document, text, kExitDone, to_stdout);
 }
 
+// DoImportForeign: what another tool escrowed becomes a line of the inventory, and no key.
+Result<int> DoImportForeign(const std::string& file, Agent& agent, Session& session) {
+  session.devices().LastSignature();
+  ASSIGN_OR_RETURN(const ForeignImport result, ImportForeign(agent, file));
+  Json document = NewDocument("import-foreign");
+  document["foreign"] = ForeignListJson(result.found);
+  document["num_new"] = result.num_new;
+  document["num_gone"] = result.num_gone;
+  const std::string text =
+      fmt::format("took {} into the inventory; {} new or changed, {} gone; no key was read\n",
+                  Count(result.found.size(), "foreign escrow"), result.num_new, result.num_gone) +
+      RenderForeign(document["foreign"]);
+  return session.Finish(document, text);
+}
+
 Result<int> DoImport(const ImportOptions& options, Session& session) {
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
+  ASSIGN_OR_RETURN(const bool is_foreign, MeansForeign(*agent, options.file));
+  if (is_foreign) return DoImportForeign(options.file, *agent, session);
   ASSIGN_OR_RETURN(const ImportKeyResult result, ImportKey(*agent, options.file));
   Json document = NewDocument("import");
   document["key"] = KeyJson(result.key_name, result.key_version);

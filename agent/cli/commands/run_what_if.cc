@@ -113,6 +113,11 @@ Json Notes(const WhatIfReport& report) {
                     Count(report.num_in_use_on_stolen_host, "version") +
                     " here came from a stolen host");
   }
+  if (report.num_foreign != 0) {
+    notes.push_back(Count(report.num_foreign, "foreign escrow") +
+                    " in the inventory, not held by keyescrow and not proven, and not reckoned "
+                    "with here: 'keyescrow list' says what they say they survive");
+  }
   return notes;
 }
 

@@ -20,11 +20,14 @@ constexpr Example kExportExamples[] = {
 constexpr std::uint8_t kExportExits[] = {0, 2, 4, 8, 9, 11, 12};
 
 constexpr OptionSpec kImportArguments[] = {
-    Argument<&ImportOptions::file>("FILE", "a portable .escrow file").File(),
+    Argument<&ImportOptions::file>(
+        "FILE", "a portable .escrow file; or a clevis JWE, or a LUKS2 volume, for the inventory")
+        .File(),
 };
 constexpr Example kImportExamples[] = {
     {"keyescrow trust add THUMBPRINT", "first say whose signature counts"},
     {"keyescrow import db.escrow", "then take the file into the store"},
+    {"keyescrow import /dev/sda3", "what clevis and systemd-cryptenroll bound a volume to"},
 };
 constexpr std::uint8_t kImportExits[] = {0, 2, 4, 7, 8, 9};
 
@@ -58,7 +61,11 @@ constexpr CommandSpec kImportCommand = {
     .arguments = kImportArguments,
     .details =
         "The file must be signed by this host's agent or by one that 'trust add' registered, and "
-        "the policy in force must allow its paths for the key's name.",
+        "the policy in force must allow its paths for the key's name.\n"
+        "Of a file of clevis (tpm2, tang, sss), or a LUKS2 volume with tokens of clevis or "
+        "systemd-cryptenroll, no key is read: 'list' and 'status' then show what opens it and what "
+        "it survives, as it says it of itself, not held by keyescrow and not proven. Importing it "
+        "again brings the inventory up to date, also where it is gone.",
     .examples = kImportExamples,
     .exits = kImportExits,
     .make = &MakeOptions<ImportOptions>,
