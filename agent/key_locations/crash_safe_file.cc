@@ -5,17 +5,21 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
 #include <ctime>
 #include <utility>
 
+#include "envelope/base/secret_bytes.h"
+
 namespace keyescrow::agent {
 namespace {
 
 constexpr char kTemporarySuffix[] = ".keyescrow-tmp";
 constexpr char kAccessList[] = "system.posix_acl_access";
+constexpr std::size_t kMarkBytes = 4096;    // of a document, in which its mark is looked for
 constexpr std::size_t kMaxNameBytes = 255;  // NAME_MAX of every file system in use
 
 // LockFolder waits for the other writers in the folder. A file system without locks (some network
@@ -275,6 +279,32 @@ Status WriteFileDurably(const std::string& path, ByteView bytes,
   ASSIGN_OR_RETURN(FileReplacement replacement, FileReplacement::Open(path));
   ASSIGN_OR_RETURN(const auto existing, Prepare(replacement, bytes, options));
   return replacement.Publish(existing);
+}
+
+Error DocumentPlaceTaken(const std::string& path, std::string_view what) {
+  return Error(ErrorCode::kDestinationOtherKey, Action::kFixInput,
+               path + " holds something else than " + std::string(what) + ", and was left alone",
+               "name another file, or move that one away first");
+}
+
+Status CheckDocumentPlace(const std::string& path, std::string_view what,
+                          std::initializer_list<std::string_view> marks) {
+  const int fd = open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+  if (fd < 0) return Ok();
+  struct stat found {};
+  const bool is_file = fstat(fd, &found) == 0 && S_ISREG(found.st_mode) && found.st_size > 0;
+  auto start = SecretBytes::Allocate(kMarkBytes);  // it may be a key
+  const ssize_t count =
+      is_file && start ? pread(fd, start->ExposeMutable().data(), start->size(), 0) : 0;
+  close(fd);
+  if (!start) return std::move(start).error();
+  if (count <= 0) return Ok();
+  const std::string_view text = AsText(start->Expose()).substr(0, static_cast<std::size_t>(count));
+  const bool is_ours = std::any_of(marks.begin(), marks.end(), [&](std::string_view mark) {
+    return text.find(mark) != std::string_view::npos;
+  });
+  if (is_ours) return Ok();
+  return DocumentPlaceTaken(path, what);
 }
 
 Status WritePairDurably(const std::string& path, ByteView bytes, const std::string& suffix,

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+#include <initializer_list>
 #include <string>
 #include <string_view>
 
@@ -26,6 +27,16 @@ struct DurableWriteOptions {
 // without the promise that they stay.
 Status WriteFileDurably(const std::string& path, ByteView bytes,
                         const DurableWriteOptions& options);
+
+// CheckDocumentPlace: nothing stands at `path`, or an empty file, or a document that keyescrow
+// wrote earlier: one of `marks` is among its first 4 KiB. Whatever else is there may be the only
+// copy of a key, and no document takes its place. What cannot be looked at is left to the writer's
+// errors. Errors: kDestinationOtherKey.
+Status CheckDocumentPlace(const std::string& path, std::string_view what,
+                          std::initializer_list<std::string_view> marks);
+
+// DocumentPlaceTaken is its error: "PATH holds something else than WHAT".
+Error DocumentPlaceTaken(const std::string& path, std::string_view what);
 
 // WritePairDurably is WriteFileDurably for `path` and for `path + suffix`, which tells of it: new
 // bytes never stand beside an old companion. A kill or a power cut in between may leave none.

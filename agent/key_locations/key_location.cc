@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "agent/key_locations/command_location.h"
@@ -82,6 +84,18 @@ Result<std::unique_ptr<KeyLocation>> ParseLocation(std::string_view text,
   if (rest.empty()) return Invalid("a source or sink is empty", kForms);
   if (scheme == "luks") return MakeLuksLocation(rest, options.luks_unlock_file);
   return scheme == "exec" ? MakeCommandLocation(rest) : MakeFileLocation(rest);
+}
+
+std::string AbsoluteLocation(std::string_view text) {
+  const auto location = ParseLocation(text);
+  if (!location) return std::string(text);
+  const bool is_volume = !(*location)->VolumePath().empty();
+  const std::string path = is_volume ? (*location)->VolumePath() : (*location)->FilePath();
+  if (path.empty() || path.starts_with('/')) return std::string(text);
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  if (error) return std::string(text);
+  return (is_volume ? "luks:" : "file:") + absolute.lexically_normal().string();
 }
 
 Status CheckTakesFiles(const KeyLocation& location) {

@@ -94,6 +94,10 @@ struct LocationOptions {
 Result<std::unique_ptr<KeyLocation>> ParseLocation(std::string_view text,
                                                    const LocationOptions& options = {});
 
+// AbsoluteLocation returns the text with the path of its file or volume made absolute, so that it
+// means the same from every folder; other kinds, and what ParseLocation refuses, stay as they are.
+std::string AbsoluteLocation(std::string_view text);
+
 // CheckTakesFiles refuses a sink that takes keys alone, where a document is to be written.
 // Errors: kInvalidLocation.
 Status CheckTakesFiles(const KeyLocation& location);

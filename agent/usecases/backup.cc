@@ -217,7 +217,7 @@ Result<std::vector<PathProof>> ProvePaths(Agent& agent, const BackupRequest& req
       proof.why_not = possible.error().message();
     } else if (auto opened = opener.Open(index); !opened) {
       proof.why_not = opened.error().message();
-      failure = ErrorCodeName(opened.error().code());
+      if (TellsOfThePath(opened.error())) failure = ErrorCodeName(opened.error().code());
     } else if (!opened->content().EqualsConstantTime(key)) {
       return Error(ErrorCode::kInternal, Action::kReportBug,
                    "the path " + path.id + " gives other bytes than those that were escrowed",
@@ -349,7 +349,7 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
   std::unique_ptr<KeyLocation> output;
   if (!request.output.empty()) {
     ASSIGN_OR_RETURN(output, ParseLocation(request.output));
-    RETURN_IF_ERROR(CheckTakesFiles(*output));
+    RETURN_IF_ERROR(CheckPortablePlace(agent, *output));
     RETURN_IF_ERROR(output->CheckWritable());
   }
   RETURN_IF_ERROR(agent.store().CheckWritable());

@@ -325,6 +325,7 @@ Result<PackResult> ExportEvidence(Agent& agent, const WriteBytes& write) {
 }
 
 Result<PackResult> ExportEvidenceFile(Agent& agent, const std::string& path) {
+  RETURN_IF_ERROR(CheckDocumentPlace(path, "an evidence pack", {"keyescrow-"}));
   ASSIGN_OR_RETURN(FileReplacement file, FileReplacement::Open(path));
   struct stat found {};
   ASSIGN_OR_RETURN(const bool exists, file.Inspect(&found));

@@ -1,6 +1,7 @@
 #include "agent/usecases/registry.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -335,10 +336,44 @@ Result<TrustDocument> ParseAgentKeyDocument(std::string_view text) {
   return document;
 }
 
+namespace {
+
+// IsKeptHere: the file is an envelope that the store keeps too: nothing is lost with it.
+Result<bool> IsKeptHere(Agent& agent, const std::string& path) {
+  const auto source = FindEnvelope(nullptr, "file:" + path, std::nullopt);
+  if (!source) return false;
+  ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
+  const auto sealed = envelope::SealedEnvelope::Read(source->bytes, trust);
+  if (!sealed) return false;
+  bool kept = false;
+  store::EscrowStore::EnvelopeQuery query;
+  query.key_name = sealed->header().key_name;
+  query.all_revisions = true;
+  RETURN_IF_ERROR(agent.store().Envelopes(query, [&](const store::EnvelopeRecord& record) {
+    kept = record.sha256 == sealed->hash();
+    return !kept;
+  }));
+  return kept;
+}
+
+}  // namespace
+
+Status CheckPortablePlace(Agent& agent, const KeyLocation& location) {
+  RETURN_IF_ERROR(CheckTakesFiles(location));
+  const std::string path = location.FilePath();
+  if (path.empty()) return Ok();
+  struct stat found {};
+  if (lstat(path.c_str(), &found) == 0 && S_ISREG(found.st_mode) && found.st_size > 0) {
+    ASSIGN_OR_RETURN(const bool kept, IsKeptHere(agent, path));
+    if (!kept) return DocumentPlaceTaken(path, "an envelope that is kept here too");
+  }
+  return CheckDocumentPlace(path + kReceiptSuffix, "a receipt", {"c2sp.org/tlog-proof@v1"});
+}
+
 Result<std::string> WritePortable(Agent& agent, const store::EnvelopeRecord& record,
                                   const std::string& sink) {
   ASSIGN_OR_RETURN(const auto location, ParseLocation(sink));
-  RETURN_IF_ERROR(CheckTakesFiles(*location));
+  RETURN_IF_ERROR(CheckPortablePlace(agent, *location));
   const std::string path = location->FilePath();
   if (path.empty()) {
     // An envelope is public: what makes it a secret's container is inside.
@@ -365,13 +400,16 @@ Result<ExportResult> ExportKey(Agent& agent, const std::string& key_name, const 
   result.key_version = record.key_version;
   result.envelope_hash = record.sha256;
   result.output = sink;
-  ASSIGN_OR_RETURN(result.receipt, WritePortable(agent, record, sink));
+  ASSIGN_OR_RETURN(const auto location, ParseLocation(sink));
+  RETURN_IF_ERROR(CheckPortablePlace(agent, *location));
+  RETURN_IF_ERROR(location->CheckWritable());
   audit::Event event;
   event.type = audit::EventType::kAuditExported;
   event.key = audit::EventKey{record.key_name, record.key_version};
   event.envelope = audit::EventEnvelope{record.envelope_id, record.revision, record.sha256};
   event.reason = "portable file";
   RETURN_IF_ERROR(agent.journal().Append(std::move(event)));
+  ASSIGN_OR_RETURN(result.receipt, WritePortable(agent, record, sink));
   return result;
 }
 

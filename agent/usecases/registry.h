@@ -11,6 +11,8 @@
 
 namespace keyescrow::agent {
 
+class KeyLocation;
+
 // LocateToken looks whether the token and its key are there, without a PIN: it costs no try.
 // Errors: TokenFactor::Locate's.
 Status LocateToken(const store::TokenRecord& record, Devices& devices);
@@ -88,6 +90,12 @@ struct ImportKeyResult {
 // version is never replaced by an older or a different one, and the policy in force must allow its
 // paths for that name. Errors: kAlreadyExists, kPathForbidden, kPolicyRefused, envelopes'.
 Result<ImportKeyResult> ImportKey(Agent& agent, const std::string& file);
+
+// CheckPortablePlace refuses to put an envelope in the place of anything but an envelope that the
+// store keeps as well, or its receipt in the place of anything but a receipt: a portable file may
+// be the only copy of another host's key, and any other file of a key that is in use.
+// Errors: kDestinationOtherKey, CheckTakesFiles'.
+Status CheckPortablePlace(Agent& agent, const KeyLocation& location);
 
 // WritePortable writes an envelope, and its receipt beside a file; used by backup too.
 Result<std::string> WritePortable(Agent& agent, const store::EnvelopeRecord& record,

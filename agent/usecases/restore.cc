@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "agent/key_locations/crash_safe_file.h"
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/ceremony.h"
 #include "agent/usecases/envelope_source.h"
@@ -324,8 +325,9 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
       if (binding && *binding) change.luks_bindings.push_back(std::move(**binding));
     }
     if (agent != nullptr && !written->previous_path.empty()) {
-      change.destinations.push_back({sink->FilePath(), header.key_name, header.key_version,
-                                     written->previous_path, agent->Now()});
+      change.destinations.push_back({AbsolutePath(sink->FilePath()), header.key_name,
+                                     header.key_version, AbsolutePath(written->previous_path),
+                                     agent->Now()});
     }
     if (Status recorded = events.Record(std::move(event), change, true); !recorded) {
       result.outcome_logged = false;
@@ -355,25 +357,34 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
   }
 }
 
-Result<std::string> DiscardPrevious(Agent& agent, const std::string& sink) {
+Result<Discarded> DiscardPrevious(Agent& agent, const std::string& sink) {
   ASSIGN_OR_RETURN(const auto location, ParseLocation(sink));
-  const std::string path = location->FilePath();
+  const std::string path = AbsolutePath(location->FilePath());
   ASSIGN_OR_RETURN(const auto destinations, agent.store().Destinations());
   for (const store::DestinationRecord& record : destinations) {
-    if (path.empty() || record.path != path || record.previous_path.empty()) continue;
-    if (unlink(record.previous_path.c_str()) != 0 && errno != ENOENT) {
-      return ErrnoError(ErrorCode::kDestinationUnwritable, Action::kFixInput,
-                        "cannot remove " + record.previous_path, "check the folder's permissions",
-                        errno);
+    // Older versions recorded the path as it was typed.
+    const bool is_it = record.path == path || record.path == location->FilePath();
+    if (path.empty() || !is_it || record.previous_path.empty()) continue;
+    RETURN_IF_ERROR(agent.store().CheckWritable());
+    Discarded discarded{record.previous_path, false};
+    ASSIGN_OR_RETURN(const FileReplacement previous, FileReplacement::Open(record.previous_path));
+    struct stat found {};
+    ASSIGN_OR_RETURN(discarded.was_there, previous.Inspect(&found));
+    if (!discarded.was_there && !record.previous_path.starts_with('/')) {
+      return Error(ErrorCode::kNotFound, Action::kFixInput,
+                   record.previous_path + " is not in this folder",
+                   "run the command in the folder in which the key was restored");
     }
+    if (discarded.was_there) RETURN_IF_ERROR(previous.RemoveExisting());
     audit::Event event;
     event.type = audit::EventType::kKeyDestroyed;
     event.key = audit::EventKey{record.key_name, record.key_version};
-    event.reason = "previous generation of the destination discarded";
+    event.reason = discarded.was_there ? "previous generation of the destination discarded"
+                                       : "previous generation of the destination was gone already";
     store::Change change;
     change.removed_destinations.push_back(record.path);
     RETURN_IF_ERROR(agent.journal().Append(std::move(event), change));
-    return record.previous_path;
+    return discarded;
   }
   return Error(ErrorCode::kNotFound, Action::kFixInput,
                "no previous generation of \"" + sink + "\" is known here",

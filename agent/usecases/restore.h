@@ -52,8 +52,12 @@ struct RestoreResult {
 Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
                               const RestoreRequest& request, Secrets& secrets, Progress& progress);
 
-// DiscardPrevious removes what an earlier restore to `sink` put aside (PATH.keyescrow-previous).
-// Errors: kNotFound.
-Result<std::string> DiscardPrevious(Agent& agent, const std::string& sink);
+struct Discarded {
+  std::string path;
+  bool was_there = true;
+};
+// DiscardPrevious removes what an earlier restore to `sink` put aside (PATH.keyescrow-previous),
+// durably, then logs it; what was gone already is told so. Errors: kNotFound, kDestination*.
+Result<Discarded> DiscardPrevious(Agent& agent, const std::string& sink);
 
 }  // namespace keyescrow::agent

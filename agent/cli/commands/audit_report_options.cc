@@ -18,7 +18,7 @@ constexpr Example kExamples[] = {
     {"keyescrow audit report --json | jq .figures", "the same figures for a program"},
     {"keyescrow audit report --csv -o report.csv", "and for a spreadsheet"},
 };
-constexpr std::uint8_t kExits[] = {0, 2, 4, 8, 9, 11};
+constexpr std::uint8_t kExits[] = {0, 2, 4, 8, 9, 11, 12};
 
 constexpr OptionSpec kExportOptions[] = {
     Option<&AuditExportOptions::output>("--output", "PACK",
@@ -31,7 +31,7 @@ constexpr Example kExportExamples[] = {
     {"keyescrow audit export -o db1.tar", "for the auditor; agent-key export goes another way"},
     {"keyescrow verify db1.tar --trust db1.agent-key", "on the auditor's machine"},
 };
-constexpr std::uint8_t kExportExits[] = {0, 2, 4, 8, 9, 11};
+constexpr std::uint8_t kExportExits[] = {0, 2, 4, 8, 9, 11, 12};
 
 Status Check(const CommandOptions& options) {
   const auto& report = std::get<O>(options);

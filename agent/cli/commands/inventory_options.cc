@@ -52,7 +52,7 @@ constexpr Example kStatusExamples[] = {
     {"keyescrow status --prometheus -o /var/lib/prometheus/node-exporter/keyescrow.prom",
      "metrics for node_exporter's textfile collector"},
 };
-constexpr std::uint8_t kStatusExits[] = {0, 1, 2, 4, 8, 9, 11};
+constexpr std::uint8_t kStatusExits[] = {0, 1, 2, 4, 8, 9, 11, 12};
 
 Status CheckStatus(const CommandOptions& command) {
   const auto& options = std::get<StatusOptions>(command);

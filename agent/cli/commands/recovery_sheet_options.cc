@@ -21,7 +21,7 @@ constexpr Example kExamples[] = {
     {"keyescrow recovery-sheet prod/db --text -o - | lpr", "to a printer of text"},
     {"keyescrow show ./sheet.txt", "what was scanned from the paper: show, restore, drill, verify"},
 };
-constexpr std::uint8_t kExits[] = {0, 2, 4, 7, 8, 9, 11};
+constexpr std::uint8_t kExits[] = {0, 2, 4, 7, 8, 9, 11, 12};
 
 }  // namespace
 

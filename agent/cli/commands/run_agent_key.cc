@@ -36,7 +36,11 @@ Status WritePublic(const std::string& sink, const std::string& text) {
   ASSIGN_OR_RETURN(const auto location, ParseLocation(sink));
   RETURN_IF_ERROR(CheckTakesFiles(*location));
   const std::string path = location->FilePath();
-  if (!path.empty()) return WriteFileDurably(path, AsBytes(text), {.mode = 0644});
+  if (!path.empty()) {
+    RETURN_IF_ERROR(
+        CheckDocumentPlace(path, "the public key of an agent", {"keyescrow/agent-key/1"}));
+    return WriteFileDurably(path, AsBytes(text), {.mode = 0644});
+  }
   ASSIGN_OR_RETURN(const SecretBytes bytes, SecretBytes::CopyOf(AsBytes(text)));
   RETURN_IF_ERROR(location->Write(bytes, {}));
   return Ok();

@@ -37,6 +37,9 @@ Status WriteReport(const std::string& sink, const std::string& text, Session& se
                  "a report goes to a file or to standard output, not to " + sink,
                  "give '-o -' and pipe it");
   }
+  RETURN_IF_ERROR(CheckDocumentPlace(
+      path, "a report of keyescrow",
+      {"– keyescrow</title>", "keyescrow/audit-report/1", "record,name,value,key,version"}));
   DurableWriteOptions options;
   options.mode = 0600;
   RETURN_IF_ERROR(WriteFileDurably(path, AsBytes(text), options));

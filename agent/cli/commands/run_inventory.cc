@@ -233,6 +233,8 @@ Result<int> DoPrometheus(const StatusOptions& options, Session& session) {
   if (options.output.empty()) {
     RETURN_IF_ERROR(session.terminal().WriteResult(text));
   } else {
+    RETURN_IF_ERROR(
+        CheckDocumentPlace(options.output, "metrics of keyescrow", {"keyescrow_build_info"}));
     RETURN_IF_ERROR(WriteFileDurably(options.output, AsBytes(text), {}));
   }
   return kExitDone;

@@ -33,7 +33,7 @@ Result<int> DoAdd(const KeyAddOptions& options, Session& session) {
   if (!options.paths.empty()) RETURN_IF_ERROR(envelope::ParsePathOptions(options.paths));
   DeclaredKey key;
   key.name = options.name;
-  key.source = options.source;
+  key.source = AbsoluteLocation(options.source);  // it is read from any folder
   key.paths = options.paths;
   RETURN_IF_ERROR(AddDeclaredKey(session.paths().config_file, key));
   Json document = NewDocument("key add");

@@ -33,6 +33,10 @@ Result<std::string> FileOf(const std::string& output, const Session& session) {
 Result<int> DoRecoverySheet(const RecoverySheetOptions& options, Session& session) {
   ASSIGN_OR_RETURN(const std::string path, FileOf(options.output, session));
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
+  if (!path.empty()) {
+    RETURN_IF_ERROR(CheckDocumentPlace(path, "a recovery sheet",
+                                       {"– keyescrow</title>", "KEYESCROW RECOVERY SHEET"}));
+  }
   RecoverySheetRequest request;
   request.key_name = options.name;
   request.as_text = options.text || path.ends_with(".txt");

@@ -105,10 +105,14 @@ Result<int> DoDiscard(const RestoreOptions& options, Session& session) {
   }
   RETURN_IF_ERROR(session.Confirm("to remove for good the key that was put aside beside " + sink,
                                   options.name_or_file));
-  ASSIGN_OR_RETURN(const std::string removed, DiscardPrevious(*agent, sink));
+  ASSIGN_OR_RETURN(const Discarded discarded, DiscardPrevious(*agent, sink));
   Json document = NewDocument("restore-discard-previous");
-  document["removed"] = removed;
-  return session.Finish(document, "removed " + EscapeForTerminal(removed) + "\n");
+  document["removed"] = discarded.path;
+  document["was_there"] = discarded.was_there;
+  const std::string path = EscapeForTerminal(discarded.path);
+  return session.Finish(document, discarded.was_there
+                                      ? "removed " + path + "\n"
+                                      : path + " was gone already, and is listed no more\n");
 }
 
 Result<int> DoRestore(const GlobalOptions& global, const RestoreOptions& options,

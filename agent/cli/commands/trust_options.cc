@@ -20,7 +20,7 @@ constexpr Example kKeyExportExamples[] = {
     {"keyescrow agent-key export -o db1.pub", "the public key, for an auditor or another host"},
     {"keyescrow agent-key export > db1.pub", "the same, by redirection"},
 };
-constexpr std::uint8_t kKeyExportExits[] = {0, 5, 8, 9, 11};
+constexpr std::uint8_t kKeyExportExits[] = {0, 5, 8, 9, 11, 12};
 
 constexpr OptionSpec kAddArguments[] = {
     Argument<&TrustAddOptions::agent>("THUMBPRINT|FILE",

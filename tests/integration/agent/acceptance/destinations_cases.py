@@ -1,5 +1,6 @@
 """Destinations that are a folder, a link, not writable, full, or hold another key; names."""
 
+import json
 import os
 import stat
 
@@ -61,9 +62,59 @@ class Destination(AcceptanceCase):
         # The same bytes are done; and what was put aside can be removed.
         again = self.succeeds(*RESTORE, "--to", "other.key", "--json").json()
         self.assertTrue(again["already_same"])
-        self.succeeds(*RESTORE, "--to", "other.key", "--discard-previous", "--yes")
+        # From another folder the same file is meant, and no other of its name.
+        status = self.world.run("status", "--json", cwd="/").json()
+        self.assertIn(str(previous), json.dumps(status))
+        self.refused("not_found", 8, *RESTORE, "--to", "other.key", "--discard-previous", "--yes",
+                     cwd="/", num_runs=1)
+        self.succeeds(*RESTORE, "--to", "./other.key", "--discard-previous", "--yes")
         self.assertFalse(previous.exists())
+        self.world.write("other.key", b"a third key of 27 bytes ...")
+        self.succeeds(*RESTORE, "--to", "other.key", "--replace")
+        previous.unlink()
+        done = self.succeeds(*RESTORE, "--to", str(self.world.path("other.key")),
+                             "--discard-previous", "--yes", "--json").json()
+        self.assertFalse(done["was_there"])
+        self.assertNotIn(b"keyescrow-previous", self.world.run("status").out)
         self.world.path("other.key").unlink()
+
+    def test_no_document_takes_the_place_of_a_key(self):
+        world = self.world
+        copy = world.write("in-use.key", world.key)
+        receipt = world.write("second.escrow.receipt", b"no receipt")
+        backup = ("backup", "app/key", "--from", "in-use.key", "--path", "password & token:ops",
+                  *UNLOCK)
+        for words in ((*backup, "-o", "in-use.key"), ("export", "app/key", "-o", "in-use.key"),
+                      ("export", "app/key", "-o", "second.escrow"),
+                      ("audit", "export", "-o", "in-use.key"),
+                      ("agent-key", "export", "-o", "in-use.key"),
+                      ("audit", "report", "-o", "in-use.key"),
+                      ("recovery-sheet", "app/key", "-o", "in-use.key")):
+            with self.subTest(words=words):
+                self.refused("destination_other_key", 12, *words, num_runs=1)
+        for words in (("audit", "report", "--html"), ("status", "--prometheus")):
+            self.check_text(world.run(*words, "-o", "in-use.key"), 12)
+        self.assertEqual(copy.read_bytes(), world.key)
+        # What keyescrow wrote there itself is renewed.
+        receipt.unlink()
+        for _ in range(2):
+            self.succeeds("export", "app/key", "-o", "mine.escrow")
+            self.succeeds("audit", "export", "-o", "mine.tar")
+            for form in ("html", "csv"):
+                self.succeeds("audit", "report", "--" + form, "-o", "mine." + form)
+            self.succeeds("audit", "report", "--json", "-o", "mine.json")
+            self.succeeds("agent-key", "export", "-o", "mine.pub")
+            for name in ("mine.sheet.html", "mine.sheet.txt"):
+                self.succeeds("recovery-sheet", "app/key", "-o", name)
+            world.run("status", "--prometheus", "-o", "mine.prom")
+            self.assertGreater(world.path("mine.prom").stat().st_size, 0)
+        # Another host's envelope may be the only one.
+        other = world.path("mine.escrow").read_bytes()
+        world.write("theirs.escrow", other.replace(b'"signature":"', b'"signature":"AA'))
+        self.refused("destination_other_key", 12, "export", "app/key", "-o", "theirs.escrow",
+                     num_runs=1)
+        for path in (copy, *world.folder.glob("mine.*"), world.path("theirs.escrow")):
+            path.unlink()
 
     def test_a_full_disk(self):
         disk = small_disk(self, "full")
@@ -77,7 +128,9 @@ class Destination(AcceptanceCase):
         self.assertEqual(done.status, 11, str(done))
         self.assertIn(b"error: ", done.err)
         done = self.world.run(*RESTORE, "--to", "-", before=lambda: os.close(1))
-        self.assertNotEqual(done.status, 70, str(done))
+        self.assertEqual(done.status, 11, str(done))
+        for words in (("status", "--json"), ("list",)):
+            self.assertEqual(self.world.run(*words, before=lambda: os.close(1)).status, 11)
         done = self.succeeds(*RESTORE, "--to", "-")
         self.assertEqual(done.out, self.world.key)
 
