@@ -80,9 +80,8 @@ Result<SharesRecord> ReadShares(ObjectReader& reader, const std::string& what) {
     ObjectReader member_reader(members[position], member_what);
     ShareMember member;
     // The index is its position, so any other number is a fault of shape, not of range.
-    const std::int64_t index = member_reader.Integer("index", INT64_MIN, INT64_MAX);
-    member_reader.Require(index == static_cast<std::int64_t>(position) + 1,
-                          "index is not its position");
+    member_reader.RequireInteger("index", static_cast<std::int64_t>(position) + 1,
+                                 "index is not its position");
     member.index = static_cast<std::uint32_t>(position + 1);
     member.name = member_reader.String("name");
     member.commitment = ToBytes32(member_reader.Base64Url("commitment", 32));

@@ -236,6 +236,12 @@ std::int64_t ObjectReader::Integer(std::string_view name, std::int64_t minimum,
   return *found->number;
 }
 
+void ObjectReader::RequireInteger(std::string_view name, std::int64_t wanted,
+                                  std::string_view fault) {
+  const JsonValue* found = Find(name, JsonValue::Type::kInteger);
+  if (found != nullptr) Require(found->number == wanted, fault);
+}
+
 bool ObjectReader::Boolean(std::string_view name) {
   const JsonValue* found = Find(name, JsonValue::Type::kBoolean);
   return found != nullptr && found->boolean;

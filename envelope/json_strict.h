@@ -59,6 +59,9 @@ class ObjectReader {
   bool Boolean(std::string_view name);
   const JsonValue& Object(std::string_view name);
   const std::vector<JsonValue>& Array(std::string_view name);
+  // RequireInteger notes a fault of format unless the number is `wanted`; others of any length are
+  // that fault too.
+  void RequireInteger(std::string_view name, std::int64_t wanted, std::string_view fault);
   // Require notes a fault of format unless `condition` holds.
   void Require(bool condition, std::string_view fault);
   void Fail(Error error);

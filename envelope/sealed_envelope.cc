@@ -308,7 +308,8 @@ Result<SealedBytes> Seal(const EnvelopeDraft& draft, const std::vector<EnrolledP
 
 Result<SealedBytes> SealHeader(const Header& header, const SecretBytes& file_key,
                                const SecretBytes& content, Signer& signer, RandomSource& random) {
-  if (content.empty() || content.size() > kMaxContentSizeBytes) {
+  // What a reader takes may be edited too: its limit is that of the ciphertext, whole blocks.
+  if (content.empty() || content.size() >= kMaxContentSizeBytes + 16) {
     return LimitError("a protected key has 1 byte to 1 MiB");
   }
   const std::string header_text = WriteHeader(header);

@@ -17,6 +17,7 @@ void CliProgress::Note(std::string_view text) {
 
 void CliProgress::Warn(std::string_view text) {
   Pause();
+  if (terminal_.json()) warnings_.emplace_back(text);
   terminal_.Warn(text);
 }
 

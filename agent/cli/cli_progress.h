@@ -2,7 +2,9 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "agent/cli/spinner.h"
 #include "agent/cli/terminal.h"
@@ -19,9 +21,13 @@ class CliProgress final : public Progress {
   void Note(std::string_view text) override;
   void Warn(std::string_view text) override;
 
+  // warnings: what Warn was told where the result is JSON, of which they become a part.
+  const std::vector<std::string>& warnings() const { return warnings_; }
+
  private:
   Terminal& terminal_;
   std::optional<Spinner> spinner_;
+  std::vector<std::string> warnings_;
 };
 
 }  // namespace keyescrow::agent

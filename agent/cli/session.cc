@@ -4,8 +4,11 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 #include <string>
 
+#include "agent/cli/view_json.h"
+#include "agent/key_locations/crash_safe_file.h"
 #include "agent/usecases/anchoring.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/journald.h"
@@ -47,8 +50,25 @@ Status Session::RequireConfig() const {
   return Ok();
 }
 
+Status Session::MakeNamedConfig() {
+  if (!paths_.config_is_named || config_.present) return Ok();
+  constexpr std::string_view kText =
+      "# The configuration of keyescrow on this host: keyescrow(7), agent.toml.\n"
+      "# 'keyescrow key add NAME --source SOURCE' declares which keys must be escrowed.\n";
+  RETURN_IF_ERROR(
+      WriteFileDurably(paths_.config_file, AsBytes(kText), {.mode = 0644, .exclusive = true}));
+  config_.present = true;
+  return Ok();
+}
+
 Result<Agent*> Session::OpenAgent() {
   RETURN_IF_ERROR(RequireConfig());
+  if (paths_.config_is_named && !config_.present) {
+    return Error(ErrorCode::kConfiguration, Action::kFixInput,
+                 "there is no configuration at " + paths_.config_file,
+                 "correct --config or KEYESCROW_CONFIG, or make it: an empty file will do, and "
+                 "'keyescrow init' and 'keyescrow key add' write one");
+  }
   if (!agent_) {
     ASSIGN_OR_RETURN(agent_, Agent::Open(environment_));
     WarnOfOtherMachine();
@@ -133,8 +153,17 @@ Result<int> Session::Finish(const Json& document, std::string_view text, int sta
     }
     return status;
   }
-  RETURN_IF_ERROR(terminal_.json() ? terminal_.WriteResult(DumpDocument(document))
-                                   : terminal_.WriteResult(text));
+  if (!terminal_.json()) {
+    RETURN_IF_ERROR(terminal_.WriteResult(text));
+    return status;
+  }
+  if (progress_.warnings().empty()) {
+    RETURN_IF_ERROR(terminal_.WriteResult(DumpDocument(document)));
+    return status;
+  }
+  Json told = document;
+  told["warnings"] = ListJson(progress_.warnings());
+  RETURN_IF_ERROR(terminal_.WriteResult(DumpDocument(told)));
   return status;
 }
 

@@ -52,7 +52,12 @@ class Session {
     environment_.store.busy_timeout = timeout;
   }
 
-  // OpenAgent opens the state, once. Errors: kConfiguration; Agent::Open's.
+  // MakeNamedConfig writes an empty configuration where the one that --config or KEYESCROW_CONFIG
+  // names is not there. Errors: kDestination*.
+  Status MakeNamedConfig();
+
+  // OpenAgent opens the state, once. Errors: kConfiguration, also where a configuration is named
+  // and not there: without it, what it declares would pass as not declared; Agent::Open's.
   Result<Agent*> OpenAgent();
 
   // OpenAgentFor returns null where there is no state and `all_files` says that none is needed; a

@@ -50,8 +50,9 @@ std::string Paint(bool colored, Color color, std::string_view text) {
 Status PrepareProcess() {
   for (int fd = 0; fd <= 2; ++fd) {
     if (fcntl(fd, F_GETFD) != -1) continue;
-    // The lowest free descriptor is `fd`, since those below are open.
-    if (open("/dev/null", O_RDWR) != fd) {
+    // The lowest free descriptor is `fd`, since those below are open. Only to be read: what is
+    // written to a closed stream is not delivered, and fails as it would have.
+    if (open("/dev/null", O_RDONLY) != fd) {
       return ErrnoError(ErrorCode::kUsage, Action::kCheckSystemState,
                         "a standard stream is closed, and /dev/null cannot be opened in its place",
                         "start keyescrow with standard input, output and error open", errno);

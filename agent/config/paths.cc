@@ -33,7 +33,8 @@ Result<AgentPaths> ResolvePaths(const PathOverrides& overrides,
   AgentPaths paths;
   paths.config_file =
       overrides.config.empty() ? ValueOf(get_environment, "KEYESCROW_CONFIG") : overrides.config;
-  if (paths.config_file.empty()) {
+  paths.config_is_named = !paths.config_file.empty();
+  if (!paths.config_is_named) {
     const std::string folder =
         uid == 0 ? "/etc/keyescrow" : XdgFolder(get_environment, "XDG_CONFIG_HOME", "/.config");
     if (folder.empty()) return NoHome("configuration", "--config", "KEYESCROW_CONFIG");

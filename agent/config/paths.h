@@ -17,6 +17,7 @@ struct PathOverrides {
 
 struct AgentPaths {
   std::string config_file;
+  bool config_is_named = false;  // by --config or KEYESCROW_CONFIG
   std::string state_folder;
   bool state_is_default = false;  // neither --state nor KEYESCROW_STATE: agent.toml's may stand
 };

@@ -48,7 +48,7 @@ Result<EnvelopeSummary> ParseSummary(std::string_view line) {
   summary.previous = fields.Text("previous");
   summary.host = fields.Text("host");
   summary.agent = fields.Text("agent");
-  summary.updated = fields.Time("updated");
+  fields.Time("updated");
   for (const Json& item : fields.List("paths")) {
     Fields path(item);
     summary.drill_keys.emplace_back(path.Text("id"), path.Hash("drill_key"));
@@ -85,8 +85,8 @@ Status PackDrills::Check(std::uint64_t seq, const audit::Event& event,
                     event.envelope->revision == summary.revision &&
                     event.envelope->id == summary.envelope_id && path != summary.drill_keys.end();
   if (!same) return report::PackDamaged("it is not of a path of that envelope");
-  if (statement.time > event.time || statement.time < summary.updated) {
-    return report::PackDamaged("it is of another time than its entry and envelope");
+  if (statement.time > event.time) {
+    return report::PackDamaged("it is of a later time than its entry");
   }
   const bool stateless = event.source == audit::kStatelessSource;
   if (stateless ? statement.checkpoint.size != 0 : statement.checkpoint.size > seq) {

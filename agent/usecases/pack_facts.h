@@ -26,8 +26,7 @@ struct EnvelopeSummary {
   std::uint64_t log_seq = 0;
   std::string previous;  // "" or b64u of the envelope hash of the revision before it
   std::string host;
-  std::string agent;  // thumbprint
-  std::int64_t updated = 0;
+  std::string agent;                                        // thumbprint
   std::vector<std::pair<std::string, Bytes32>> drill_keys;  // by path
 };
 // Errors: kLogDamaged where the line is no summary.

@@ -62,6 +62,7 @@ def shares_records():
         ("index_order", "members in another order", lambda f: f["members"].reverse()),
         ("index_twice", "one index twice", first(changed(index=1), 1)),
         ("index_gap", "an index is skipped", first(changed(index=4), 2)),
+        ("index_huge", "an index beyond 64 bits", first(changed(index=10**30))),
         ("index_string", "an index as a string", first(changed(index="1"))),
         ("name_twice", "one name twice", first(changed(name="alice"), 1)),
         ("name_empty", "an empty name", first(changed(name=""))),

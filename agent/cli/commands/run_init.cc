@@ -27,6 +27,7 @@ Result<int> DoInit(const InitOptions& options, Session& session) {
   const bool tpm_required = !tcti.empty() && tcti != "none";
   ASSIGN_OR_RETURN(const InitResult result,
                    Init(session.environment(), tpm_required, session.progress()));
+  RETURN_IF_ERROR(session.MakeNamedConfig());
 
   std::string policy = "builtin-1";
   if (!options.policy.empty()) {

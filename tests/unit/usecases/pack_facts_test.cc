@@ -46,7 +46,6 @@ TEST(PackSummary, IsReadFromItsLine) {
   EXPECT_EQ(summary->revision, 2U);
   EXPECT_EQ(summary->sha256, Bytes32{9});
   EXPECT_EQ(summary->log_seq, 7U);
-  EXPECT_EQ(summary->updated, kUpdated);
   ASSERT_EQ(summary->drill_keys.size(), 1U);
   EXPECT_EQ(summary->drill_keys[0].first, "token-ops");
 }
