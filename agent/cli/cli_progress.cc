@@ -3,6 +3,7 @@
 namespace keyescrow::agent {
 
 void CliProgress::Step(std::string_view what) {
+  if (terminal_.traces()) return terminal_.Trace(what);
   if (spinner_) {
     spinner_->SetText(what);
   } else {

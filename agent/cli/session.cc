@@ -70,6 +70,8 @@ Result<Agent*> Session::OpenAgent() {
                  "'keyescrow init' and 'keyescrow key add' write one");
   }
   if (!agent_) {
+    terminal_.Trace("configuration " + paths_.config_file + (config_.present ? "" : ", not there"));
+    terminal_.Trace("state " + environment_.state_dir);
     ASSIGN_OR_RETURN(agent_, Agent::Open(environment_));
     WarnOfOtherMachine();
   }

@@ -111,6 +111,13 @@ void Terminal::Warn(std::string_view text) {
                PaintNote(Color::kYellow, "warning:") + " " + EscapeForTerminal(text) + "\n");
 }
 
+void Terminal::Trace(std::string_view text) {
+  if (!traces()) return;
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin_;
+  WriteMessage(err_fd_, fmt::format("{} {:6.3f} s  {}\n", PaintNote(Color::kDim, "trace:"),
+                                    elapsed.count(), EscapeForTerminal(text)));
+}
+
 void Terminal::PrintError(const Error& error) {
   if (json_) {
     Json fields;

@@ -14,6 +14,7 @@
 //  7. No secret is ever written here, but a restored key that was asked for on standard output.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -57,6 +58,10 @@ class Terminal {
   void Note(std::string_view text);     // one line, escaped here
   void Warn(std::string_view text);     // "warning: …", escaped here
   void PrintError(const Error& error);  // rule 2
+  // Trace tells a step with the time since the command began, with --trace and without --json.
+  // `text` holds no secret; it is escaped here.
+  void Trace(std::string_view text);
+  bool traces() const { return trace_ && !json_; }
 
   // PaintResult and PaintNote wrap `text` in a colour where standard output, or standard error,
   // takes colours; else they return it unchanged.
@@ -71,6 +76,7 @@ class Terminal {
   bool json_;
   bool quiet_;
   bool trace_;
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
   bool out_is_terminal_;
   bool err_is_terminal_;
   bool out_colored_;

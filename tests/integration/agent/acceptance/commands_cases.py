@@ -3,7 +3,7 @@
 import json
 import os
 
-from world import BOTH_PATHS, UNLOCK, AcceptanceCase, World
+from world import BOTH_PATHS, PASSWORD, PIN, UNLOCK, AcceptanceCase, World
 
 
 class Commands(AcceptanceCase):
@@ -89,6 +89,21 @@ class Commands(AcceptanceCase):
         status = self.document("status", "app/key")
         self.assertEqual(status["keys"][0]["paths"][0]["condition"], "proven")
         self.assertEqual({f["rule"] for f in status["findings"]} - {"simulator"}, set())
+
+
+class Trace(AcceptanceCase):
+    world_options = {"tpm": False}
+
+    def test_each_step_is_told_with_its_time_and_no_secret(self):
+        done = self.succeeds("restore", "app/key", "--to", "out.key", *UNLOCK, "--trace")
+        steps = [line for line in done.err.decode().splitlines() if line.startswith("trace: ")]
+        for step in ("state ", "looking for the path's devices", "stretching the password",
+                     "waiting for the token"):
+            self.assertTrue(any(step in line for line in steps), str(done))
+        for secret in (PASSWORD, PIN):
+            self.assertNotIn(secret, done.err.decode())
+        quiet = self.succeeds("restore", "app/key", "--to", "out.key", *UNLOCK)
+        self.assertNotIn(b"trace:", quiet.err)
 
 
 class TwoHosts(AcceptanceCase):
