@@ -242,7 +242,7 @@ Result<SecretBytes> UnsealObject(Device::Impl& device, const envelope::Tpm2Recor
     if (request.pcr_policy_signature == nullptr) {
       return Error(ErrorCode::kTpmPolicySignature, Action::kFixInput,
                    "the path needs a signed PCR policy, and none was given",
-                   "give the signature that the policy's signer made for this boot's PCRs");
+                   "give --pcr-policy-signature FILE: what its signer made for the present PCRs");
     }
     ASSIGN_OR_RETURN(signed_policy, VerifyPolicySignature(device, pcrs.numbers, record.signer,
                                                           *request.pcr_policy_signature));

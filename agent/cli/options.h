@@ -143,8 +143,9 @@ struct RestoreOptions {
   std::string agent;  // thumbprint
   bool accept_unknown_agent = false;
   bool use_last_try = false;
-  std::string event_log;         // FILE
-  std::string luks_unlock_file;  // FILE; of a luks: sink
+  std::string pcr_policy_signature;  // FILE
+  std::string event_log;             // FILE
+  std::string luks_unlock_file;      // FILE; of a luks: sink
   SecretOptions secrets;
 };
 
@@ -157,8 +158,9 @@ struct DrillOptions {
   std::string challenge;  // FILE
   std::string answers;    // FILE: what the tokens made of the challenge's nonces
   std::string module;
-  std::string agent;      // thumbprint
-  std::string event_log;  // FILE
+  std::string agent;                 // thumbprint
+  std::string pcr_policy_signature;  // FILE
+  std::string event_log;             // FILE
   SecretOptions secrets;
 };
 

@@ -11,6 +11,7 @@
 #include "agent/usecases/inventory.h"
 #include "agent/usecases/open_path.h"
 #include "agent/usecases/path_proof.h"
+#include "agent/usecases/pcr_policy_signature.h"
 #include "agent/usecases/stateless_events.h"
 #include "agent/usecases/token_sessions.h"
 #include "envelope/base/hash.h"
@@ -176,6 +177,8 @@ Status Driller::DrillEnvelope(const envelope::SealedEnvelope& sealed, const Enve
   options.purpose = request_.all ? "to drill every key" : "to drill " + header.key_name;
   options.tokens = &tokens_;
   options.refused_passwords = &refused_passwords_;
+  ASSIGN_OR_RETURN(options.pcr_policy_signature,
+                   ReadPcrPolicySignature(request_.pcr_policy_signature));
   StretchedPasswords passwords;  // one envelope's: each has salts of its own
   PathOpener opener(sealed, options, passwords);
   ASSIGN_OR_RETURN(const envelope::DrillCheckpoint checkpoint, NewestCheckpoint(agent_));

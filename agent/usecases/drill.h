@@ -20,8 +20,9 @@ struct DrillRequest {
   std::string via;   // path id; "": every path
   std::string challenge_file;
   std::string module;
-  std::string trusted_agent;  // thumbprint
-  std::string event_log;      // FILE; without state only
+  std::string trusted_agent;              // thumbprint
+  std::string pcr_policy_signature = {};  // FILE; "": none
+  std::string event_log;                  // FILE; without state only
 };
 
 // Proven: opened to the content's tag, signed. Failed: something was tried and refused. Skipped:

@@ -132,6 +132,12 @@ PathOpener::PathOpener(PathOpenOptions options, StretchedPasswords& passwords)
 PathOpener::~PathOpener() = default;
 
 Status PathOpener::TpmPresent(const envelope::Tpm2Record& record) {
+  if (!record.signer.empty() && !options_.pcr_policy_signature) {
+    return AsFactor(Error(ErrorCode::kTpmPolicySignature, Action::kFixInput,
+                          "the path needs a signed PCR policy, and none was given",
+                          "give --pcr-policy-signature FILE: what the policy's signer made for the "
+                          "present PCRs, or use another path"));
+  }
   auto tpm = options_.devices->Tpm();
   if (!tpm) return AsFactor(tpm.error());
   auto parent = (*tpm)->StorageParent();
@@ -220,6 +226,9 @@ Result<SecretBytes> PathOpener::OpenTpm(const envelope::Tpm2Record& record,
   SecretBytes auth_value;
   envelope::UnsealRequest request;
   request.use_last_try = options_.use_last_try;
+  if (options_.pcr_policy_signature) {
+    request.pcr_policy_signature = &*options_.pcr_policy_signature;
+  }
   if (record.auth) {
     ASSIGN_OR_RETURN(auth_value, envelope::DeriveTpmAuth(*password_secret, binding));
     request.auth_value = &auth_value;

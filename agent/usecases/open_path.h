@@ -43,6 +43,8 @@ struct PathOpenOptions {
   std::string tcti_host;                // this host's name, for messages
   std::string purpose;                  // completes the question for a password
   bool use_last_try = false;
+  // Of a tpm2 factor that names a signer: ReadPcrPolicySignature.
+  std::optional<Bytes64> pcr_policy_signature = {};
   // For commands that open many envelopes: sessions that are shared, passwords that were refused.
   TokenSessions* tokens = nullptr;  // null: the opener's own
   RefusedPasswords* refused_passwords = nullptr;

@@ -15,6 +15,7 @@
 #include "agent/usecases/luks_binding.h"
 #include "agent/usecases/path_choice.h"
 #include "agent/usecases/path_proof.h"
+#include "agent/usecases/pcr_policy_signature.h"
 #include "agent/usecases/policy_checks.h"
 #include "agent/usecases/stateless_events.h"
 #include "envelope/base/base64url.h"
@@ -241,6 +242,8 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
   options.module = request.module;
   options.purpose = "to restore " + header.key_name;
   options.use_last_try = request.use_last_try;
+  ASSIGN_OR_RETURN(options.pcr_policy_signature,
+                   ReadPcrPolicySignature(request.pcr_policy_signature));
   StretchedPasswords passwords;
   PathOpener opener(sealed, options, passwords);
   PathChooser chooser(sealed, opener, secrets.Desk());

@@ -25,7 +25,8 @@ struct RestoreRequest {
   std::string trusted_agent;  // thumbprint
   bool accept_unknown_agent = false;
   bool use_last_try = false;
-  std::string event_log;  // FILE; without state only
+  std::string pcr_policy_signature = {};  // FILE; "": none
+  std::string event_log;                  // FILE; without state only
 };
 
 struct RestoreResult {

@@ -21,6 +21,10 @@ constexpr OptionSpec kOptions[] = {
         .File(),
     Option<&O::module>("--module", "SO", "the PKCS#11 module, where no token is registered").File(),
     Option<&O::agent>("--agent", "THUMBPRINT", "trust this signer of a file"),
+    Option<&O::pcr_policy_signature>("--pcr-policy-signature", "FILE",
+                                     "of a path whose PCR policy is signed: ECDSA-SHA256 over the "
+                                     "digest of the present PCRs")
+        .File(),
     Option<&O::event_log>("--event-log", "FILE", "without a state: where the event is written")
         .File(),
 };

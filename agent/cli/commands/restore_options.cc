@@ -29,6 +29,10 @@ constexpr OptionSpec kOptions[] = {
                                  "of a luks: sink: the passphrase of one of its keyslots, or its "
                                  "volume key")
         .File(),
+    Option<&O::pcr_policy_signature>("--pcr-policy-signature", "FILE",
+                                     "of a path whose PCR policy is signed: ECDSA-SHA256 over the "
+                                     "digest of the present PCRs")
+        .File(),
     Option<&O::event_log>("--event-log", "FILE", "without a state: where the event is written")
         .File(),
 };

@@ -23,6 +23,7 @@ DrillRequest MakeRequest(const DrillOptions& options) {
   request.challenge_file = options.challenge;
   request.module = options.module;
   request.trusted_agent = options.agent;
+  request.pcr_policy_signature = options.pcr_policy_signature;
   request.event_log = options.event_log;
   return request;
 }

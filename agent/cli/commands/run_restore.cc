@@ -27,6 +27,7 @@ RestoreRequest MakeRequest(const RestoreOptions& options) {
   request.trusted_agent = options.agent;
   request.accept_unknown_agent = options.accept_unknown_agent;
   request.use_last_try = options.use_last_try;
+  request.pcr_policy_signature = options.pcr_policy_signature;
   request.event_log = options.event_log;
   request.luks_unlock_file = options.luks_unlock_file;
   return request;
