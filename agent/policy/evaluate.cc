@@ -208,8 +208,12 @@ Evaluation EvaluateKey(const Policy& policy, const KeyFacts& key, const Facts& f
                        const EvaluateOptions& options) {
   Evaluation evaluation;
   std::vector<envelope::PathExpression> paths;
-  for (const PathFacts& path : key.paths) paths.push_back(NameByPins(policy, key, path));
-  const RuleEvaluator::Subject subject{policy, key, facts, paths, options.as_enforced};
+  std::vector<envelope::PathExpression> opened_by;
+  for (const PathFacts& path : key.paths) {
+    paths.push_back(NameByPins(policy, key, path, path.expression));
+    opened_by.push_back(NameByPins(policy, key, path, path.OpenedBy()));
+  }
+  const RuleEvaluator::Subject subject{policy, key, facts, paths, opened_by, options.as_enforced};
   for (const Rule& rule : policy.rules) {
     if (!envelope::NamePatternMatches(rule.match, key.name)) continue;
     if (IsExempted(policy, rule, key.name, key.host, facts.now)) {
@@ -222,6 +226,11 @@ Evaluation EvaluateKey(const Policy& policy, const KeyFacts& key, const Facts& f
     if (!options.shape_only) evaluator.EvaluateTime();
   }
   DeviceEvaluator(policy, key, facts, options.as_enforced, evaluation.findings).Evaluate();
+  // What is another token or recovery key breaks the rules that name it: the cause comes first.
+  std::stable_partition(
+      evaluation.findings.begin(), evaluation.findings.end(), [](const Finding& finding) {
+        return finding.rule == "token_not_pinned" || finding.rule == "recovery_key_not_pinned";
+      });
   if (evaluation.rules.empty() && evaluation.exempted.empty() && !options.shape_only) {
     const bool enforced = options.as_enforced || policy.mode == Mode::kEnforce;
     evaluation.findings.push_back(
@@ -250,7 +259,7 @@ std::vector<Finding> EvaluateRelease(const Policy& policy, const Release& releas
   key.name = release.key_name;
   key.host = release.key_host;
   const std::vector<envelope::PathExpression> no_paths;
-  const RuleEvaluator::Subject subject{policy, key, facts, no_paths, false};
+  const RuleEvaluator::Subject subject{policy, key, facts, no_paths, no_paths, false};
   for (const Rule* rule : MatchingRules(policy, key.name, key.host, facts.now)) {
     RuleEvaluator(*rule, subject, findings).EvaluateRelease(release);
   }

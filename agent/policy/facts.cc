@@ -66,6 +66,7 @@ KeyFacts FactsOf(const envelope::Header& header) {
     }
     if (record.recovery_key) {
       // The path is to the recovery key; what its own paths ask for stands in its factors.
+      path.recovery_factors = std::move(path.expression);
       path.expression.factors = {
           FactorTerm{FactorKind::kRecoveryKey, record.recovery_key->name, 0, {}}};
       if (record.recovery_key->public_key) {

@@ -25,11 +25,18 @@ struct PathFacts {
   std::vector<TokenUse> tokens;
   std::optional<envelope::KdfParameters> kdf;  // of its password
   std::string recovery_thumbprint;             // of a recovery key, or ""
+  // What opens the recovery key, where that is known; `tokens` and `kdf` are of these.
+  envelope::PathExpression recovery_factors;
   // Proofs, Unix seconds. A proof of an older revision is no proof of this one.
   std::optional<std::int64_t> proven;
   bool proven_this_revision = false;
   std::optional<std::int64_t> failed;
   std::string failure;  // an error code's name
+
+  // OpenedBy returns what must be at hand in the end: a recovery key's own factors, where known.
+  const envelope::PathExpression& OpenedBy() const {
+    return recovery_factors.factors.empty() ? expression : recovery_factors;
+  }
 };
 
 struct KeyFacts {

@@ -32,11 +32,28 @@ std::string Times(std::size_t count, std::string_view one, std::string_view many
   return count == 1 ? fmt::format("one {}", one) : fmt::format("{} {}", count, many);
 }
 
+// KdfRemedy: a recovery key's password is stretched as when it was made, whatever is backed up.
+std::string KdfRemedy(const PathFacts& path) {
+  for (const FactorTerm& term : path.expression.factors) {
+    if (term.kind != FactorKind::kRecoveryKey) continue;
+    return fmt::format(
+        "give the recovery key a new password, which takes the policy's costs: 'keyescrow "
+        "recovery-key password {}'; then back the key up again",
+        term.name);
+  }
+  return "back the key up again: the policy's costs are then used";
+}
+
+bool IsBlank(std::string_view text) {
+  return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos;
+}
+
 std::string Day(std::int64_t time) { return FormatUtc(time).substr(0, 10); }
 
 }  // namespace
 
-PathExpression NameByPins(const Policy& policy, const KeyFacts& key, const PathFacts& path) {
+PathExpression NameByPins(const Policy& policy, const KeyFacts& key, const PathFacts& path,
+                          const PathExpression& expression) {
   const auto token_name = [&](const std::string& name) -> std::string {
     const auto use = std::find_if(path.tokens.begin(), path.tokens.end(),
                                   [&](const TokenUse& token) { return token.name == name; });
@@ -49,7 +66,7 @@ PathExpression NameByPins(const Policy& policy, const KeyFacts& key, const PathF
     }
     return name;
   };
-  PathExpression named = OfHost(path.expression, key.host);
+  PathExpression named = OfHost(expression, key.host);
   for (FactorTerm& term : named.factors) {
     if (term.kind == FactorKind::kToken) term.name = token_name(term.name);
     for (std::string& member : term.members) member = token_name(member);
@@ -142,7 +159,7 @@ void RuleEvaluator::Forbidden() {
 
 void RuleEvaluator::Portable() {
   if (!rule_.portable) return;
-  const bool any = std::any_of(subject_.paths.begin(), subject_.paths.end(),
+  const bool any = std::any_of(subject_.opened_by.begin(), subject_.opened_by.end(),
                                [](const PathExpression& path) { return !path.NeedsTpm(); });
   if (any) return;
   Add("no_portable_path",
@@ -154,7 +171,7 @@ void RuleEvaluator::Losses() {
   if (rule_.survive == 0 && rule_.withstand == 0) return;
   envelope::ExpressionContext context;
   context.host = subject_.key.host;
-  const auto analysed = envelope::Recoverability::Of(subject_.paths, context);
+  const auto analysed = envelope::Recoverability::Of(subject_.opened_by, context);
   if (!analysed) {
     Add("not_analysed",
         fmt::format("{} cannot be held against the key: {}", RuleName(),
@@ -185,6 +202,7 @@ void RuleEvaluator::Losses() {
 void RuleEvaluator::Kdf() {
   for (const PathFacts& path : subject_.key.paths) {
     if (!path.kdf) continue;
+    const std::string remedy = KdfRemedy(path);
     if (const auto* argon2id = std::get_if<envelope::Argon2idParameters>(&*path.kdf)) {
       if (rule_.fips) {
         Add("not_fips",
@@ -193,23 +211,27 @@ void RuleEvaluator::Kdf() {
                         RuleName(), path.id),
             "back the key up with --kdf pbkdf2-sha512");
       }
-      const bool weak = argon2id->memory_kib < rule_.kdf.argon2id_memory_kib.value_or(0) ||
-                        argon2id->passes < rule_.kdf.argon2id_passes.value_or(0);
-      if (!weak) continue;
+      std::vector<std::string> asked;
+      std::vector<std::string> found;
+      const auto compare = [&](std::optional<std::uint32_t> least, std::uint32_t has,
+                               std::string_view unit) {
+        if (!least || has >= *least) return;
+        asked.push_back(fmt::format("{} {}", *least, unit));
+        found.push_back(fmt::format("{} {}", has, unit));
+      };
+      compare(rule_.kdf.argon2id_memory_kib, argon2id->memory_kib, "KiB");
+      compare(rule_.kdf.argon2id_passes, argon2id->passes, "passes");
+      if (asked.empty()) continue;
       Add("kdf_too_weak",
-          fmt::format(
-              "{} asks for argon2id with {} KiB and {} passes at least, and the path {} has "
-              "{} and {}",
-              RuleName(), rule_.kdf.argon2id_memory_kib.value_or(0),
-              rule_.kdf.argon2id_passes.value_or(0), path.id, argon2id->memory_kib,
-              argon2id->passes),
-          "back the key up again: the policy's costs are then used");
+          fmt::format("{} asks for argon2id with {} at least, and the path {} has {}", RuleName(),
+                      fmt::join(asked, " and "), path.id, fmt::join(found, " and ")),
+          remedy);
     } else if (const auto& pbkdf2 = std::get<envelope::Pbkdf2Parameters>(*path.kdf);
                pbkdf2.iterations < rule_.kdf.pbkdf2_iterations.value_or(0)) {
       Add("kdf_too_weak",
           fmt::format("{} asks for {} iterations of PBKDF2 at least, and the path {} has {}",
                       RuleName(), *rule_.kdf.pbkdf2_iterations, path.id, pbkdf2.iterations),
-          "back the key up again: the policy's costs are then used");
+          remedy);
     }
   }
 }
@@ -223,7 +245,7 @@ void RuleEvaluator::Drills() {
   bool portable_fresh = false;
   for (std::size_t index = 0; index < subject_.key.paths.size(); ++index) {
     const PathFacts& path = subject_.key.paths[index];
-    const bool portable = !subject_.paths[index].NeedsTpm();
+    const bool portable = !subject_.opened_by[index].NeedsTpm();
     const bool fresh = IsFresh(path, *rule_.drill_every_s, now);
     any_portable = any_portable || portable;
     any_fresh = any_fresh || fresh;
@@ -287,7 +309,7 @@ void RuleEvaluator::Rotation() {
 }
 
 void RuleEvaluator::EvaluateRelease(const Release& release) {
-  if (rule_.reason_required && release.reason.empty()) {
+  if (rule_.reason_required && IsBlank(release.reason)) {
     Add("reason_missing", fmt::format("{} asks for a reason", RuleName()),
         "say why with --reason TEXT: it stands in the log");
   }

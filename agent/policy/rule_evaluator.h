@@ -10,12 +10,14 @@ namespace keyescrow::agent::policy {
 
 class RuleEvaluator {
  public:
-  // `paths` are the key's paths under the policy's names for tokens (NameByPins). All outlive it.
+  // `paths` are the key's paths under the policy's names for tokens (NameByPins), `opened_by` the
+  // same with a recovery key's own factors in its place. All outlive it.
   struct Subject {
     const Policy& policy;
     const KeyFacts& key;
     const Facts& facts;
     const std::vector<envelope::PathExpression>& paths;
+    const std::vector<envelope::PathExpression>& opened_by;
     bool as_enforced;
   };
   RuleEvaluator(const Rule& rule, const Subject& subject, std::vector<Finding>& findings);
@@ -48,10 +50,11 @@ class RuleEvaluator {
   std::string suffix_;  // "; the rule is reported only", "; its grace ends …"
 };
 
-// NameByPins gives tokens and recovery keys the names that the policy has for their keys; one that
-// bears a pinned name and is another key gets a name that no policy can write. The TPM of the key's
-// own host is `tpm`.
+// NameByPins takes the path's expression, or its OpenedBy(), and gives tokens and recovery keys the
+// names that the policy has for their keys; one that bears a pinned name and is another key gets a
+// name that no policy can write. The TPM of the key's own host is `tpm`.
 envelope::PathExpression NameByPins(const Policy& policy, const KeyFacts& key,
-                                    const PathFacts& path);
+                                    const PathFacts& path,
+                                    const envelope::PathExpression& expression);
 
 }  // namespace keyescrow::agent::policy

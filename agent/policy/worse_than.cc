@@ -19,7 +19,7 @@ struct Bounds {
 
 std::optional<Bounds> BoundsOf(const KeyFacts& key) {
   std::vector<envelope::PathExpression> paths;
-  for (const PathFacts& path : key.paths) paths.push_back(path.expression);
+  for (const PathFacts& path : key.paths) paths.push_back(path.OpenedBy());
   envelope::ExpressionContext context;
   context.host = key.host;
   const auto analysed = envelope::Recoverability::Of(paths, context);

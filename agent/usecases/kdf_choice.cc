@@ -1,5 +1,7 @@
 #include "agent/usecases/kdf_choice.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <utility>
 #include <variant>
@@ -50,8 +52,13 @@ Result<PathKdfs> ChooseKdfs(Agent& agent, const std::string& key_name, const std
   if (wanted.empty() && declared != nullptr) wanted = declared->kdf;
   if (wanted.empty()) wanted = config.default_kdf;
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
-  const auto rules =
-      policy::MatchingRules(in_force->policy, key_name, agent.identity().host, agent.Now());
+  std::vector<const policy::Rule*> rules;
+  if (key_name.empty()) {
+    // A recovery key: keys of every name are escrowed to it.
+    for (const policy::Rule& rule : in_force->policy.rules) rules.push_back(&rule);
+  } else {
+    rules = policy::MatchingRules(in_force->policy, key_name, agent.identity().host, agent.Now());
+  }
   const bool fips =
       std::any_of(rules.begin(), rules.end(), [](const policy::Rule* rule) { return rule->fips; });
   PathKdfs kdfs = Defaults(wanted == "pbkdf2-sha512" || (fips && name.empty()));
@@ -66,7 +73,13 @@ Result<PathKdfs> ChooseKdfs(Agent& agent, const std::string& key_name, const std
           "20000000 iterations");
     }
     for (const policy::Rule* rule : rules) Raise(*rule, *kdf);
-    RETURN_IF_ERROR(envelope::CheckKdfParameters(*kdf));
+    if (!envelope::CheckKdfParameters(*kdf)) {
+      return Error(ErrorCode::kPolicyRefused, Action::kFixInput,
+                   fmt::format("the policy {} asks for a kdf cost that no envelope can hold",
+                               in_force->policy.name),
+                   "have its signers lower kdf in the rules of this key, or the costs in "
+                   "agent.toml's [defaults]");
+    }
   }
   return kdfs;
 }

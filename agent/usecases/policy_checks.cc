@@ -53,17 +53,16 @@ policy::KeyFacts WithoutToken(policy::KeyFacts key, const Bytes32& spki_sha256) 
     for (const policy::TokenUse& token : path.tokens) {
       if (token.spki_sha256 == spki_sha256) names.push_back(token.name);
     }
-    return std::any_of(path.expression.factors.begin(), path.expression.factors.end(),
-                       [&](const FactorTerm& term) {
-                         const auto lost = [&](const std::string& name) {
-                           return std::find(names.begin(), names.end(), name) != names.end();
-                         };
-                         if (term.kind == FactorKind::kToken) return lost(term.name);
-                         const auto num_left =
-                             std::count_if(term.members.begin(), term.members.end(),
-                                           [&](const std::string& name) { return !lost(name); });
-                         return num_left < static_cast<std::ptrdiff_t>(term.threshold);
-                       });
+    const auto& factors = path.OpenedBy().factors;
+    return std::any_of(factors.begin(), factors.end(), [&](const FactorTerm& term) {
+      const auto lost = [&](const std::string& name) {
+        return std::find(names.begin(), names.end(), name) != names.end();
+      };
+      if (term.kind == FactorKind::kToken) return lost(term.name);
+      const auto num_left = std::count_if(term.members.begin(), term.members.end(),
+                                          [&](const std::string& name) { return !lost(name); });
+      return num_left < static_cast<std::ptrdiff_t>(term.threshold);
+    });
   });
   return key;
 }
@@ -75,6 +74,7 @@ void AddRecoveryKey(const envelope::RecoveryKey& key, policy::PathFacts& path) {
   header.paths.front().factors = key.factors;
   header.paths.front().recovery_key = key.record;
   policy::KeyFacts facts = policy::FactsOf(header);
+  path.recovery_factors = std::move(facts.paths.front().recovery_factors);
   path.tokens = std::move(facts.paths.front().tokens);
   path.kdf = facts.paths.front().kdf;
   path.recovery_thumbprint = facts.paths.front().recovery_thumbprint;

@@ -186,6 +186,32 @@ std::vector<Case> AllCases() {
        R("survive = 1\nwithstand = 1"),
        Key().Path("a", "token:a & token:b").Path("b", "token:c & token:d"),
        {}},
+      {"a recovery key shares what opens it",
+       R("survive = 1"),
+       Key()
+           .Path("a", "password & token:ops")
+           .Path("r", "recovery-key:team")
+           .Opened("password & token:ops"),
+       {"survives_too_little!"}},
+      {"a recovery key of others survives",
+       R("survive = 1"),
+       Key()
+           .Path("a", "password & token:ops")
+           .Path("r", "recovery-key:team")
+           .Opened("2 of (token:a, token:b, token:c)"),
+       {}},
+      {"a recovery key withstands what its factors do",
+       R("withstand = 1"),
+       Key().Path("r", "recovery-key:team").Opened("password & token:ops"),
+       {}},
+      {"a recovery key of which nothing is known is one factor",
+       R("withstand = 1"),
+       Key().Path("r", "recovery-key:team"),
+       {"withstands_too_little!"}},
+      {"a recovery key that a tpm opens is not portable",
+       R("portable = true"),
+       Key().Path("r", "recovery-key:team").Opened("password & tpm"),
+       {"no_portable_path!"}},
       // kdf, fips
       {"the usual costs are enough", costs, TokenKey(), {}},
       {"too little memory", costs, TokenKey().Kdf(weak_memory), {"kdf_too_weak!"}},
@@ -324,7 +350,7 @@ std::vector<Case> AllCases() {
       {"another key under the pinned name",
        Pinned(OpsPin("software"), "require = [\"token:ops\"]"),
        Key().Path("a", "token:ops").TokenKey("ops", "mallory"),
-       {"required_path_missing!", "token_not_pinned!"}},
+       {"token_not_pinned!", "required_path_missing!"}},
       {"a forbidden path by the pinned key",
        Pinned(OpsPin("software"), "forbid = [\"token:ops\"]"),
        Key().Path("a", "token:blue").TokenKey("blue", "ops"),
@@ -364,7 +390,7 @@ std::vector<Case> AllCases() {
       {"another recovery key under its name",
        recovery,
        Key().Path("r", "recovery-key:team").RecoveryKey(kOtherThumbprint),
-       {"required_path_missing!", "recovery_key_not_pinned!"}},
+       {"recovery_key_not_pinned!", "required_path_missing!"}},
       // simulators
       {"a simulated token is forbidden",
        Head("enforce", "forbidden") + "[[rule]]\nname = \"r\"\nmatch = \"**\"\n",

@@ -52,6 +52,23 @@ TEST(PolicyEvaluation, SaysWhenGraceEnds) {
       << evaluation.findings[0].what;
 }
 
+TEST(PolicyEvaluation, SaysWhichCostsAreTooLow) {
+  const Policy policy =
+      Parse("[[rule]]\nname = \"r\"\nmatch = \"**\"\nkdf = { argon2id_min_passes = 6 }\n");
+  const auto told = [&](const KeyBuilder& key) {
+    const auto findings = EvaluateKey(policy, key, AgentFacts()).findings;
+    return findings.size() == 1 ? findings[0].what + " / " + findings[0].remedy : std::string();
+  };
+  EXPECT_EQ(
+      told(KeyBuilder("prod/db").Path("p", "password & token:ops")),
+      "the rule \"r\" asks for argon2id with 6 passes at least, and the path p has 4 passes / "
+      "back the key up again: the policy's costs are then used");
+  // Of a recovery key a new backup would keep them.
+  EXPECT_NE(told(KeyBuilder("prod/db").Path("p", "recovery-key:team").Opened("password"))
+                .find("'keyescrow recovery-key password team'"),
+            std::string::npos);
+}
+
 TEST(PolicyEvaluation, AsksForReasonAndTicketOfARelease) {
   const Policy policy = Parse(
       "[[rule]]\nname = \"r\"\nmatch = \"prod/**\"\nreason = \"required\"\n"
@@ -61,6 +78,7 @@ TEST(PolicyEvaluation, AsksForReasonAndTicketOfARelease) {
   };
   EXPECT_EQ(ids({"prod/db", "db1", "", ""}),
             (std::vector<std::string>{"reason_missing", "ticket_missing"}));
+  EXPECT_EQ(ids({"prod/db", "db1", " \t", "INC-4711"}), std::vector<std::string>{"reason_missing"});
   EXPECT_EQ(ids({"prod/db", "db1", "disk died", "INC-"}),
             std::vector<std::string>{"ticket_missing"});
   EXPECT_TRUE(ids({"prod/db", "db1", "disk died", "INC-4711"}).empty());

@@ -67,6 +67,14 @@ class KeyBuilder {
     }
     return *this;
   }
+  // Opened: by these, in the end.
+  KeyBuilder& Opened(const std::string& expression) {
+    KeyFacts own = KeyBuilder("").Path("own", expression);
+    key_.paths.back().recovery_factors = own.paths.front().expression;
+    key_.paths.back().tokens = own.paths.front().tokens;
+    key_.paths.back().kdf = own.paths.front().kdf;
+    return *this;
+  }
   KeyBuilder& RecoveryKey(std::string thumbprint) {
     key_.paths.back().recovery_thumbprint = std::move(thumbprint);
     return *this;

@@ -63,6 +63,26 @@ TEST_F(WorseThanTest, SurvivalMayStayLowAndNotFall) {
   EXPECT_EQ(Rules(rule, two, other), List{});
   EXPECT_EQ(Rules(rule, one, two), List{});
   EXPECT_EQ(Rules(rule, two, one), List{"survives_too_little"});
+  // To a recovery key that the same token opens.
+  const auto same = KeyBuilder("k").Path("a", "token:a").Path("r", "recovery-key:team");
+  EXPECT_EQ(Rules(rule, two, KeyBuilder(same).Opened("token:a")), List{"survives_too_little"});
+  EXPECT_EQ(Rules(rule, two, KeyBuilder(same).Opened("token:b")), List{});
+}
+
+TEST(FactsOf, AHeaderTellsWhatOpensARecoveryKey) {
+  envelope::Header header;
+  header.host = "db1";
+  envelope::PathRecord& path = header.paths.emplace_back();
+  envelope::Pkcs11RsaRecord token;
+  token.token = "ops";
+  path.factors.emplace_back(token);
+  path.factors.emplace_back(envelope::PasswordRecord{envelope::Argon2idParameters{}, ""});
+  path.recovery_key.emplace();
+  path.recovery_key->name = "team";
+  const KeyFacts key = FactsOf(header);
+  EXPECT_EQ(FormatPathExpression(key.paths.at(0).expression), "recovery-key:team");
+  EXPECT_EQ(FormatPathExpression(key.paths.at(0).OpenedBy()), "token:ops & password");
+  EXPECT_TRUE(key.paths.at(0).kdf);
 }
 
 }  // namespace

@@ -197,7 +197,9 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
         text = ('[policy]\nname = "corp"\nserial = {serial}\nmode = "enforce"\nsimulators = "allowed"\n'
                 '[recovery_keys.team]\npublic_thumbprint = "{pin}"\n'
                 '[[rule]]\nname = "hosts"\nmatch = "host/**"\nrequire = ["{team}"]\n'
-                'portable = true\ndrill_every = "90d"\n')
+                'portable = true\ndrill_every = "90d"\n'
+                '[[rule]]\nname = "two ways"\nmatch = "m/*"\nsurvive = 1\n'
+                '[[rule]]\nname = "two factors"\nmatch = "w/*"\nwithstand = 1\n')
         self.world.write("p.toml", text.format(serial=1, team=TEAM, pin=self.show()["thumbprint"]))
         self.world.must("policy", "sign", "p.toml", "--key", "p.key")
         self.world.must("policy", "set", "p.toml", "--policy-key", vkey)
@@ -207,6 +209,12 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
         self.refused("policy_refused", 7, "backup", "host/k06", "--path", "password & token:ops",
                      *UNLOCK, num_runs=1)
         self.refused("policy_refused", 7, "recovery-key", "retire", "team", "--yes", num_runs=1)
+        # To be had by token and password, as the path beside it: the two are lost together.
+        error = self.refused("policy_refused", 7, "backup", "m/one", "--from", "app.key", "--path",
+                             TEAM, "--path", "password & token:ops", *UNLOCK, num_runs=1)
+        self.assertIn("the loss of token:ops makes it unrecoverable", error["message"])
+        self.succeeds("backup", "w/one", "--from", "app.key", "--path", TEAM, "--no-input",
+                      env=self.nothing)
         survives = self.world.run("what-if", "host/k06", "--lose", "token:ops", "--json").json()
         self.assertIn("host/k06", json.dumps(survives))
         # Without that rule it may go; and a key of a name that the policy pins to another is refused.
