@@ -3,6 +3,7 @@
 // before toml::parse.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string_view>
 
@@ -29,26 +30,45 @@ TOML_IMPL_NAMESPACE_END;
 
 namespace keyescrow::agent {
 
+// EndOfString returns where the string that begins at `at` has its last quote; one of a single line
+// that is not closed ends with its line, where toml++ stops.
+inline std::size_t EndOfString(std::string_view text, std::size_t at) {
+  const char quote = text[at];
+  const std::string_view three = quote == '"' ? R"(""")" : "'''";
+  const bool multiline = text.substr(at).starts_with(three);
+  for (std::size_t end = at + (multiline ? 3 : 1); end < text.size(); ++end) {
+    if (quote == '"' && text[end] == '\\') {
+      ++end;
+    } else if (!multiline && (text[end] == quote || text[end] == '\n')) {
+      return text[end] == quote ? end : end - 1;
+    } else if (multiline && text.substr(end).starts_with(three)) {
+      end += 2;
+      // Up to two quotes more belong to the string.
+      for (int more = 0; more < 2 && text.substr(end + 1).starts_with(quote); ++more) ++end;
+      return end;
+    }
+  }
+  return text.size();
+}
+
 // LineOfLongKey returns the line, from 1, of a dotted key of more than 64 parts, or 0. toml++ 3.3.0
-// makes a table of each part and destroys them recursively: 30000 parts overflow the stack. Text in
-// a string that looks like such a key counts as one; nobody means that.
+// makes a table of each part and destroys them recursively: 30000 parts overflow the stack. A value
+// of more than 64 dots outside of a string counts as one; nobody means that.
 inline std::uint32_t LineOfLongKey(std::string_view text) {
   constexpr std::size_t kMaxKeyParts = 64;  // ours have two at most
   std::uint32_t line = 1;
   std::size_t num_dots = 0;
   for (std::size_t at = 0; at < text.size(); ++at) {
     const char c = text[at];
-    if (c == '"' || c == '\'') {  // a quoted part, whatever stands in it
-      for (std::size_t end = at + 1; end < text.size() && text[end] != '\n'; ++end) {
-        if (text[end] == c) {
-          at = end;
-          break;
-        }
-        if (c == '"' && text[end] == '\\') ++end;
-      }
+    if (c == '"' || c == '\'') {  // a quoted part or a value, whatever stands in it
+      const std::size_t end = EndOfString(text, at);
+      for (; at < std::min(end, text.size()); ++at) line += text[at] == '\n' ? 1U : 0U;
+    } else if (c == '#') {
+      num_dots = 0;
+      at = std::min(text.find('\n', at), text.size()) - 1;
     } else if (c == '.') {
       if (++num_dots >= kMaxKeyParts) return line;
-    } else if (std::string_view("=[]{},#\n").find(c) != std::string_view::npos) {
+    } else if (std::string_view("=[]{},\n").find(c) != std::string_view::npos) {
       num_dots = 0;
       if (c == '\n') ++line;
     }

@@ -11,6 +11,41 @@ namespace {
 
 using envelope::PathExpression;
 
+// CostsFit: the format holds what both ask for. A minimum below its range asks for nothing.
+bool CostsFit(const KdfMinima& left, const KdfMinima& right) {
+  const envelope::Argon2idParameters least;
+  const auto most = [](std::optional<std::uint32_t> one, std::optional<std::uint32_t> two) {
+    return std::max(one.value_or(0), two.value_or(0));
+  };
+  envelope::Argon2idParameters argon2id;
+  argon2id.memory_kib =
+      std::max(least.memory_kib, most(left.argon2id_memory_kib, right.argon2id_memory_kib));
+  argon2id.passes = std::max(least.passes, most(left.argon2id_passes, right.argon2id_passes));
+  envelope::Pbkdf2Parameters pbkdf2;
+  pbkdf2.iterations =
+      std::max(pbkdf2.iterations, most(left.pbkdf2_iterations, right.pbkdf2_iterations));
+  return envelope::CheckKdfParameters(argon2id).has_value() &&
+         envelope::CheckKdfParameters(pbkdf2).has_value();
+}
+
+Status CheckRule(const Rule& rule, const std::string& file) {
+  const auto wrong = [&](const std::string& why, std::string hint) {
+    return Error(
+        ErrorCode::kPolicyInvalid, Action::kFixInput,
+        fmt::format("{} line {} column 1: the rule \"{}\" {}", file, rule.line, rule.name, why),
+        std::move(hint));
+  };
+  if (std::count(rule.match.begin(), rule.match.end(), '*') >
+      static_cast<std::ptrdiff_t>(kMaxStars)) {
+    return wrong(fmt::format("has more than {} stars in its match", kMaxStars),
+                 "write several rules, or a wider pattern");
+  }
+  if (CostsFit(rule.kdf, {})) return Ok();
+  return wrong("asks for a kdf cost that no envelope can hold",
+               "argon2id takes at most 4194304 KiB and 32 passes, together at most 33554432 KiB "
+               "times passes; pbkdf2 at most 20000000 iterations");
+}
+
 // WhyNot says why no key can meet both, as a sentence's end, or "". `left` requires, `right`
 // limits.
 std::string WhyNot(const Policy& policy, const Rule& left, const Rule& right) {
@@ -19,7 +54,8 @@ std::string WhyNot(const Policy& policy, const Rule& left, const Rule& right) {
     if (std::find(right.forbid.begin(), right.forbid.end(), path) != right.forbid.end()) {
       return fmt::format("the first requires the path '{}' and the second forbids it", text);
     }
-    if (right.withstand > 0) {
+    // What opens a recovery key is not known here.
+    if (right.withstand > 0 && !path.Has(envelope::FactorKind::kRecoveryKey)) {
       const auto analysed = envelope::Recoverability::Of(std::span(&path, 1));
       if (analysed && !analysed->Withstands(right.withstand)) {
         return fmt::format(
@@ -38,6 +74,9 @@ std::string WhyNot(const Policy& policy, const Rule& left, const Rule& right) {
           text);
     }
   }
+  if (!CostsFit(left.kdf, right.kdf)) {
+    return "together they ask for kdf costs that no envelope can hold";
+  }
   std::vector<PathExpression> all = left.require;
   for (const PathExpression& path : right.require) {
     if (std::find(all.begin(), all.end(), path) == all.end()) all.push_back(path);
@@ -52,8 +91,10 @@ std::string WhyNot(const Policy& policy, const Rule& left, const Rule& right) {
 }  // namespace
 
 Status CheckContradictions(const Policy& policy, const std::string& file) {
+  for (const Rule& rule : policy.rules) RETURN_IF_ERROR(CheckRule(rule, file));
   for (const Rule& left : policy.rules) {
-    if (left.require.empty()) continue;
+    const bool costs = left.kdf.argon2id_memory_kib || left.kdf.argon2id_passes;
+    if (left.require.empty() && !costs) continue;
     for (const Rule& right : policy.rules) {
       if (!PatternsMeet(left.match, right.match)) continue;
       const std::string why = WhyNot(policy, left, right);

@@ -119,8 +119,8 @@ struct Policy {
 };
 
 // ParsePolicy reads a policy; `file` names it in messages. Errors: kPolicyInvalid;
-// kPolicyContradiction, naming the two rules; kPolicyNewerAgent where min_agent_version is above
-// `agent_version`: it comes before what this version does not know.
+// kPolicyNewerAgent where min_agent_version is above `agent_version`: it comes before what this
+// version does not know.
 Result<Policy> ParsePolicy(std::string_view text, const std::string& file,
                            std::string_view agent_version = kAgentVersion);
 
@@ -133,8 +133,12 @@ const Policy& BuiltinPolicy();
 // BuiltinPolicyText is its text, as ParsePolicy reads it but for the serial.
 std::string_view BuiltinPolicyText();
 
-// CheckContradictions refuses two rules that no set of paths can satisfy together, where their
-// patterns have a name in common. Errors: kPolicyContradiction.
+// CheckContradictions refuses what no key can meet: two rules that no set of paths can satisfy
+// together, and costs that no envelope can hold, where their patterns have a name in common. For a
+// policy that is to be signed or set; one that was set already holds as it is. Errors:
+// kPolicyContradiction, naming the two rules; kPolicyInvalid for one rule's costs, and for a
+// `match` of more than kMaxStars stars.
+inline constexpr std::size_t kMaxStars = 16;
 Status CheckContradictions(const Policy& policy, const std::string& file);
 
 // PatternsMeet: some name matches both patterns.

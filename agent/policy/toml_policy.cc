@@ -400,12 +400,9 @@ Result<Policy> WithTable(std::string_view text, const std::string& file, Read re
 
 Result<Policy> ParsePolicy(std::string_view text, const std::string& file,
                            std::string_view agent_version) {
-  ASSIGN_OR_RETURN(Policy policy,
-                   WithTable(text, file, [&](PolicyReader& reader, const toml::table& root) {
-                     return reader.Root(root, agent_version);
-                   }));
-  RETURN_IF_ERROR(CheckContradictions(policy, file));
-  return policy;
+  return WithTable(text, file, [&](PolicyReader& reader, const toml::table& root) {
+    return reader.Root(root, agent_version);
+  });
 }
 
 Result<Policy> ParsePolicyHead(std::string_view text, const std::string& file) {

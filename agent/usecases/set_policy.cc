@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 
 #include "agent/policy/signature.h"
 #include "agent/usecases/inventory.h"
@@ -85,7 +86,8 @@ Result<policy::Signers> CheckAcceptable(Agent& agent, const PolicyCandidate& can
   return signers;
 }
 
-// Effects evaluates every escrowed key under both policies, as if each were enforced at once.
+// Effects evaluates every escrowed key under the policy in force as it is, and under the candidate
+// as if it were enforced at once.
 Result<std::vector<PolicyEffect>> Effects(Agent& agent, const policy::Policy& candidate) {
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
   ASSIGN_OR_RETURN(const policy::Facts facts, GatherFacts(agent));
@@ -97,7 +99,7 @@ Result<std::vector<PolicyEffect>> Effects(Agent& agent, const policy::Policy& ca
     ASSIGN_OR_RETURN(key_facts.restored, LastRelease(agent, key.name, key.version));
     PolicyEffect& effect = effects.emplace_back();
     effect.key_name = key.name;
-    effect.complies_now = EvaluateKey(in_force->policy, key_facts, facts, strictly).Complies();
+    effect.complies_now = EvaluateKey(in_force->policy, key_facts, facts).Complies();
     policy::Evaluation evaluation = EvaluateKey(candidate, key_facts, facts, strictly);
     effect.would_comply = evaluation.Complies();
     for (Finding& finding : evaluation.findings) {
@@ -190,6 +192,7 @@ Result<PolicyCandidate> ReadCandidate(const std::string& file) {
   candidate.file = file;
   ASSIGN_OR_RETURN(candidate.text, ReadPolicyText(file, policy::kMaxPolicyBytes));
   ASSIGN_OR_RETURN(candidate.policy, policy::ParsePolicy(candidate.text, file));
+  RETURN_IF_ERROR(policy::CheckContradictions(candidate.policy, file));
   ASSIGN_OR_RETURN(candidate.files, ReadBlocklists(candidate.policy, file));
   const std::string signature_file = SignatureFile(file);
   if (access(signature_file.c_str(), F_OK) == 0) {
@@ -277,7 +280,15 @@ Result<SetPolicyResult> SetPolicy(Agent& agent, const std::string& file,
   record.files = candidate.files;
   store::Change change;
   change.policies.push_back(std::move(record));
-  change.settings.push_back({std::string(kPolicyPendingSetting), std::nullopt});
+  ASSIGN_OR_RETURN(const auto pending, agent.store().GetSetting(kPolicyPendingSetting));
+  std::uint64_t pending_serial = 0;
+  if (pending) {
+    std::from_chars(pending->data(), pending->data() + pending->size(), pending_serial);
+  }
+  // One that asks for a newer agent, and is newer than this one, is waited for still.
+  if (candidate.policy.serial >= pending_serial) {
+    change.settings.push_back({std::string(kPolicyPendingSetting), std::nullopt});
+  }
   audit::Event event;
   event.type = audit::EventType::kPolicyChanged;
   event.policy =

@@ -12,6 +12,12 @@ constexpr char kRule[] = "[[rule]]\nname = \"r\"\nmatch = \"**\"\n";
 
 Result<Policy> Parse(const std::string& text) { return ParsePolicy(text, "policy.toml"); }
 
+// Accept is what a policy goes through before it is signed or set.
+Status Accept(const std::string& text) {
+  ASSIGN_OR_RETURN(const Policy policy, Parse(text));
+  return CheckContradictions(policy, "policy.toml");
+}
+
 constexpr char kWhole[] = R"([policy]
 name = "corp"
 serial = 7
@@ -249,6 +255,10 @@ TEST(Policy, RefusesRulesThatNoPathsCanMeetTogether) {
       {"require = [\"token:ops & password\"]", "withstand = 1", nullptr},
       {"require = [\"2 of (token:a, token:b, token:c)\"]", "withstand = 2", "2 theft(s) open"},
       {"require = [\"token:ops\"]", "survive = 3\nportable = true", nullptr},
+      {"require = [\"recovery-key:team\"]", "withstand = 1", nullptr},
+      {"kdf = { argon2id_min_memory_kib = 4194304 }", "kdf = { argon2id_min_passes = 8 }", nullptr},
+      {"kdf = { argon2id_min_memory_kib = 4194304 }", "kdf = { argon2id_min_passes = 9 }",
+       "together they ask for kdf costs that no envelope can hold"},
       {"require = [\"password\"]", "password = \"ssrs\"", "hardware beside each password"},
       {"require = [\"password & tpm\"]", "password = \"ssrs\"", nullptr},
       {"require = [\"token:a\", \"token:b\", \"token:c\", \"token:d\", \"token:e\", \"token:f\", "
@@ -260,9 +270,9 @@ TEST(Policy, RefusesRulesThatNoPathsCanMeetTogether) {
   for (const Contradiction& row : rows) {
     SCOPED_TRACE(std::string(row.left) + " / " + row.right);
     const auto parsed =
-        Parse(std::string(kHead) + "[[rule]]\nname = \"one\"\nmatch = \"" + row.left_match +
-              "\"\n" + row.left + "\n[[rule]]\nname = \"two\"\nmatch = \"" + row.right_match +
-              "\"\n" + row.right + "\n");
+        Accept(std::string(kHead) + "[[rule]]\nname = \"one\"\nmatch = \"" + row.left_match +
+               "\"\n" + row.left + "\n[[rule]]\nname = \"two\"\nmatch = \"" + row.right_match +
+               "\"\n" + row.right + "\n");
     if (row.says == nullptr) {
       EXPECT_TRUE(parsed);
       continue;
@@ -278,10 +288,67 @@ TEST(Policy, RefusesRulesThatNoPathsCanMeetTogether) {
 
 TEST(Policy, ARuleMayContradictItself) {
   const auto parsed =
-      Parse(std::string(kHead) + kRule + "require = [\"tpm\"]\nforbid = [\"tpm\"]\n");
+      Accept(std::string(kHead) + kRule + "require = [\"tpm\"]\nforbid = [\"tpm\"]\n");
   ASSERT_FALSE(parsed);
   EXPECT_EQ(parsed.error().code(), ErrorCode::kPolicyContradiction);
   EXPECT_NE(parsed.error().message().find("contradicts itself"), std::string::npos);
+}
+
+TEST(Policy, TakesNoCostsThatNoEnvelopeCanHold) {
+  const auto accepts = [](const std::string& costs) {
+    const std::string text = std::string(kHead) + kRule + "kdf = { " + costs + " }\n";
+    EXPECT_TRUE(Parse(text));  // one that was set already still holds
+    const Status accepted = Accept(text);
+    EXPECT_TRUE(accepted || accepted.error().code() == ErrorCode::kPolicyInvalid);
+    return accepted.has_value();
+  };
+  EXPECT_TRUE(accepts("argon2id_min_passes = 32"));
+  EXPECT_FALSE(accepts("argon2id_min_passes = 33"));
+  EXPECT_TRUE(accepts("argon2id_min_memory_kib = 1"));
+  EXPECT_FALSE(accepts("argon2id_min_memory_kib = 2000000000"));
+  EXPECT_TRUE(accepts("argon2id_min_memory_kib = 4194304, argon2id_min_passes = 8"));
+  EXPECT_FALSE(accepts("argon2id_min_memory_kib = 4194304, argon2id_min_passes = 9"));
+  EXPECT_TRUE(accepts("pbkdf2_min_iterations = 20000000"));
+  EXPECT_FALSE(accepts("pbkdf2_min_iterations = 20000001"));
+}
+
+TEST(Policy, TakesNoPatternOfManyStars) {
+  const auto of_stars = [](int num_stars) {
+    std::string match;
+    for (int i = 0; i < num_stars; ++i) match += "*a";
+    return std::string(kHead) + "[[rule]]\nname = \"r\"\nmatch = \"" + match + "\"\n";
+  };
+  EXPECT_TRUE(Accept(of_stars(16)));
+  EXPECT_TRUE(Parse(of_stars(17)));
+  const Status many = Accept(of_stars(17));
+  ASSERT_FALSE(many);
+  EXPECT_NE(many.error().message().find("line 5"), std::string::npos) << many.error().message();
+}
+
+// toml++ destroys the tables of such a key recursively.
+TEST(Policy, FindsAKeyOfManyPartsBehindAnyString) {
+  std::string many = "b";
+  for (int i = 0; i < 70; ++i) many += ".b";
+  const std::string head = std::string(kHead) + kRule;
+  const std::string strings[] = {
+      "\"\"\"\n\"\"\"", "'''\n'''", "\"\"\"\\\"\"\"\"", "\"\"\" \" \"\" \"\"\"\"\"",
+      "\"\\\"\"",       "\"\"",     "1 # \"\"\"\n"};
+  for (const std::string& string : strings) {
+    SCOPED_TRACE(string);
+    const auto inside = Parse(head + "x = " + string + "\n" + many + " = 1\n");
+    ASSERT_FALSE(inside);
+    EXPECT_NE(inside.error().message().find("more than 64 parts"), std::string::npos)
+        << inside.error().message();
+    const auto table = Parse(head + "x = {a = " + string + ", " + many + " = 1}\n");
+    ASSERT_FALSE(table);
+    if (string.find('#') != std::string::npos) continue;
+    EXPECT_NE(table.error().message().find("more than 64 parts"), std::string::npos)
+        << table.error().message();
+  }
+  // In a string or a comment it is no key.
+  const auto none = Parse(head + "# " + many + "\nx = \"\"\"\n" + many + "\n\"\"\"\n");
+  ASSERT_FALSE(none);
+  EXPECT_EQ(none.error().message().find("more than 64 parts"), std::string::npos);
 }
 
 TEST(Policy, TellsWhetherTwoPatternsMeet) {
