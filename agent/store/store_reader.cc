@@ -393,7 +393,18 @@ Result<std::optional<std::int64_t>> StoreReader::FirstCreated(std::string_view k
 
 Result<std::vector<PolicyRecord>> StoreReader::Policies() {
   if (impl_->schema_version < 4) return std::vector<PolicyRecord>();
-  return ReadPolicyRows(impl_->connection, 0);
+  ASSIGN_OR_RETURN(auto policies, ReadPolicyRows(impl_->connection, 0));
+  for (PolicyRecord& policy : policies) {
+    Statement row = impl_->connection.Prepare(
+        "SELECT name, bytes FROM policy_file WHERE serial = ? ORDER BY name");
+    row.Bind(static_cast<std::int64_t>(policy.serial));
+    for (;;) {
+      ASSIGN_OR_RETURN(const bool found, row.Step());
+      if (!found) break;
+      policy.files.push_back({std::string(row.Text(0)), ToBytes(row.Blob(1))});
+    }
+  }
+  return policies;
 }
 
 Result<std::vector<TokenRecord>> StoreReader::Tokens() {

@@ -120,7 +120,7 @@ class StoreReader {
   Result<EnvelopeRecord> FindEnvelope(std::string_view key_name);
   // FirstCreated returns when the key's first version was made, where it is here.
   Result<std::optional<std::int64_t>> FirstCreated(std::string_view key_name);
-  Result<std::vector<PolicyRecord>> Policies();  // the newest first, without files
+  Result<std::vector<PolicyRecord>> Policies();  // the newest first, with their files
   Result<std::vector<TokenRecord>> Tokens();     // without pin_source
   Result<std::vector<TrustRecord>> Trust();
   Result<std::vector<RecoveryKeyRecord>> RecoveryKeys();  // none in an older schema

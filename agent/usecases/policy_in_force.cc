@@ -42,18 +42,18 @@ Result<PolicyInForce> ReadRecord(const store::PolicyRecord& record) {
   }
   if (!parsed) return Damaged(record, parsed.error().message());
   const auto signers = policy::ParseSigners(record.signers);
-  const auto next_signers = policy::ParseSigners(record.next_signers);
-  if (!signers || !next_signers) return Damaged(record, "its signers do not parse");
+  if (!signers) return Damaged(record, "its signers do not parse");
   if (const Status verified = policy::VerifySignature(*parsed, record.note, *signers); !verified) {
     return Damaged(record, verified.error().message());
   }
   if (parsed->serial != record.serial) return Damaged(record, "its serial was changed");
   PolicyInForce in_force;
+  // Of the signed text, or those whose signatures it bears: the row's own word is nobody's.
+  in_force.next_signers = parsed->signers.value_or(*signers);
   in_force.policy = std::move(*parsed);
   in_force.text = record.text;
   in_force.note = record.note;
   in_force.set_time = record.set_time;
-  in_force.next_signers = *next_signers;
   return in_force;
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <set>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "agent/policy/evaluate.h"
 #include "agent/policy/signature.h"
 #include "agent/policy/worse_than.h"
+#include "agent/usecases/registration_check.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
 
@@ -21,6 +23,35 @@ using audit::LogFault;
 // These rest on what a device was then.
 bool AsksDevices(const Finding& finding) {
   return finding.rule == "token_assurance" || finding.rule == "simulator";
+}
+
+bool AreSigners(const std::string& column, const policy::Signers& signers) {
+  const auto read = policy::ParseSigners(column);
+  return read && policy::FormatSigners(*read) == policy::FormatSigners(signers);
+}
+
+bool HasItsFiles(const store::PolicyRecord& row, const policy::Policy& policy) {
+  std::map<std::string, Bytes32> named;
+  for (const policy::PasswordRule& rule : policy.passwords) {
+    if (!rule.blocklist.empty()) named[rule.blocklist] = rule.blocklist_sha256;
+  }
+  std::map<std::string, Bytes32> kept;
+  for (const store::PolicyFile& file : row.files) kept[file.name] = Sha256(file.bytes);
+  return named == kept;
+}
+
+// OtherColumn says what the row states beside the signed text that is not so, or "". `signers` are
+// those that the policies before it name.
+std::string OtherColumn(const PolicySet& set, const store::PolicyRecord& row,
+                        const policy::Policy& policy, const policy::Signers& signers) {
+  if (!AreSigners(row.signers, signers)) return "its row says other signers for it";
+  if (!AreSigners(row.next_signers, policy.signers.value_or(signers))) {
+    return "its row says other signers for the next one";
+  }
+  if (std::llabs(row.set_time - set.time) > kProofToleranceSeconds) {
+    return "its row says that it was set at " + FormatUtc(row.set_time);
+  }
+  return HasItsFiles(row, policy) ? "" : "its blocklists are not those that it names";
 }
 
 }  // namespace
@@ -92,6 +123,9 @@ std::optional<policy::Policy> PolicyTimeline::Read(const PolicySet& set,
   if (const Status verified = policy::VerifySignature(*parsed, row.note, signers); !verified) {
     return wrong(verified.error().message());
   }
+  if (const std::string other = OtherColumn(set, row, *parsed, signers); !other.empty()) {
+    wrong(other);
+  }
   ++num_checked_;
   return std::move(*parsed);
 }
@@ -130,9 +164,14 @@ std::string PolicyTimeline::Violation(const envelope::Header& header, std::uint6
                                       const envelope::Header* before) const {
   const auto after = std::partition_point(periods_.begin() + 1, periods_.end(),
                                           [seq](const Period& period) { return period.seq < seq; });
-  std::string violation = ViolationOf(*(after - 1), header, first_created, before);
-  if (violation.empty() || after - 1 == periods_.begin()) return violation;
-  if (ViolationOf(*(after - 2), header, first_created, before).empty()) return "";
+  auto period = after - 1;
+  std::string violation = ViolationOf(*period, header, first_created, before);
+  const auto updated = ParseUtc(header.updated);
+  // Whoever began before one was set may have read those before it.
+  for (; !violation.empty() && period != periods_.begin(); --period) {
+    if (!updated || *updated > period->time + kProofToleranceSeconds) break;
+    if (ViolationOf(*(period - 1), header, first_created, before).empty()) return "";
+  }
   return violation;
 }
 

@@ -17,16 +17,17 @@ namespace keyescrow::agent {
 
 class PolicyTimeline {
  public:
-  // The store's rows are held against the log's `policies`: their texts by hash, their notes by the
-  // signers that the policy before them names. What does not agree goes to `findings`.
+  // The store's rows are held against the log's `policies`: their texts by hash, their notes and
+  // signers by what the policy before them names, their times by their entries, their files by what
+  // they name. What does not agree goes to `findings`.
   PolicyTimeline(const std::vector<PolicySet>& policies,
                  const std::vector<store::PolicyRecord>& rows, audit::LogFindings& findings);
 
   // Violation returns what the envelope's paths lack under the policy in force at entry `seq`, or
   // "". A backup reads the policy and commits afterwards: where another process set one between,
-  // the policy before it counts too. What tokens and TPMs were then is not known any more, and not
-  // asked. `first_created`: of the key's first version. With `before`, the revision before it, only
-  // what that one did not lack. Thread-safe.
+  // the policy before it counts too, up to 60 s. What tokens and TPMs were then is not known any
+  // more, and not asked. `first_created`: of the key's first version. With `before`, the revision
+  // before it, only what that one did not lack. Thread-safe.
   std::string Violation(const envelope::Header& header, std::uint64_t seq,
                         std::int64_t first_created, const envelope::Header* before = nullptr) const;
 

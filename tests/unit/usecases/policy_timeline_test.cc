@@ -38,7 +38,9 @@ class PolicyTimelineTest : public testing::Test {
     row.text = text;
     row.note = policy::AddSignature(parsed, "", *key.SignLine(policy::SignedText(parsed)));
     row.signers = policy::FormatSigners({1, {alice_.Public()}});
-    row.next_signers = row.signers;
+    row.next_signers =
+        policy::FormatSigners(parsed.signers.value_or(policy::Signers{1, {alice_.Public()}}));
+    row.set_time = kJanuary + static_cast<std::int64_t>(serial) * kDay;
     sets_.push_back({seq, kJanuary + static_cast<std::int64_t>(serial) * kDay, serial, row.sha256});
     rows_.push_back(std::move(row));
   }
@@ -86,6 +88,7 @@ TEST_F(PolicyTimelineTest, EachEnvelopeIsHeldToThePolicyOfItsTime) {
   EXPECT_EQ(Violation(15, 1), "");
   // What was set right before may not have been read yet; the one before that was.
   EXPECT_EQ(Violation(25, 2), "");
+  EXPECT_THAT(Violation(25, 3), HasSubstr("corp serial 2"));
   EXPECT_THAT(Violation(35, 3), HasSubstr("corp serial 3"));
 }
 
@@ -136,9 +139,38 @@ TEST_F(PolicyTimelineTest, TheStoreSaysWhatTheLogSays) {
   EXPECT_EQ(Findings().num_damages, 1U);
 }
 
+TEST_F(PolicyTimelineTest, WhatARowSaysBesideTheTextIsTheLogsToo) {
+  const std::string list = "password1\n";
+  Set(10, 1, "", nullptr,
+      "[passwords.office]\nblocklist = \"list\"\nblocklist_sha256 = \"" +
+          ToHex(Sha256(AsBytes(list))) + "\"\n");
+  rows_[0].files = {{"list", ToBytes(AsBytes(list))}};
+  Set(20, 2, "");
+  ASSERT_EQ(Findings().num_all, 0U);
+  const auto told = [&](auto change) {
+    const auto rows = rows_;
+    change(rows_);
+    const LogFindings findings = Findings();
+    rows_ = rows;
+    return findings.num_damages == 1 ? findings.list.at(0).text : std::string();
+  };
+  const std::string mallory = policy::FormatSigners({1, {bob_.Public()}});
+  EXPECT_THAT(told([&](auto& rows) { rows[1].next_signers = mallory; }), HasSubstr("the next one"));
+  EXPECT_THAT(told([&](auto& rows) { rows[0].next_signers = mallory; }), HasSubstr("the next one"));
+  EXPECT_THAT(told([&](auto& rows) { rows[1].signers = mallory; }), HasSubstr("other signers"));
+  EXPECT_THAT(told([](auto& rows) { rows[1].signers = ""; }), HasSubstr("other signers"));
+  EXPECT_THAT(told([](auto& rows) { rows[0].set_time += 61; }), HasSubstr("2026-01-02T00:01:01Z"));
+  EXPECT_THAT(told([](auto& rows) { rows[0].set_time -= 61; }), HasSubstr("it was set at"));
+  EXPECT_EQ(told([](auto& rows) { rows[0].set_time += 60; }), "");
+  EXPECT_THAT(told([](auto& rows) { rows[0].files[0].bytes.clear(); }), HasSubstr("blocklists"));
+  EXPECT_THAT(told([](auto& rows) { rows[0].files.clear(); }), HasSubstr("blocklists"));
+  EXPECT_THAT(told([](auto& rows) { rows[1].files = rows[0].files; }), HasSubstr("blocklists"));
+}
+
 TEST_F(PolicyTimelineTest, OnlyTheNamedSignersCount) {
   Set(10, 1, "", nullptr, "[signers]\nthreshold = 1\nkeys = [\"" + bob_.Public().Vkey() + "\"]\n");
   Set(20, 2, "", &bob_);  // named by the first
+  rows_[1].signers = rows_[1].next_signers = policy::FormatSigners({1, {bob_.Public()}});
   EXPECT_EQ(Findings().num_all, 0U);
   Set(30, 3, "", &alice_);  // no longer
   EXPECT_EQ(Findings().num_damages, 1U);

@@ -288,6 +288,11 @@ class PolicyFromTheStart(AcceptanceCase):
                            "'false') AS BLOB)", "its text is another"),
                           ("UPDATE policy SET note = replace(note, ' alice ', ' alien ')",
                            "not the one that entry"),
+                          ("UPDATE policy SET next_signers = replace(signers, 'alice', 'alien')",
+                           "other signers for the next one"),
+                          ("UPDATE policy SET set_time = set_time + 31536000", "it was set at"),
+                          ("UPDATE policy_file SET bytes = x''", "its blocklists"),
+                          ("DELETE FROM policy_file", "its blocklists"),
                           ("UPDATE policy SET serial = 4", "no entry of the log sets"),
                           ("DELETE FROM policy", "it is not in the store")):
             with self.subTest(sql=sql):
