@@ -11,7 +11,8 @@ that you kept from before. --all-signatures checks the signature of every checkp
 
 Exit status, as of `keyescrow verify PACK`: 0 the pack is whole, authentic, and the host complies;
 1 it is whole, and there are findings (nobody vouched for its key, or the host does not comply);
-2 usage; 4 it was changed, is not whole, or is not signed by the key you trust.
+2 usage; 4 it was changed, is not whole, or is not signed by the key you trust; 8 a file that you
+named is not there.
 """
 
 import argparse
@@ -24,6 +25,11 @@ import re
 import subprocess
 import sys
 import tempfile
+
+try:
+    import tomllib
+except ImportError:  # before Python 3.11
+    tomllib = None
 
 NEWEST_SIGNATURES = 200
 EVERY_DRILL = 1000  # up to as many proofs of paths, each signature is checked
@@ -322,6 +328,138 @@ class Trust:
                    for kind, value in (("hosts", item["host"]), ("keys", item["key"]["name"])))
 
 
+# ---- the paths against the policy
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def check_factor(factor):
+    """Each member of a summary's factor is of its kind."""
+    need_texts("a line of summaries", factor, "kind",
+               *(name for name in ("id", "key_sha256", "kdf") if name in factor))
+    if "key_sha256" in factor and len(from_b64u(factor["key_sha256"])) != 32:
+        raise Bad("a line of summaries has a hash that is none")
+
+
+def same_paths(entry, stated):
+    """The summary's paths are the entry's, as far as it has them: long ones leave details out."""
+    def same_factor(told, factor):
+        return ((told["kind"], told.get("id", "")) == (factor["kind"], factor.get("id", "")) and
+                all(told[name] == factor.get(name) for name in ("key_sha256", "kdf")
+                    if name in told))
+
+    def same_path(told, path):
+        factors = told.get("factors", [])
+        return told["id"] == path["id"] and (not factors or (
+            len(factors) == len(path["factors"]) and
+            all(map(same_factor, factors, path["factors"]))))
+
+    return not entry or len(entry) == len(stated) and all(map(same_path, entry, stated))
+
+
+def cost_of(text):
+    """(passes, KiB) of argon2id, (iterations,) of pbkdf2."""
+    for form in ("argon2id t=([0-9]+) m=([0-9]+) p=[0-9]+", "pbkdf2-sha512 iter=([0-9]+)"):
+        match = re.fullmatch(form, text)
+        if match:
+            return tuple(map(int, match.groups()))
+    raise Bad("a kdf of an unknown kind")
+
+
+class Policy:
+    """The rules of policy.toml that summaries tell enough for: require, forbid, portable, kdf and
+    fips. What is a finding, and under which name, is as in keyescrow."""
+
+    def __init__(self, text, set_at, now):
+        policy = tomllib.loads(text)
+        self.mode, self.rules = policy["policy"]["mode"], policy["rule"]
+        self.exceptions = policy.get("exception", [])
+        self.pins = {(bytes.fromhex(pin["spki_sha256"]) if len(pin["spki_sha256"]) == 64 else
+                      from_b64u(pin["spki_sha256"])): name
+                     for name, pin in policy.get("tokens", {}).items()}
+        self.set_at, self.now = set_at, now
+
+    def token(self, name, digest):
+        """The policy's name for a token's key; another key under a pinned name has none."""
+        pin = self.pins.get(from_b64u(digest))
+        return pin or (name + "!" if name in self.pins.values() else name)
+
+    def factor(self, factor, host):
+        kind = factor["kind"]
+        if kind == "password":
+            return ("password", "")
+        if kind == "tpm2":
+            return ("tpm", "" if factor["id"] == host else factor["id"])
+        if kind == "shares":
+            names = sorted(self.token(member["name"], member["key_sha256"])
+                           for member in factor["members"])
+            return (factor["id"].partition("of")[0] + "of", ",".join(names))
+        if kind not in ("pkcs11-rsa", "pkcs11-ecdh"):
+            raise Bad("a factor of an unknown kind")
+        return ("token", self.token(factor["id"], factor["key_sha256"]))
+
+    def paths(self, item):
+        """Of each path: how a policy writes it, what opens it in the end, its password's cost."""
+        for path in item["paths"]:
+            own = tuple(sorted(self.factor(factor, item["host"]) for factor in path["factors"]))
+            shown = (("recovery-key", path["recovery_key"]),) if "recovery_key" in path else own
+            costs = [cost_of(factor["kdf"]) for factor in path["factors"]
+                     if factor["kind"] == "password"]
+            yield shown, own, costs[0] if costs else None
+
+    @staticmethod
+    def expression(text, host):
+        factors = []
+        for part in re.sub("[ \t]+", "", text).split("&"):
+            shares = re.fullmatch("([0-9]+of)[(](.*)[)]", part)
+            if shares:
+                names = sorted(name.partition(":")[2] for name in shares.group(2).split(","))
+                factors.append((shares.group(1), ",".join(names)))
+            else:
+                kind, _, name = part.partition(":")
+                factors.append((kind, "" if (kind, name) == ("tpm", host) else name))
+        return tuple(sorted(factors))
+
+    def applies(self, rule, item, created):
+        """The rule is for this key and enforced; neither its grace nor an exception holds."""
+        name, host, grace = item["key"]["name"], item["host"], rule.get("grace", "0s")
+        until = max(self.set_at, created) + int(grace[:-1]) * SECONDS[grace[-1]]
+        exempted = any(
+            other["rule"] == rule["name"] and self.now < int(other["until"].timestamp()) and
+            other.get("host", host) == host and pattern_matches(other["key"], name)
+            for other in self.exceptions)
+        return (rule.get("mode", self.mode) == "enforce" and not exempted and
+                self.now >= until and pattern_matches(rule["match"], name))
+
+    def violations(self, item, created):
+        """What is critical of the key: the finding's name and text."""
+        paths, host = list(self.paths(item)), item["host"]
+        expressions = [shown for shown, _, _ in paths]
+        for rule in self.rules:
+            if not self.applies(rule, item, created):
+                continue
+            what = 'the rule "%s" ' % rule["name"]
+            for text in rule.get("require", []):
+                if self.expression(text, host) not in expressions:
+                    yield "required_path_missing", what + "requires the path '%s'" % text
+            for text in rule.get("forbid", []):
+                factors = self.expression(text, host)
+                if factors in expressions:
+                    yield ("password_only_path" if factors == (("password", ""),) else
+                           "forbidden_path", what + "forbids a path of '%s' alone" % text)
+            if rule.get("portable") and all(
+                    any(kind == "tpm" for kind, _ in own) for _, own, _ in paths):
+                yield "no_portable_path", what + "asks for a portable path"
+            for cost in [cost for _, _, cost in paths if cost]:
+                if rule.get("fips") and len(cost) == 2:
+                    yield "not_fips", what + "asks for FIPS-approvable algorithms"
+                names = (("argon2id_min_passes", "argon2id_min_memory_kib") if len(cost) == 2 else
+                         ("pbkdf2_min_iterations",))
+                if any(number < rule.get("kdf", {}).get(name, 0)
+                       for number, name in zip(cost, names)):
+                    yield "kdf_too_weak", what + "asks for a stronger kdf"
+
+
 # ---- what status.json says that entries must tell
 
 class Claims:
@@ -400,14 +538,19 @@ def der_integer(data):
     return b"\2" + bytes([len(data)]) + data
 
 
+def check_attestation_key(public):
+    if public != sized(ATTESTATION_AREA + sized(public[24:56]) + sized(public[58:90])):
+        raise Bad("the key is not a restricted key of a tpm")
+
+
 def check_anchor(event, origin):
     """A certificate of the counter over the entry's prev_checkpoint; TPM 2.0 Part 2, 10.12."""
     anchor = event["anchor"]
     public, attest = from_b64u(anchor["key"]), from_b64u(anchor["attest"])
     signature = from_b64u(anchor["signature"])
-    area = sized(ATTESTATION_AREA + sized(public[24:56]) + sized(public[58:90]))
-    if public != area or len(signature) != 64:
-        raise Bad("the key is not a restricted key of a tpm")
+    check_attestation_key(public)
+    if len(signature) != 64:
+        raise Bad("its signature is none")
     index = (anchor["index"].to_bytes(4, "big") + b"\0\x0b" + bytes.fromhex("22040014") +
              sized(sha256(b"keyescrow/anchor/1\0" + origin.encode())) + b"\0\x08")
     rest = bytes.fromhex("ff5443478014")
@@ -587,7 +730,7 @@ def thumbprint_of(document):
         raise Bad("this is not what 'agent-key export' writes")
     if "anchor" in document:
         whole(document["anchor"]["index"])
-        from_b64u(document["anchor"]["tpm_public"])
+        check_attestation_key(from_b64u(document["anchor"]["tpm_public"]))
     return thumbprint
 
 
@@ -604,7 +747,8 @@ class Verifier:
             "the envelopes: they are not in the pack, so that nobody can guess passwords on them; "
             "that the summaries are theirs, the host's signature says",
             "that a path opens: that takes its factors",
-            "the paths against the policy: status.json is the host's own judgement",
+            "the policy's other rules (survive, withstand, drills, rotation, pins and devices): "
+            "status.json is the host's own judgement",
             "report.html, report.csv, controls.md and the rest of status.json: they are as they "
             "were signed, and were not read",
             "tokens' URIs, and the host's settings, which are not in the pack",
@@ -618,7 +762,7 @@ class Verifier:
         self.stateless, self.num_unknown_drills = {}, 0
         self.trust_log, self.claims = Trust(self), Claims(self)
         self.tokens, self.num_tokens = {}, 0
-        self.thumbprint, self.vkeys = "", []
+        self.thumbprint, self.vkeys, self.time = "", [], 0
 
     def fail(self, check, text):
         self.bad.append((check, text))
@@ -679,6 +823,10 @@ class Verifier:
         if "anchor" in document:
             self.anchor = document["anchor"]["tpm_public"], document["anchor"]["index"]
         if self.options.trust:
+            if self.options.agent not in (None, thumbprint):
+                print("error: --trust is the file of the agent %s, and --agent names another" %
+                      thumbprint, file=sys.stderr)
+                sys.exit(2)
             return self.keys
         if not self.options.agent:
             self.findings.append("nobody vouched for the agent key %s: give --trust FILE or "
@@ -698,7 +846,7 @@ class Verifier:
             if len(lines) != 6 or lines[0] != "keyescrow-pack/1" or lines[5] or (
                     not re.fullmatch("0|[1-9][0-9]*", lines[2])):
                 raise Bad("it does not sign a pack's MANIFEST")
-            self.size, time = int(lines[2]), seconds(lines[4])
+            self.size, self.time = int(lines[2]), seconds(lines[4])
         except (Bad, ValueError) as error:
             raise Bad("MANIFEST.sig: %s" % error) from error
         if not any(key in must_sign for key in good) or not any(k.algorithm == 1 for k in good):
@@ -707,7 +855,7 @@ class Verifier:
             raise Bad("MANIFEST is not the one that was signed")
         if lines[1] != self.origin:
             raise Bad("the pack is of another log than the key that is trusted")
-        if self.pack.time is not None and time != self.pack.time:
+        if self.pack.time is not None and self.time != self.pack.time:
             raise Bad("the archive is of another time than MANIFEST.sig")
         if not any(key.algorithm == 2 for key in good):
             self.findings.append("the agent key did not sign MANIFEST, the log's key did")
@@ -732,6 +880,12 @@ class Verifier:
                 if not isinstance(item[member], str):
                     raise Bad("a line of summaries has no %s" % member)
             item["key"] = {"name": item["key"]["name"], "version": item["key"]["version"]}
+            for time in (item["created"], item["updated"]):
+                seconds(time)
+            for path in item["paths"]:
+                need_texts("a line of summaries", path, "id", "drill_key")
+                for factor in path["factors"]:
+                    check_factor(factor)
             if item["log_seq"] in self.summaries:
                 raise Bad("two summaries are of entry %d" % item["log_seq"])
             self.summaries[item["log_seq"]] = item
@@ -971,6 +1125,8 @@ class Verifier:
                 {"name": key["name"], "version": key["version"]}, envelope["id"],
                 envelope["revision"], envelope["sha256"]):
             self.fail("summaries", "the summary of entry %d is of another envelope" % seq)
+        if not same_paths(event.get("paths", []), item["paths"]):
+            self.fail("summaries", "the summary of entry %d has other paths than the entry" % seq)
 
     # ---- what is stated beside it
 
@@ -1025,6 +1181,35 @@ class Verifier:
             if not 0 < int(lines[0]) <= len({key.key for key in good}):
                 raise Bad("too few of the signers signed policy/policy.toml")
         self.checked.append("the policy %s serial %d" % mine[:2])
+        self.hold_to_policy(text.decode(), 0 if facts["set"] is None else seconds(facts["set"]))
+
+    def hold_to_policy(self, text, set_at):
+        if tomllib is None:
+            self.not_checked.append("the paths against the policy: that takes Python 3.11 or newer")
+            return
+        policy = Policy(text, set_at, self.time)
+        findings = self.pack.json("status.json")["findings"]
+        stated = {(finding["key"], finding["rule"]) for finding in findings
+                  if finding["severity"] == "critical"}
+        first, newest, held, unknown = {}, {}, 0, 0
+        for seq, item in self.summaries.items():
+            name, at = item["key"]["name"], (item["key"]["version"], item["revision"])
+            first[name] = min(first.get(name, (at, item["created"])), (at, item["created"]))
+            newest[name] = max(newest.get(name, (at, seq)), (at, seq))
+        for name, (_, seq) in sorted(newest.items()):
+            try:
+                violations = list(policy.violations(self.summaries[seq], seconds(first[name][1])))
+            except (Bad, KeyError):
+                unknown += 1
+                continue
+            held += 1
+            self.findings += ["%s: %s, and status.json does not say so" % (name, what)
+                              for rule, what in violations if (name, rule) not in stated]
+        self.checked.append("the paths of %s against require, forbid, portable, kdf and fips of "
+                            "the policy" % plural(held, "key"))
+        if unknown:
+            self.not_checked.append("the paths of %s against the policy: the members of shares are "
+                                    "not told" % plural(unknown, "key"))
 
     def read_drill(self, seq, event, stateless):
         """Keeps what has the shape of a proof; check_drills checks its signature."""
@@ -1099,18 +1284,22 @@ class Verifier:
                                  item["log_seq"]) for item in inventory["escrowed"]}
         if listed != newest:
             raise Bad("inventory.json's escrowed keys are not those of the summaries")
-        stated = {key["name"]: (key["version"], key["revision"], key["envelope_sha256"])
-                  for key in status["keys"] if key["escrowed"]}
-        if stated != {name: fact[:3] for name, fact in newest.items()}:
+        stated = {key["name"]: (key["version"], key["revision"], key["envelope_sha256"],
+                                [path["id"] for path in key["paths"]])
+                  for key in status["keys"] if key["escrowed"] is True}
+        if stated != {name: (*fact[:3], [path["id"] for path in self.summaries[fact[3]]["paths"]])
+                      for name, fact in newest.items()}:
             raise Bad("status.json's keys are not those of the summaries")
         declared = {item["name"] for item in inventory["declared"]}
-        if declared != {key["name"] for key in status["keys"] if key["declared"]}:
+        if declared != {key["name"] for key in status["keys"] if key["declared"] is True}:
             raise Bad("status.json's declared keys are not those of inventory.json")
         if status["checkpoint"]["note"].encode() != self.pack.read("checkpoint"):
             raise Bad("status.json is of another checkpoint")
         for name in sorted(declared - set(newest)):
             self.findings.append("%s is declared and not escrowed" % name)
         critical = sum(finding["severity"] == "critical" for finding in status["findings"])
+        if status["complies"] is not (critical == 0):
+            raise Bad("status.json's verdict is not that of its findings")
         if critical:
             self.findings.append("the host does not comply: status.json states %s" %
                                  plural(critical, "critical finding"))
@@ -1129,6 +1318,10 @@ def main():
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     verifier = None
+    for name in (options.pack, options.trust, options.since):
+        if name and not pathlib.Path(name).exists():
+            print("error: there is no %s" % ascii(str(name))[1:-1], file=sys.stderr)
+            return 8
     try:
         verifier = Verifier(Archive(options.pack), options)
         verifier.run()

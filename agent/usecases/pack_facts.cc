@@ -21,6 +21,17 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Fields = PackFields;
 
+audit::EventFactor ReadFactor(const Json& json, Fields& path) {
+  Fields fields(json);
+  audit::EventFactor factor;
+  factor.kind = fields.Text("kind");
+  if (json.contains("id")) factor.id = fields.Text("id");
+  if (json.contains("key_sha256")) factor.key_sha256 = fields.Hash("key_sha256");
+  if (json.contains("kdf")) factor.kdf = fields.Text("kdf");
+  path.Need(fields.good());
+  return factor;
+}
+
 }  // namespace
 
 Result<std::vector<std::string_view>> SplitLines(std::string_view text) {
@@ -48,14 +59,36 @@ Result<EnvelopeSummary> ParseSummary(std::string_view line) {
   summary.previous = fields.Text("previous");
   summary.host = fields.Text("host");
   summary.agent = fields.Text("agent");
+  summary.created = fields.Time("created");
   fields.Time("updated");
   for (const Json& item : fields.List("paths")) {
     Fields path(item);
     summary.drill_keys.emplace_back(path.Text("id"), path.Hash("drill_key"));
+    audit::EventPath& described = summary.paths.emplace_back();
+    described.id = summary.drill_keys.back().first;
+    for (const Json& factor : path.List("factors")) {
+      described.factors.push_back(ReadFactor(factor, path));
+    }
     fields.Need(path.good());
   }
   if (!fields.good() || !key.good()) return MisshapenPart("a line of summaries");
   return summary;
+}
+
+bool PathsOfEntry(const EnvelopeSummary& summary, const std::vector<audit::EventPath>& entry) {
+  const auto same_factor = [](const audit::EventFactor& told, const audit::EventFactor& stated) {
+    return told.kind == stated.kind && told.id == stated.id &&
+           (!told.key_sha256 || told.key_sha256 == stated.key_sha256) &&
+           (told.kdf.empty() || told.kdf == stated.kdf);
+  };
+  const auto same_path = [&](const audit::EventPath& told, const audit::EventPath& stated) {
+    return told.id == stated.id &&
+           (told.factors.empty() ||
+            std::equal(told.factors.begin(), told.factors.end(), stated.factors.begin(),
+                       stated.factors.end(), same_factor));
+  };
+  return entry.empty() || std::equal(entry.begin(), entry.end(), summary.paths.begin(),
+                                     summary.paths.end(), same_path);
 }
 
 std::map<std::pair<std::string, std::uint32_t>, std::uint64_t> NewestOfVersions(

@@ -26,11 +26,17 @@ struct EnvelopeSummary {
   std::uint64_t log_seq = 0;
   std::string previous;  // "" or b64u of the envelope hash of the revision before it
   std::string host;
-  std::string agent;                                        // thumbprint
+  std::string agent;  // thumbprint
+  std::int64_t created = 0;
   std::vector<std::pair<std::string, Bytes32>> drill_keys;  // by path
+  std::vector<audit::EventPath> paths;
 };
 // Errors: kLogDamaged where the line is no summary.
 Result<EnvelopeSummary> ParseSummary(std::string_view line);
+
+// PathsOfEntry: the summary's paths are those of the entry that escrowed it, as far as that has
+// them: of a long one details, factors or paths were left out.
+bool PathsOfEntry(const EnvelopeSummary& summary, const std::vector<audit::EventPath>& entry);
 
 // Summaries: by the entry that escrowed the envelope.
 using Summaries = std::map<std::uint64_t, EnvelopeSummary>;

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "agent/audit/proof.h"
@@ -164,10 +165,17 @@ Status PackLog::ReadSummaries() {
 
 Status PackLog::ReadEntries(audit::LogVerifier& verifier) {
   PackCheckpoints checkpoints(pack_);
+  std::optional<std::uint64_t> last_size;
   const auto feed_up_to = [&](std::uint64_t size) -> Status {
     for (;;) {
       ASSIGN_OR_RETURN(const PackCheckpoint* const next, checkpoints.Current());
       if (next == nullptr || next->size > size) return Ok();
+      if (last_size && next->size <= *last_size) {
+        findings_.Add(
+            LogFault::kPackContents, next->size,
+            fmt::format("checkpoints/ has one at {} behind one at {}", next->size, *last_size));
+      }
+      last_size = next->size;
       verifier.Checkpoint(next->size, next->note);
       if (const auto parsed = audit::ParseCheckpoint(audit::NoteText(next->note))) {
         roots_[parsed->size] = parsed->root;
@@ -197,7 +205,7 @@ void PackLog::ReadEntry(std::uint64_t seq, std::string_view line, const audit::E
   const bool escrows = facts.type == audit::EventType::kEscrowCreated ||
                        facts.type == audit::EventType::kEscrowRewrapped;
   if (escrows && !stateless && facts.has_envelope && facts.has_key) {
-    MatchSummary(seq, facts);
+    MatchSummary(seq, line, facts);
     if (facts.reason.starts_with(kImportedReason)) imported_.insert(seq);
   }
   if (facts.type == audit::EventType::kPolicyChanged && !stateless) {
@@ -213,7 +221,8 @@ void PackLog::ReadEntry(std::uint64_t seq, std::string_view line, const audit::E
   anchor_lines_ += AnchorLine(seq, line, *facts.event);
 }
 
-void PackLog::MatchSummary(std::uint64_t seq, const audit::EventFacts& facts) {
+void PackLog::MatchSummary(std::uint64_t seq, std::string_view line,
+                           const audit::EventFacts& facts) {
   const auto found = summaries_.find(seq);
   if (found == summaries_.end()) {
     return findings_.Add(LogFault::kPackContents, seq,
@@ -226,6 +235,11 @@ void PackLog::MatchSummary(std::uint64_t seq, const audit::EventFacts& facts) {
       summary.sha256 != facts.envelope_sha256) {
     findings_.Add(LogFault::kPackContents, seq,
                   fmt::format("the summary of entry {} is of another envelope", seq));
+  }
+  const auto event = audit::ParseEvent(line);
+  if (!event || !PathsOfEntry(summary, event->paths)) {
+    findings_.Add(LogFault::kPackContents, seq,
+                  fmt::format("the summary of entry {} has other paths than the entry", seq));
   }
 }
 

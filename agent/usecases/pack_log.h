@@ -57,7 +57,7 @@ class PackLog {
   Result<Bytes> Tile(unsigned level, std::uint64_t index) const;
   Status CompareCheckpoint();
   void ReadEntry(std::uint64_t seq, std::string_view line, const audit::EventFacts& facts);
-  void MatchSummary(std::uint64_t seq, const audit::EventFacts& facts);
+  void MatchSummary(std::uint64_t seq, std::string_view line, const audit::EventFacts& facts);
   Status CheckHistory();
   // CheckDrill returns whether the proof does not hold.
   bool CheckDrill(std::uint64_t seq, const audit::Event& event);

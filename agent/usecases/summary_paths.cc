@@ -1,8 +1,10 @@
 #include "agent/usecases/summary_paths.h"
 
 #include <charconv>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "agent/usecases/agent.h"
 #include "agent/usecases/pack_fields.h"
 
 namespace keyescrow::agent {
@@ -17,6 +19,22 @@ std::string OptionalText(PackFields& fields, const Json& object, const char* nam
 Bytes KeyHash(PackFields& fields) {
   const Bytes32 hash = fields.Hash("key_sha256");
   return Bytes(hash.begin(), hash.end());
+}
+
+// KdfOf reads "argon2id t=4 m=262144 p=4" and "pbkdf2-sha512 iter=1000000".
+std::optional<envelope::KdfParameters> KdfOf(const std::string& text) {
+  envelope::Argon2idParameters argon2id;
+  envelope::Pbkdf2Parameters pbkdf2;
+  if (std::sscanf(text.c_str(), "argon2id t=%u m=%u p=%u", &argon2id.passes, &argon2id.memory_kib,
+                  &argon2id.lanes) == 3 &&
+      KdfCost(argon2id) == text) {
+    return argon2id;
+  }
+  if (std::sscanf(text.c_str(), "pbkdf2-sha512 iter=%u", &pbkdf2.iterations) == 1 &&
+      KdfCost(pbkdf2) == text) {
+    return pbkdf2;
+  }
+  return std::nullopt;
 }
 
 // ThresholdOf reads "2of3"; 0 where it is none.
@@ -61,7 +79,11 @@ envelope::SharesRecord SharesOf(PackFields& fields) {
 
 envelope::FactorRecord FactorOf(PackFields& fields) {
   const std::string kind = fields.Text("kind");
-  if (kind == "password") return envelope::PasswordRecord();
+  if (kind == "password") {
+    const auto kdf = KdfOf(fields.Text("kdf"));
+    fields.Need(kdf.has_value());
+    return envelope::PasswordRecord{kdf.value_or(envelope::KdfParameters()), ""};
+  }
   if (kind == "shares") return SharesOf(fields);
   if (kind == "tpm2") {
     envelope::Tpm2Record record;

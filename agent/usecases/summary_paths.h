@@ -10,7 +10,7 @@
 namespace keyescrow::agent {
 
 // SummaryHeader returns the header's names, host and paths. A factor's key is the SHA-256 that the
-// summary has of it, which tells keys apart as the key does; costs, salts and blobs are missing, so
+// summary has of it, which tells keys apart as the key does; salts and blobs are missing, so
 // nothing is opened by it. Errors: kLogDamaged where the line is no summary.
 Result<envelope::Header> SummaryHeader(std::string_view line);
 

@@ -12,6 +12,7 @@
 #include "agent/report/ustar.h"
 #include "agent/usecases/number_text.h"
 #include "agent/usecases/pack_log.h"
+#include "agent/usecases/pack_policy.h"
 #include "envelope/base/hash.h"
 
 namespace keyescrow::agent {
@@ -60,7 +61,7 @@ class PackVerifier {
     item_.num_envelopes = log.summaries().size();
     Contents(CheckKeys());
     Contents(CheckProofs(log));
-    Contents(CheckPolicy(log.policies()));
+    Contents(CheckPolicy(log));
     Contents(CheckLines("drills.jsonl", log.DrillLines()));
     Contents(CheckLines("anchors.jsonl", log.anchor_lines()));
     Contents(CheckStatus(log));
@@ -74,7 +75,8 @@ class PackVerifier {
         "the summaries are theirs, the host's signature says");
     not_checked.emplace_back("that a path opens: that takes its factors");
     not_checked.emplace_back(
-        "the paths against the policy: status.json is the host's own judgement");
+        "the policy's other rules (survive, withstand, drills, rotation, pins and devices): "
+        "status.json is the host's own judgement");
     not_checked.emplace_back(
         "report.html, report.csv, controls.md and the rest of status.json: they are as they were "
         "signed, and were not read");
@@ -240,7 +242,8 @@ class PackVerifier {
     return Ok();
   }
 
-  Status CheckPolicy(const std::vector<audit::EventPolicy>& policies) {
+  Status CheckPolicy(const PackLog& log) {
+    const std::vector<audit::EventPolicy>& policies = log.policies();
     ASSIGN_OR_RETURN(const std::string json, pack_.Read("policy/policy.json"));
     ASSIGN_OR_RETURN(const std::string text, pack_.Read("policy/policy.toml"));
     ASSIGN_OR_RETURN(const PolicyFacts facts, ParsePolicyFacts(json));
@@ -261,6 +264,26 @@ class PackVerifier {
     }
     if (facts.serial != 0) RETURN_IF_ERROR(CheckPolicySignature(text, facts));
     item_.checked.push_back(fmt::format("the policy {} serial {}", facts.name, facts.serial));
+    return HoldToPolicy(log, text, facts);
+  }
+
+  Status HoldToPolicy(const PackLog& log, const std::string& text, const PolicyFacts& facts) {
+    const auto policy = policy::ParsePolicy(text, "policy/policy.toml");
+    if (!policy && policy.error().code() == ErrorCode::kPolicyNewerAgent) {
+      item_.not_checked.emplace_back("the paths against the policy: it asks for a newer keyescrow");
+      return Ok();
+    }
+    if (!policy) return report::PackDamaged(policy.error().message());
+    ASSIGN_OR_RETURN(const std::string status, pack_.Read("status.json"));
+    ASSIGN_OR_RETURN(const PackPolicyCheck check,
+                     HoldToPackPolicy(pack_, *policy, facts.set_time, pack_.time(), log.summaries(),
+                                      status, findings_));
+    item_.checked.push_back("the paths of " + Plural(check.num_held, "key", "keys") +
+                            " against require, forbid, portable, kdf and fips of the policy");
+    if (check.num_unknown > 0) {
+      item_.not_checked.push_back("the paths of " + Plural(check.num_unknown, "key", "keys") +
+                                  " against the policy: the members of shares are not told");
+    }
     return Ok();
   }
 

@@ -34,8 +34,14 @@ Json SummaryJson() {
           {"previous", EncodeBase64Url(Bytes32{4})},
           {"host", "db1"},
           {"agent", "thumbprint"},
+          {"created", FormatUtc(kUpdated - 60)},
           {"updated", FormatUtc(kUpdated)},
-          {"paths", {{{"id", "token-ops"}, {"drill_key", drill_key}}}}};
+          {"paths",
+           {{{"id", "token-ops"},
+             {"factors",
+              {{{"kind", "pkcs11-rsa"}, {"id", "ops"}, {"key_sha256", EncodeBase64Url(Bytes32{7})}},
+               {{"kind", "password"}, {"kdf", "argon2id t=4 m=262144 p=4"}}}},
+             {"drill_key", drill_key}}}}};
 }
 
 TEST(PackSummary, IsReadFromItsLine) {
@@ -71,11 +77,42 @@ TEST(PackSummary, RefusesOtherShapes) {
   EXPECT_TRUE(refused([](Json& json) { json["updated"] = "yesterday"; }));
   EXPECT_TRUE(refused([](Json& json) { json["paths"][0]["drill_key"] = "AAAA"; }));
   EXPECT_TRUE(refused([](Json& json) { json["paths"][0].erase("id"); }));
+  EXPECT_TRUE(refused([](Json& json) { json["paths"][0].erase("factors"); }));
+  EXPECT_TRUE(refused([](Json& json) { json["paths"][0]["factors"][0] = 7; }));
+  EXPECT_TRUE(refused([](Json& json) { json["paths"][0]["factors"][0].erase("kind"); }));
+  EXPECT_TRUE(refused([](Json& json) { json["paths"][0]["factors"][0]["key_sha256"] = "AAAA"; }));
   const std::string line = SummaryJson().dump();
   EXPECT_FALSE(ParseSummary("{\"revision\":1," + line.substr(1)));  // two of one name
   for (const char* text : {"", "[]", "7", "null", "{", "\xff", "\"a\""}) {
     EXPECT_FALSE(ParseSummary(text)) << text;
   }
+}
+
+TEST(PackSummary, HasThePathsOfItsEntry) {
+  const EnvelopeSummary summary = *ParseSummary(SummaryJson().dump());
+  const std::vector<audit::EventPath> entry = {
+      {"token-ops",
+       {{"pkcs11-rsa", "ops", Bytes32{7}, ""}, {"password", "", {}, "argon2id t=4 m=262144 p=4"}}}};
+  EXPECT_TRUE(PathsOfEntry(summary, entry));
+  const auto agrees = [&](auto change) {
+    auto other = entry;
+    change(other);
+    return PathsOfEntry(summary, other);
+  };
+  // A long entry lost its details, its factors or its paths.
+  EXPECT_TRUE(agrees([](auto& paths) {
+    paths[0].factors[0].key_sha256.reset();
+    paths[0].factors[1].kdf = "";
+  }));
+  EXPECT_TRUE(agrees([](auto& paths) { paths[0].factors.clear(); }));
+  EXPECT_TRUE(agrees([](auto& paths) { paths.clear(); }));
+  EXPECT_FALSE(agrees([](auto& paths) { paths[0].id = "tpm"; }));
+  EXPECT_FALSE(agrees([](auto& paths) { paths.push_back(paths[0]); }));
+  EXPECT_FALSE(agrees([](auto& paths) { paths[0].factors.pop_back(); }));
+  EXPECT_FALSE(agrees([](auto& paths) { paths[0].factors[0].kind = "pkcs11-ecdh"; }));
+  EXPECT_FALSE(agrees([](auto& paths) { paths[0].factors[0].id = "blue"; }));
+  EXPECT_FALSE(agrees([](auto& paths) { paths[0].factors[0].key_sha256 = Bytes32{8}; }));
+  EXPECT_FALSE(agrees([](auto& paths) { paths[0].factors[1].kdf = "argon2id t=1 m=65536 p=4"; }));
 }
 
 TEST(PackPolicyFacts, HaveOneForm) {

@@ -22,13 +22,29 @@ from world import BOTH_PATHS, PASSWORD, PIN, UNLOCK, AcceptanceCase, World, with
 
 POLICY = """[policy]
 name = "corp"
-serial = 1
+serial = 2
 mode = "enforce"
 simulators = "allowed"
 [[rule]]
 name = "all"
 match = "**"
 portable = true
+"""
+# What app/key lacks, by the pinned name of its token, by its cost, and set aside for app/other.
+STRICT = POLICY.replace("serial = 2", "serial = 1") + """require = ["tpm & password",
+  "recovery-key:team"]
+forbid = ["password & token:blue"]
+kdf = { argon2id_min_passes = 32, pbkdf2_min_iterations = 20000000 }
+[[exception]]
+key = "app/o*"
+rule = "all"
+until = 2100-01-01T00:00:00Z
+reason = "test"
+[[rule]]
+name = "young"
+match = "app/*"
+grace = "2d"
+require = ["token:nobody"]
 """
 ED25519_PKCS8 = bytes.fromhex("302e020100300506032b657004220420")
 MEMBERS = """README.txt verify.py keys/agent-key.json keys/log.vkeys keys/trusted-agents.json
@@ -121,9 +137,15 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
         world.write("trust.json", world.must("agent-key", "export").out)
         world.must("audit", "export", "-o", "builtin.tar")
         vkey = world.must("policy", "sign", "--new-key", "alice.key").out.decode().strip()
-        world.write("policy.toml", POLICY)
-        world.must("policy", "sign", "policy.toml", "--key", "alice.key")
-        world.must("policy", "set", "policy.toml", "--policy-key", vkey)
+        spki = world.must("token", "show", "ops", "--json").json()["spki_sha256"]
+        pin = f'[tokens.blue]\nspki_sha256 = "{spki}"\nassurance = "software"\n'
+        for text, name in ((STRICT + pin, "strict.tar"), (POLICY, None)):
+            world.write("policy.toml", text)
+            world.must("policy", "sign", "policy.toml", "--key", "alice.key")
+            world.must("policy", "set", "policy.toml",
+                       *(("--policy-key", vkey) if name else ()))
+            if name:
+                world.must("audit", "export", "-o", name)
         cls.exported = world.must("audit", "export", "-o", "pack.tar", "--json").json()
         cls.elsewhere = {"KEYESCROW_STATE": str(world.path("none")), "KEYESCROW_CONFIG": None}
         with tarfile.open(world.path("pack.tar")) as tar:
@@ -542,12 +564,59 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
                                                     b'"releases": []', data, flags=re.DOTALL),
                  "status.json does not tell of entry"),
                 ("checkpoints/000000000000.jsonl", drop_line, ""),
+                ("checkpoints/000000000000.jsonl",
+                 lambda data: data[:data.index(b"\n") + 1] + data, "checkpoint"),
+                (summaries, replace(b'"kind":"password"', b'"kind":"pkcs11-rsa","id":"x"'),
+                 "has other paths than the entry"),
+                (summaries, replace(b"argon2id t=", b"argon2id t=9"),
+                 "has other paths than the entry"),
+                (summaries, replace(b'"id":"ops"', b'"id":"opt"'),
+                 "has other paths than the entry"),
+                ("status.json", replace(b'"complies": true', b'"complies": false'),
+                 "verdict is not that of its findings"),
+                ("status.json", replace(b'"id": "tpm"', b'"id": "tpn"'), "status.json"),
+                ("keys/agent-key.json", replace(b'"tpm_public": "AFg', b'"tpm_public": "AFh'),
+                 "keys"),
                 ("checkpoint", lambda data: Pack(self.world.path("builtin.tar"))
                  .members["checkpoint"], "checkpoint")):
             with self.subTest(member=name, word=word):
                 pack = Pack(self.world.path("pack.tar"))
                 pack.edit(name, change)
                 self.signed(pack, word)
+
+    def test_a_verdict_that_is_not_the_policys(self):
+        self.trusted("strict.tar", 1, "critical findings")
+        pack = Pack(self.world.path("strict.tar"))
+        status = json.loads(pack.members["status.json"])
+        status["findings"], status["complies"] = [], True
+        pack.members["status.json"] = (json.dumps(status, indent=2) + "\n").encode()
+        told = ["app/key: " + what for what in (
+            "the rule \"all\" requires the path 'recovery-key:team'",
+            "the rule \"all\" forbids a path of", 'the rule "all" asks for')]
+        done, document = self.signed(pack, *(json.dumps(word)[1:-1] for word in told), status=1)
+        self.assertEqual(document["bad"], [])
+        said = [finding["what"] for finding in done.json()["items"][0]["findings"]]
+        for lines in (document["findings"], said):
+            lines = [line for line in lines if "does not say so" in line]
+            self.assertEqual([word for word in told
+                              if any(line.startswith(word) for line in lines)], told)
+            self.assertEqual([line for line in lines if "app/other" in line or "young" in line or
+                              "password & tpm" in line], [])
+
+    def test_two_agents_are_named(self):
+        arguments = ("pack.tar", "--trust", "trust.json", "--agent", "A" * 43)
+        self.assertEqual(self.keyescrow(*arguments).status, 2)
+        self.assertEqual(self.verify_py_alone(*arguments).returncode, 2)
+        self.both("pack.tar", 0, "--trust", "trust.json", "--agent", self.world.thumbprint)
+
+    def test_a_file_that_is_not_there(self):
+        for arguments in (("none.tar",), ("pack.tar", "--trust", "none.json"),
+                          ("pack.tar", "--trust", "trust.json", "--since", "none")):
+            self.assertEqual(self.keyescrow(*arguments).status, 8)
+            with contextlib.redirect_stderr(io.StringIO()):
+                self.assertEqual(self.verify_py(*arguments).returncode, 8)
+        self.world.write("empty", b"")
+        self.both("pack.tar", 4, "--trust", "trust.json", "--since", "empty")
 
     def test_members_that_are_signed_away(self):
         pack = Pack(self.world.path("pack.tar"))

@@ -1,0 +1,153 @@
+#include "agent/usecases/pack_policy.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <iterator>
+#include <map>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "agent/policy/evaluate.h"
+#include "agent/usecases/pack_fields.h"
+#include "agent/usecases/summary_paths.h"
+
+namespace keyescrow::agent {
+namespace {
+
+using audit::LogFault;
+
+constexpr std::string_view kHeldRules[] = {"required_path_missing", "password_only_path",
+                                           "forbidden_path",        "no_portable_path",
+                                           "kdf_too_weak",          "not_fips"};
+
+Bytes32 HashOf(const Bytes& bytes) {
+  Bytes32 hash{};
+  if (bytes.size() == hash.size()) std::copy(bytes.begin(), bytes.end(), hash.begin());
+  return hash;
+}
+
+// KeyHashes: what a summary's header has in the place of its tokens' keys, in the order of FactsOf.
+std::vector<Bytes32> KeyHashes(const envelope::PathRecord& path) {
+  std::vector<Bytes32> hashes;
+  const auto add = [&](const auto& record) { hashes.push_back(HashOf(record.spki)); };
+  for (const envelope::FactorRecord& factor : path.factors) {
+    if (const auto* rsa = std::get_if<envelope::Pkcs11RsaRecord>(&factor)) add(*rsa);
+    if (const auto* ecdh = std::get_if<envelope::Pkcs11EcdhRecord>(&factor)) add(*ecdh);
+    if (const auto* shares = std::get_if<envelope::SharesRecord>(&factor)) {
+      for (const envelope::ShareMember& member : shares->members) std::visit(add, member.factor);
+    }
+  }
+  return hashes;
+}
+
+policy::KeyFacts FactsOfSummary(const envelope::Header& header, const policy::Policy& policy) {
+  policy::KeyFacts key = policy::FactsOf(header);
+  for (std::size_t i = 0; i < key.paths.size(); ++i) {
+    policy::PathFacts& path = key.paths[i];
+    const std::vector<Bytes32> hashes = KeyHashes(header.paths[i]);
+    for (std::size_t j = 0; j < std::min(hashes.size(), path.tokens.size()); ++j) {
+      path.tokens[j].spki_sha256 = hashes[j];
+    }
+    // Which key it is a summary does not tell: it is taken for the one that is pinned.
+    if (!header.paths[i].recovery_key) continue;
+    for (const policy::RecoveryKeyPin& pin : policy.recovery_keys) {
+      if (pin.name == header.paths[i].recovery_key->name) {
+        path.recovery_thumbprint = pin.public_thumbprint;
+      }
+    }
+  }
+  return key;
+}
+
+// Stated: key and rule of each critical finding.
+using Stated = std::set<std::pair<std::string, std::string>>;
+
+Result<Stated> CriticalFindings(std::string_view status) {
+  const auto json = ParsePackJson(status);
+  PackFields fields(json);
+  Stated stated;
+  for (const auto& item : fields.List("findings")) {
+    PackFields finding(item);
+    if (finding.Text("severity") == "critical") {
+      stated.emplace(finding.Text("key"), finding.Text("rule"));
+    }
+  }
+  if (!fields.good()) return MisshapenPart("status.json");
+  return stated;
+}
+
+// NewestOfKeys returns the entry of each key's newest envelope, with when its first was made.
+std::map<std::uint64_t, std::int64_t> NewestOfKeys(const Summaries& summaries) {
+  struct Ends {
+    std::pair<std::uint32_t, std::uint32_t> first;
+    std::pair<std::uint32_t, std::uint32_t> last;
+    std::uint64_t newest = 0;
+    std::int64_t created = 0;
+  };
+  std::map<std::string, Ends> keys;
+  for (const auto& [seq, summary] : summaries) {
+    const std::pair at(summary.key_version, summary.revision);
+    const auto [found, is_new] = keys.emplace(summary.key_name, Ends());
+    Ends& ends = found->second;
+    if (is_new || at < ends.first) {
+      ends.first = at;
+      ends.created = summary.created;
+    }
+    if (is_new || at > ends.last) {
+      ends.last = at;
+      ends.newest = seq;
+    }
+  }
+  std::map<std::uint64_t, std::int64_t> newest;
+  for (const auto& [name, ends] : keys) newest[ends.newest] = ends.created;
+  return newest;
+}
+
+}  // namespace
+
+Result<PackPolicyCheck> HoldToPackPolicy(const report::TarReader& pack,
+                                         const policy::Policy& policy, std::int64_t policy_set,
+                                         std::int64_t now, const Summaries& summaries,
+                                         std::string_view status, audit::LogFindings& findings) {
+  ASSIGN_OR_RETURN(const Stated stated, CriticalFindings(status));
+  const std::map<std::uint64_t, std::int64_t> newest = NewestOfKeys(summaries);
+  policy::Facts facts;
+  facts.now = now;
+  facts.policy_set = policy_set;
+  PackPolicyCheck check;
+  const auto hold = [&](std::string_view line) -> Status {
+    ASSIGN_OR_RETURN(const EnvelopeSummary summary, ParseSummary(line));
+    const auto found = newest.find(summary.log_seq);
+    if (found == newest.end()) return Ok();
+    const auto header = SummaryHeader(line);
+    if (!header) {
+      ++check.num_unknown;
+      return Ok();
+    }
+    policy::KeyFacts key = FactsOfSummary(*header, policy);
+    key.first_created = found->second;
+    ++check.num_held;
+    for (const Finding& finding :
+         EvaluateKey(policy, key, facts, {.shape_only = true, .as_enforced = false}).findings) {
+      const bool held = std::find(std::begin(kHeldRules), std::end(kHeldRules), finding.rule) !=
+                        std::end(kHeldRules);
+      if (finding.severity != Severity::kCritical || !held) continue;
+      if (stated.contains({key.name, finding.rule})) continue;
+      findings.Add(LogFault::kNotCompliant, summary.log_seq,
+                   fmt::format("{}: {}, and status.json does not say so", key.name, finding.what));
+    }
+    return Ok();
+  };
+  constexpr std::string_view kFolder = "summaries/";
+  for (auto it = pack.members().lower_bound(std::string(kFolder));
+       it != pack.members().end() && it->first.starts_with(kFolder); ++it) {
+    ASSIGN_OR_RETURN(const std::string text, pack.Read(it->first));
+    ASSIGN_OR_RETURN(const auto lines, SplitLines(text));
+    for (const std::string_view line : lines) RETURN_IF_ERROR(hold(line));
+  }
+  return check;
+}
+
+}  // namespace keyescrow::agent
