@@ -138,6 +138,7 @@ struct StoreReader::Impl {
   std::array<FileState, 2> FileStates() const { return {StateOf(path), StateOf(path + "-wal")}; }
   Status Begin(ReaderMode mode);
   Result<std::int64_t> Number(const char* sql);
+  Result<bool> HasIndex(std::string_view name);
 
   Connection connection;
   std::string path;
@@ -157,6 +158,12 @@ std::uint64_t StoreReader::file_bytes() const {
   return static_cast<std::uint64_t>(states[0].size_bytes + states[1].size_bytes);
 }
 bool StoreReader::Unchanged() const { return impl_->FileStates() == impl_->states_at_open; }
+
+Result<bool> StoreReader::Impl::HasIndex(std::string_view name) {
+  Statement row =
+      connection.Prepare("SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?");
+  return row.Bind(name).Step();
+}
 
 Result<std::int64_t> StoreReader::Impl::Number(const char* sql) {
   Statement row = connection.Prepare(sql);
@@ -288,6 +295,8 @@ Status StoreReader::Envelopes(std::int64_t first_id, std::int64_t last_id,
 }
 
 Status StoreReader::EnvelopeKeys(const std::function<bool(const EnvelopeKeyRow&)>& visit) {
+  ASSIGN_OR_RETURN(const bool there, impl_->HasIndex("envelope_by_key"));
+  if (!there) return Ok();
   Statement row = impl_->connection.Prepare(
       "SELECT key_name, key_version, revision, id FROM envelope INDEXED BY envelope_by_key "
       "ORDER BY key_name, key_version, revision");
@@ -301,6 +310,8 @@ Status StoreReader::EnvelopeKeys(const std::function<bool(const EnvelopeKeyRow&)
 
 Status StoreReader::EntryKeys(const std::function<bool(std::string_view, std::uint64_t)>& visit) {
   if (impl_->schema_version < 2) return Ok();
+  ASSIGN_OR_RETURN(const bool there, impl_->HasIndex("log_entry_by_key"));
+  if (!there) return Ok();
   Statement row = impl_->connection.Prepare(
       "SELECT key_name, seq FROM log_entry INDEXED BY log_entry_by_key WHERE key_name IS NOT NULL "
       "ORDER BY key_name, seq");

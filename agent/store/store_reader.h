@@ -99,9 +99,10 @@ class StoreReader {
   // Envelopes of ids from `first_id` to `last_id`, both visited.
   Status Envelopes(std::int64_t first_id, std::int64_t last_id,
                    const std::function<bool(const EnvelopeRow&)>& visit);
-  // EnvelopeKeys reads the index alone, in the order of name, version and revision.
+  // EnvelopeKeys reads the index alone, in the order of name, version and revision; nothing where
+  // somebody dropped it, which SchemaDifferences tells.
   Status EnvelopeKeys(const std::function<bool(const EnvelopeKeyRow&)>& visit);
-  // EntryKeys reads the index of entries by key: name and number.
+  // EntryKeys reads the index of entries by key: name and number; the same.
   Status EntryKeys(const std::function<bool(std::string_view, std::uint64_t)>& visit);
   // EntriesOfKey reads the entries of one key, newest first.
   Status EntriesOfKey(std::string_view key_name, const std::function<bool(const EntryRow&)>& visit);

@@ -96,14 +96,22 @@ Result<std::string> ReadText(const std::string& file) {
   return std::string(AsText(source.bytes));
 }
 
-// CheckAnchoring asks the TPM, where it is at hand, whether the store is the newest one.
-VerifyItem CheckAnchoring(Agent& agent) {
+// CheckAnchoring asks the TPM whether the store is the newest one. A log that was anchored says
+// that it can be asked: where it cannot, somebody may have seen to that.
+VerifyItem CheckAnchoring(Agent* agent, bool was_anchored) {
   VerifyItem item;
   item.what = "anchor";
-  AnchorCheck check = CheckCounter(agent);
+  AnchorCheck check;
+  if (agent == nullptr) {
+    check.what = "the tpm's counter was not read: the agent's state does not open";
+    check.remedy = "run 'keyescrow doctor'";
+  } else {
+    check = CheckCounter(*agent);
+  }
+  const bool unread = !check.checked && !check.error && was_anchored;
   // A counter that is gone tells nothing of the store: it may be the TPM that was cleared.
-  if (check.error && check.error->code() == ErrorCode::kAnchorMissing) {
-    item.findings.push_back({std::string(ErrorCodeName(check.error->code())), 0, check.what,
+  if (unread || (check.error && check.error->code() == ErrorCode::kAnchorMissing)) {
+    item.findings.push_back({std::string(ErrorCodeName(ErrorCode::kAnchorMissing)), 0, check.what,
                              check.remedy, /*damage=*/false});
     item.num_findings = 1;
     item.not_checked.emplace_back("whether an older store was put back");
@@ -166,11 +174,27 @@ Result<std::vector<VerifyItem>> Verify(const std::string& state_dir, Agent* agen
   if (agent != nullptr) log_keys = agent->journal().Keys();
   if (!request.trust_file.empty()) {
     ASSIGN_OR_RETURN(state.trust, ReadTrustDocument(request.trust_file));
+    const auto& names = request.names_or_files;
+    const bool has_log = names.empty() || std::ranges::any_of(names, [](const std::string& name) {
+                           return IsStateFolder(name) || IsPack(name);
+                         });
+    if (has_log && !request.trusted_agent.empty() &&
+        request.trusted_agent != state.trust->thumbprint) {
+      return Error(ErrorCode::kUsage, Action::kFixInput,
+                   "--trust is the file of the agent " + state.trust->thumbprint +
+                       ", and --agent names another",
+                   "give one of the two");
+    }
     trust.trusted.push_back({state.trust->thumbprint, {}, {}});
     log_keys.insert(log_keys.end(), state.trust->log_keys.begin(), state.trust->log_keys.end());
   }
   if (!request.since_file.empty()) {
     ASSIGN_OR_RETURN(state.since, ReadText(request.since_file));
+    if (state.since.empty()) {
+      return Error(ErrorCode::kLogDamaged, Action::kFixInput,
+                   request.since_file + " is empty: it holds no checkpoint",
+                   "give the file that you kept of 'keyescrow audit checkpoint'");
+    }
   }
   std::vector<VerifyItem> items;
   const auto verify_state = [&](const std::string& folder, store::ReaderMode mode) {
@@ -198,7 +222,11 @@ Result<std::vector<VerifyItem>> Verify(const std::string& state_dir, Agent* agen
   }
   if (request.names_or_files.empty() || (!request.since_file.empty() && !since_compared)) {
     verify_state(state_dir, store::ReaderMode::kLive);
-    if (agent != nullptr && agent->identity().anchor) items.push_back(CheckAnchoring(*agent));
+    const auto& store = items.back().store;
+    const bool was_anchored = store && store->num_anchors + store->num_unchecked_anchors > 0;
+    if (was_anchored || (agent != nullptr && agent->identity().anchor)) {
+      items.push_back(CheckAnchoring(agent, was_anchored));
+    }
   }
   return items;
 }

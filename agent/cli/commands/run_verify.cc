@@ -131,6 +131,7 @@ struct Summary {
   std::string Verdict() const {
     if (num_bad > 0) return "does not verify";
     if (num_findings > 0) return "nothing is damaged, and there are findings";
+    if (num_envelopes == 0) return "nothing is escrowed";
     return partial ? "nothing is damaged, but not all was checked: not a pass" : "verified";
   }
 };
@@ -186,7 +187,7 @@ Result<int> DoVerify(const VerifyOptions& options, Session& session) {
     list.push_back(ItemJson(item));
   }
   document["verdict"] = summary.Verdict();
-  document["good"] = summary.status == kExitDone;
+  document["good"] = summary.status == kExitDone && summary.num_envelopes > 0;
   document["num_envelopes"] = summary.num_envelopes;
   document["num_bad"] = summary.num_bad;
   document["items"] = std::move(list);

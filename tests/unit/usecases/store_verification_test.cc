@@ -151,6 +151,18 @@ TEST_F(VerifyStoreTest, FindsOneChangedRowAmongMany) {
 
 // Whoever holds the log's keys can log that a path opened, and not sign it with the path's own key:
 // neither as a path's last proof nor as an older one.
+TEST_F(VerifyStoreTest, AnIndexThatWasDroppedIsNamed) {
+  Tamper("DROP INDEX envelope_by_key; DROP INDEX log_entry_by_key;");
+  const auto found = VerifyStore(Options(2));
+  ASSERT_TRUE(found) << found.error().message();
+  std::vector<std::string> told;
+  for (const audit::LogFinding& finding : found->log.findings) {
+    if (finding.fault == audit::LogFault::kSchema) told.push_back(finding.text);
+  }
+  EXPECT_EQ(told, (std::vector<std::string>{"the index envelope_by_key is missing",
+                                            "the index log_entry_by_key is missing"}));
+}
+
 TEST_F(VerifyStoreTest, AProofThatThePathsKeyDidNotSignIsNone) {
   {
     auto maker = *StoreMaker::Open(state_);

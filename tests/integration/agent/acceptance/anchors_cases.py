@@ -77,6 +77,30 @@ class Anchors(AcceptanceCase):
         self.put_back()
         self.is_off("an older store was put back")
 
+    def test_a_counter_that_cannot_be_read_is_told(self):
+        self.anchor()
+        self.keep()
+        self.restored("out.key", "--via", "token-ops")
+        self.anchor()
+        self.keep("newer")
+        self.put_back()
+
+        def told(*arguments):
+            done = self.world.run("verify", "--json", *arguments)
+            self.assertEqual(done.status, 1, str(done))
+            (item,) = [item for item in done.json()["items"] if item["what"] == "anchor"]
+            self.assertEqual(item["outcome"], "findings")
+            self.assertEqual([finding["fault"] for finding in item["findings"]],
+                             ["anchor_missing"])
+            self.assertIn("whether an older store was put back", item["not_checked"])
+
+        told("--tpm", "none")
+        (self.world.path("state") / "anchor-tpm.auth").unlink()
+        told()
+        self.put_back()
+        self.assertEqual(self.world.run("verify").status, 4)
+        self.put_back("newer")
+
     def test_an_older_tpm_is_found(self):
         self.anchor()
         self.stop_tpm()
