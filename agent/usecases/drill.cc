@@ -405,6 +405,11 @@ Result<DrillReport> Drill(const Environment& environment, Agent* agent, const Dr
   ASSIGN_OR_RETURN(const std::optional<audit::Challenge> challenge,
                    ReadChallenge(agent, request.challenge_file));
   const bool drawn = challenge && request.name_or_file.empty() && !request.all;
+  if (drawn && challenge->drawn.empty()) {
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 request.challenge_file + " draws no keys: which are to be drilled?",
+                 "name one, or give --all");
+  }
   const bool is_list = request.all || drawn;
   if (is_list && agent == nullptr) {
     return Error(ErrorCode::kNotInitialized, Action::kFixInput,

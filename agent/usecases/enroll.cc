@@ -221,7 +221,11 @@ class Passwords {
           context_.recovery_key.empty() ? context_.draft.key_name : context_.recovery_key;
       rules.context_names = {context_.draft.policy, own_name, context_.draft.host, UserName()};
       ASSIGN_OR_RETURN(rules.extra_blocklist, LoadBlocklist(agent.store(), *in_force, profile));
-      RETURN_IF_ERROR(envelope::CheckPassword(password, rules));
+      Status checked = envelope::CheckPassword(password, rules);
+      if (!checked && profile.name != envelope::PasswordProfileName(profile.profile)) {
+        return std::move(checked).error().WithContext("the policy's profile " + profile.name);
+      }
+      RETURN_IF_ERROR(std::move(checked));
     }
     return Ok();
   }
