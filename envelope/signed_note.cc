@@ -8,6 +8,7 @@
 #include "envelope/base/base64url.h"
 #include "envelope/base/hash.h"
 #include "envelope/base/utf8.h"
+#include "envelope/note_signer.h"
 
 namespace keyescrow::envelope {
 namespace {
@@ -110,6 +111,15 @@ Result<std::string> SignLineEd25519(const NoteKey& key, const SecretBytes& seed,
                                     std::string_view text) {
   ASSIGN_OR_RETURN(const Bytes64 signature, Ed25519Sign(seed, AsBytes(text)));
   return SignatureLine(key, signature);
+}
+
+Result<std::string> Ed25519NoteSigner::SignLine(const SecretBytes& seed, std::string_view text) {
+  if (!pair_ || !pair_->IsOf(seed)) {
+    ASSIGN_OR_RETURN(Ed25519Pair pair, Ed25519Pair::FromSeed(seed));
+    pair_.emplace(std::move(pair));
+  }
+  ASSIGN_OR_RETURN(const Bytes64 signature, pair_->Sign(AsBytes(text)));
+  return SignatureLine(key_, signature);
 }
 
 Result<std::string> SignLineP256(const NoteKey& key, Signer& signer, std::string_view text) {

@@ -14,6 +14,7 @@ namespace keyescrow::agent::audit {
 namespace {
 
 constexpr std::size_t kHashBytes = 32;
+constexpr std::size_t kTileHeight = 8;  // 256 = 2^8
 constexpr std::uint8_t kLeafPrefix = 0x00;
 constexpr std::uint8_t kNodePrefix = 0x01;
 
@@ -172,9 +173,7 @@ Result<TreeAppender> TreeAppender::Load(std::uint64_t size, const TileReader& re
 }
 
 void TreeAppender::Append(const Bytes32& leaf_hash) {
-  range_.Append(leaf_hash);
-  Bytes32 hash = leaf_hash;
-  for (std::size_t level = 0;; ++level) {
+  const auto keep = [this](std::size_t level, const Bytes32& hash) {
     if (level == open_.size()) {
       open_.push_back({static_cast<unsigned>(level), 0, {}});
       open_changed_.push_back(false);
@@ -183,12 +182,22 @@ void TreeAppender::Append(const Bytes32& leaf_hash) {
     tile.bytes.insert(tile.bytes.end(), hash.begin(), hash.end());
     open_changed_[level] = true;
     if (tile.bytes.size() < kTileWidth * kHashBytes) return;
-    hash = PerfectRoot(tile.bytes, 0, kTileWidth);
     const std::uint64_t next = tile.index + 1;
     filled_.push_back(std::move(tile));
-    open_[level] = {static_cast<unsigned>(level), next, {}};
+    tile = {static_cast<unsigned>(level), next, {}};
     open_changed_[level] = false;
+  };
+  // The nodes that the right edge is made of are those that the tiles keep: each is hashed once.
+  keep(0, leaf_hash);
+  Bytes32 hash = leaf_hash;
+  std::size_t height = 0;
+  for (std::uint64_t rest = range_.size_; (rest & 1) != 0; rest >>= 1) {
+    hash = NodeHash(range_.edge_.back(), hash);
+    range_.edge_.pop_back();
+    if (++height % kTileHeight == 0) keep(height / kTileHeight, hash);
   }
+  range_.edge_.push_back(hash);
+  ++range_.size_;
 }
 
 std::vector<Tile> TreeAppender::ChangedTiles() const {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstring>
 
 namespace keyescrow::agent {
 namespace {
@@ -12,8 +13,10 @@ constexpr std::string_view kLastVerify = "verify.last";
 // no other member of an entry is called "type".
 std::string_view TypeOf(std::string_view line) {
   constexpr std::string_view kMember = "\"type\":\"";
-  const std::size_t at = line.find(kMember);
-  if (at == std::string_view::npos) return {};
+  // std::string_view::find stops at each quote.
+  const void* const found = memmem(line.data(), line.size(), kMember.data(), kMember.size());
+  if (found == nullptr) return {};
+  const auto at = static_cast<std::size_t>(static_cast<const char*>(found) - line.data());
   line.remove_prefix(at + kMember.size());
   return line.substr(0, line.find('"'));
 }

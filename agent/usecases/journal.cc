@@ -11,6 +11,7 @@
 #include "agent/usecases/journald.h"
 #include "agent/usecases/process_facts.h"
 #include "envelope/base/base64url.h"
+#include "envelope/note_signer.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -60,7 +61,7 @@ store::NewEntry MakeEntry(std::string_view line, const audit::Event& event) {
 struct Journal::Impl {
   JournalOptions options;
   std::unique_ptr<store::SqliteStore> store;
-  audit::NoteKey ed25519_key;
+  envelope::Ed25519NoteSigner ed25519_signer;
   audit::NoteKey p256_key;
   std::vector<audit::NoteKey> keys;
   std::string signer_failure;  // why the signer is not asked again; "" while it is
@@ -68,13 +69,20 @@ struct Journal::Impl {
   std::string boot_id;
   JournaldSender journald{""};
   std::vector<JournaldEntry> told;  // of the commit under way
+  // The tree of the checkpoint that this process committed last, so that bulk work does not hash
+  // the open tiles again for each commit; and the one that the commit under way will leave.
+  std::optional<audit::TreeAppender> tree;
+  std::string tree_checkpoint;
+  std::optional<audit::TreeAppender> next_tree;
   bool appended = false;
 
   // CountsAt returns the counts at a head, from its checkpoint or, once, from the whole log.
   Result<EventCounts> CountsAt(const store::LogHead& head);
   Status Fill(audit::Event& event);
-  Result<store::LogAppend> Sign(const store::LogHead& head, audit::TreeAppender tree,
+  Result<store::LogAppend> Sign(const store::LogHead& head, const store::ReadTile& tile,
                                 std::vector<store::NewEntry> entries);
+  // Committed takes what the store returned for a commit of this journal.
+  void Committed(const store::LogHead& head);
   // SignByAgentKey returns the signature line, or "" where the agent key cannot sign.
   std::string SignByAgentKey(std::string_view text);
   Result<store::LogAppend> Build(const store::LogHead& head, const store::ReadTile& tile,
@@ -137,7 +145,14 @@ std::string Journal::Impl::SignByAgentKey(std::string_view text) {
   return std::move(*line);
 }
 
-Result<store::LogAppend> Journal::Impl::Sign(const store::LogHead& head, audit::TreeAppender tree,
+void Journal::Impl::Committed(const store::LogHead& head) {
+  tree = std::exchange(next_tree, std::nullopt);
+  tree_checkpoint = head.checkpoint;
+  journald.Send(told);
+}
+
+Result<store::LogAppend> Journal::Impl::Sign(const store::LogHead& head,
+                                             const store::ReadTile& tile,
                                              std::vector<store::NewEntry> entries) {
   if (options.ed25519_seed.empty()) {
     return Error(ErrorCode::kAgentKeyUnavailable, Action::kReportBug,
@@ -145,29 +160,40 @@ Result<store::LogAppend> Journal::Impl::Sign(const store::LogHead& head, audit::
   }
   store::LogAppend append;
   ASSIGN_OR_RETURN(EventCounts counts, CountsAt(head));
+  // Where another process committed meanwhile, the tiles are read anew.
+  const bool is_ours = tree && tree->size() == head.size && tree_checkpoint == head.checkpoint;
+  if (is_ours) {
+    next_tree = std::exchange(tree, std::nullopt);
+  } else {
+    ASSIGN_OR_RETURN(next_tree, TreeOf(head, tile));
+  }
   told.clear();
   for (const store::NewEntry& entry : entries) {
-    tree.Append(entry.leaf_hash);
+    next_tree->Append(entry.leaf_hash);
     counts.Add(AsText(entry.bytes));
     if (!journald.wanted()) continue;
     told.push_back({head.size + told.size(), entry.leaf_hash, std::string(AsText(entry.bytes))});
   }
   append.counts = counts.Text();
   append.entries = std::move(entries);
-  for (audit::Tile& tile : tree.ChangedTiles()) {
-    append.tiles.push_back({tile.level, tile.index, std::move(tile.bytes)});
+  for (audit::Tile& changed : next_tree->ChangedTiles()) {
+    // A tree that was kept tells of earlier commits' tiles too.
+    const unsigned shift = 8 * changed.level;
+    if (head.size >> shift == next_tree->size() >> shift) continue;
+    append.tiles.push_back({changed.level, changed.index, std::move(changed.bytes)});
   }
+  next_tree->TakeFilledTiles();
   const std::string text =
-      audit::FormatCheckpoint({options.identity.origin, tree.size(), tree.Root()});
+      audit::FormatCheckpoint({options.identity.origin, next_tree->size(), next_tree->Root()});
   ASSIGN_OR_RETURN(const std::string ed25519_line,
-                   audit::SignLineEd25519(ed25519_key, options.ed25519_seed, text));
+                   ed25519_signer.SignLine(options.ed25519_seed, text));
   const std::string p256_line = SignByAgentKey(text);
   append.checkpoint = text + "\n" + ed25519_line + p256_line;
   append.p256_signed = !p256_line.empty();
   if (append.p256_signed != head.p256_signed) {
     store::Setting setting{kMissingSetting, std::nullopt};
     if (!append.p256_signed) {
-      setting.value = fmt::format("{} {} {}", tree.size(),
+      setting.value = fmt::format("{} {} {}", next_tree->size(),
                                   FormatUtc(options.clock->NowUnixSeconds()), signer_failure);
     }
     append.settings.push_back(std::move(setting));
@@ -178,7 +204,6 @@ Result<store::LogAppend> Journal::Impl::Sign(const store::LogHead& head, audit::
 Result<store::LogAppend> Journal::Impl::Build(const store::LogHead& head,
                                               const store::ReadTile& tile,
                                               std::vector<audit::Event>& events) {
-  ASSIGN_OR_RETURN(audit::TreeAppender tree, TreeOf(head, tile));
   if (head.migrated_from) {
     audit::Event& migrated = events.emplace_back();
     migrated.type = audit::EventType::kStoreMigrated;
@@ -188,19 +213,18 @@ Result<store::LogAppend> Journal::Impl::Build(const store::LogHead& head,
   std::vector<store::NewEntry> entries;
   std::vector<store::Setting> settings;
   std::uint64_t seq = head.size;
+  std::optional<Bytes32> previous;
+  if (head.size > 0) previous = audit::CheckpointHash(audit::NoteText(head.checkpoint));
   for (audit::Event& event : events) {
     if (const auto setting = SeqSetting(event)) {
       settings.push_back({std::string(*setting), std::to_string(seq)});
     }
     event.source_seq = seq++;
-    event.prev_checkpoint.reset();
-    if (head.size > 0) {
-      event.prev_checkpoint = audit::CheckpointHash(audit::NoteText(head.checkpoint));
-    }
+    event.prev_checkpoint = previous;
     ASSIGN_OR_RETURN(const std::string line, audit::SerializeEvent(event));
     entries.push_back(MakeEntry(line, event));
   }
-  ASSIGN_OR_RETURN(store::LogAppend append, Sign(head, std::move(tree), std::move(entries)));
+  ASSIGN_OR_RETURN(store::LogAppend append, Sign(head, tile, std::move(entries)));
   for (store::Setting& setting : settings) append.settings.push_back(std::move(setting));
   append.clears_migration = head.migrated_from.has_value();
   return append;
@@ -220,7 +244,7 @@ Result<Journal> Journal::Open(JournalOptions options) {
   const std::string journald_socket = options.journald_socket;
   std::unique_ptr<Impl> impl(new Impl{.options = std::move(options),
                                       .store = std::move(store),
-                                      .ed25519_key = ed25519,
+                                      .ed25519_signer = envelope::Ed25519NoteSigner(ed25519),
                                       .p256_key = p256,
                                       .keys = {ed25519, p256},
                                       .signer_failure = "",
@@ -228,6 +252,9 @@ Result<Journal> Journal::Open(JournalOptions options) {
                                       .boot_id = "",
                                       .journald = JournaldSender(journald_socket),
                                       .told = {},
+                                      .tree = std::nullopt,
+                                      .tree_checkpoint = "",
+                                      .next_tree = std::nullopt,
                                       .appended = false});
   return Journal(std::move(impl));
 }
@@ -253,7 +280,7 @@ Result<AppendReceipt> Journal::Append(std::vector<audit::Event> events,
     return impl_->Build(head, tile, events);
   };
   ASSIGN_OR_RETURN(store::LogHead head, impl_->store->Commit(change, build));
-  impl_->journald.Send(impl_->told);
+  impl_->Committed(head);
   impl_->appended = true;
   receipt.size = head.size;
   receipt.checkpoint = std::move(head.checkpoint);
@@ -277,7 +304,7 @@ Result<std::optional<AppendReceipt>> Journal::AppendAfter(const Bytes32& checkpo
   };
   ASSIGN_OR_RETURN(store::LogHead head, impl_->store->Commit({}, build));
   if (!receipt) return receipt;
-  impl_->journald.Send(impl_->told);
+  impl_->Committed(head);
   impl_->appended = true;
   receipt->size = head.size;
   receipt->checkpoint = std::move(head.checkpoint);
@@ -330,11 +357,10 @@ Result<ImportResult> Journal::ImportEvents(std::string_view file) {
     impl_->told.clear();
     if (fresh.empty()) return store::LogAppend();
     result.num_added = fresh.size();
-    ASSIGN_OR_RETURN(audit::TreeAppender tree, TreeOf(head, tile));
-    return impl_->Sign(head, std::move(tree), std::move(fresh));
+    return impl_->Sign(head, tile, std::move(fresh));
   };
-  RETURN_IF_ERROR(impl_->store->Commit({}, build));
-  impl_->journald.Send(impl_->told);
+  ASSIGN_OR_RETURN(const store::LogHead head, impl_->store->Commit({}, build));
+  if (result.num_added > 0) impl_->Committed(head);
   return result;
 }
 

@@ -4,9 +4,11 @@
 #include "envelope/base/base64url.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/ed25519.h"
+#include "envelope/base/ed25519_pair.h"
 #include "envelope/base/hash.h"
 #include "envelope/base/nearest_word.h"
 #include "envelope/base/p256.h"
+#include "envelope/base/random.h"
 #include "envelope/base/rsa.h"
 #include "envelope/factor.h"
 
@@ -159,6 +161,12 @@ TEST(Ed25519, MatchesRfc8032Test1) {
   ASSERT_TRUE(signature);
   EXPECT_TRUE(Ed25519Verify(*key, {}, *signature));
   EXPECT_FALSE(Ed25519Verify(*key, AsBytes("x"), *signature));
+  const auto pair = Ed25519Pair::FromSeed(*seed);
+  ASSERT_TRUE(pair);
+  EXPECT_EQ(pair->Public(), *key);
+  EXPECT_TRUE(pair->IsOf(*seed));
+  EXPECT_FALSE(pair->IsOf(*RandomSecret(SystemRandom(), 32)));
+  EXPECT_EQ(*pair->Sign({}), *signature);  // the algorithm has no randomness
 }
 
 TEST(Tpm2AuthPolicy, MatchesPolicyAuthValueAlone) {
