@@ -17,32 +17,32 @@ void Require(bool condition) {
   if (!condition) std::abort();
 }
 
-struct Fetched {
-  EVP_MD* sha256 = EVP_MD_fetch(nullptr, "SHA256", nullptr);
-  EVP_MD* sha512 = EVP_MD_fetch(nullptr, "SHA512", nullptr);
-};
-
-const Fetched& Algorithms() {
-  static const Fetched fetched;
-  return fetched;
-}
-
+// DigestContext is one SHA-256 context a thread, which between two hashes is begun and holds
+// nothing: EVP_DigestInit_ex2 of OpenSSL 3.0 asks the tables of engines under a lock each time.
 struct DigestContext {
+  EVP_MD* algorithm = EVP_MD_fetch(nullptr, "SHA256", nullptr);
   EVP_MD_CTX* context = EVP_MD_CTX_new();
-  ~DigestContext() { EVP_MD_CTX_free(context); }
+
+  DigestContext() { Begin(); }
+  ~DigestContext() {
+    EVP_MD_CTX_free(context);
+    EVP_MD_free(algorithm);
+  }
+  void Begin() const {
+    Require(context != nullptr && EVP_DigestInit_ex2(context, algorithm, nullptr) == 1);
+  }
 };
 
-void Digest(const EVP_MD* algorithm, std::initializer_list<ByteView> parts, std::uint8_t* out) {
-  thread_local DigestContext holder;
+void Digest(std::initializer_list<ByteView> parts, std::uint8_t* out) {
+  thread_local const DigestContext holder;
   EVP_MD_CTX* context = holder.context;
-  Require(context != nullptr && EVP_DigestInit_ex2(context, algorithm, nullptr) == 1);
   for (ByteView part : parts) {
     Require(EVP_DigestUpdate(context, part.data(), part.size()) == 1);
   }
   unsigned size = 0;
   Require(EVP_DigestFinal_ex(context, out, &size) == 1);
   // The context must not keep the last state, which is the digest and may be a secret.
-  Require(EVP_DigestInit_ex2(context, algorithm, nullptr) == 1);
+  holder.Begin();
 }
 
 // MacContext is one HMAC context a thread and digest, set up once: EVP_MAC fetches its digest by
@@ -85,13 +85,13 @@ Bytes32 Sha256(ByteView bytes) { return Sha256({bytes}); }
 
 Bytes32 Sha256(std::initializer_list<ByteView> parts) {
   Bytes32 digest;
-  Digest(Algorithms().sha256, parts, digest.data());
+  Digest(parts, digest.data());
   return digest;
 }
 
 Result<SecretBytes> Sha256Secret(std::initializer_list<ByteView> parts) {
   ASSIGN_OR_RETURN(SecretBytes digest, SecretBytes::Allocate(32));
-  Digest(Algorithms().sha256, parts, digest.ExposeMutable().data());
+  Digest(parts, digest.ExposeMutable().data());
   return digest;
 }
 

@@ -112,12 +112,20 @@ std::string JwkThumbprint(const P256Point& point) {
 }
 
 bool VerifyEs256(const P256Point& key, const Bytes32& digest, const Bytes64& signature) {
-  const Pkey pkey = PublicPkey(key);
-  if (!pkey) return false;
+  // A log or a store has many signatures by one key: the library's form of the last one is kept.
+  thread_local std::optional<P256Point> last;
+  thread_local PkeyContext context;
+  if (!context || !(*last == key)) {
+    const Pkey pkey = PublicPkey(key);
+    context.reset(pkey ? EVP_PKEY_CTX_new(pkey.get(), nullptr) : nullptr);
+    if (!context || EVP_PKEY_verify_init(context.get()) != 1) {
+      context.reset();
+      return false;
+    }
+    last = key;
+  }
   const Bytes der = EcdsaSignatureToDer(signature);
-  PkeyContext context(EVP_PKEY_CTX_new(pkey.get(), nullptr));
-  return context && EVP_PKEY_verify_init(context.get()) == 1 &&
-         EVP_PKEY_verify(context.get(), der.data(), der.size(), digest.data(), digest.size()) == 1;
+  return EVP_PKEY_verify(context.get(), der.data(), der.size(), digest.data(), digest.size()) == 1;
 }
 
 Bytes EcdsaSignatureToDer(const Bytes64& signature) {
