@@ -5,20 +5,27 @@
 namespace keyescrow::agent::store {
 namespace {
 
+constexpr std::size_t kTileHashBytes = 32;
+constexpr std::size_t kMaxTileBytes = 256 * kTileHashBytes;
+
 std::string JoinLines(const std::vector<std::string>& lines) {
   return fmt::format("{}", fmt::join(lines, "\n"));
 }
 
+// Rows of history are added by INSERT OR ROLLBACK, and without a function of SQL: what may fail a
+// statement alone makes SQLite copy each page before the statement changes it (schema 0011).
 Status PutEnvelope(Connection& connection, const EnvelopeRecord& row, std::int64_t log_seq) {
   Statement put = connection.Prepare(
-      "INSERT INTO envelope (key_name, key_version, revision, envelope_id, sha256, created, "
+      "INSERT OR ROLLBACK INTO envelope (key_name, key_version, revision, envelope_id, sha256, "
+      "created, "
       "log_seq, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
   put.Bind(std::string_view(row.key_name)).Bind(row.key_version).Bind(row.revision);
   put.Bind(std::string_view(row.envelope_id)).Bind(ByteView(row.sha256)).Bind(row.created);
   RETURN_IF_ERROR(put.Bind(log_seq).Bind(ByteView(row.bytes)).Run());
   if (!row.path_set) return Ok();
-  Statement set = connection.Prepare(
-      "INSERT INTO path_set (envelope_row, digest) VALUES (last_insert_rowid(), ?)");
+  Statement set =
+      connection.Prepare("INSERT OR ROLLBACK INTO path_set (envelope_row, digest) VALUES (?, ?)");
+  set.Bind(sqlite3_last_insert_rowid(connection.handle()));
   return set.Bind(ByteView(*row.path_set)).Run();
 }
 
@@ -137,7 +144,7 @@ Status PutGateOverride(Connection& connection, const GateOverrideRecord& row) {
 
 Status PutEntry(Connection& connection, const NewEntry& row, std::int64_t seq) {
   Statement put = connection.Prepare(
-      "INSERT INTO log_entry (seq, leaf_hash, key_name, bytes) VALUES (?, ?, ?, ?)");
+      "INSERT OR ROLLBACK INTO log_entry (seq, leaf_hash, key_name, bytes) VALUES (?, ?, ?, ?)");
   put.Bind(seq).Bind(ByteView(row.leaf_hash));
   if (row.key_name.empty()) {
     put.BindNull();
@@ -216,13 +223,18 @@ Status SqliteStore::Impl::Write(const Change& change, const LogHead& head,
   auto seq = static_cast<std::int64_t>(head.size);
   for (const NewEntry& row : append.entries) RETURN_IF_ERROR(PutEntry(connection, row, seq++));
   for (const TileRow& row : append.tiles) {
+    if (row.bytes.empty() || row.bytes.size() > kMaxTileBytes ||
+        row.bytes.size() % kTileHashBytes != 0) {
+      return Error(ErrorCode::kInternal, Action::kReportBug, "a tile is not of 1 to 256 hashes",
+                   "report this");
+    }
     Statement put = connection.Prepare(
         "INSERT INTO tile (id, bytes) VALUES (?, ?) "
         "ON CONFLICT (id) DO UPDATE SET bytes = excluded.bytes");
     RETURN_IF_ERROR(put.Bind(TileId(row.level, row.index)).Bind(ByteView(row.bytes)).Run());
   }
   Statement put = connection.Prepare(
-      "INSERT INTO checkpoint (size, p256_signed, note, counts) VALUES (?, ?, ?, ?)");
+      "INSERT OR ROLLBACK INTO checkpoint (size, p256_signed, note, counts) VALUES (?, ?, ?, ?)");
   put.Bind(seq).Bind(append.p256_signed ? 1 : 0).Bind(std::string_view(append.checkpoint));
   put.Bind(std::string_view(append.counts));
   RETURN_IF_ERROR(put.Run());

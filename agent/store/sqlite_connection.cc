@@ -23,6 +23,15 @@ int FileErrno(sqlite3* connection) {
 
 }  // namespace
 
+void ConfigureSqlite() {
+  // What a statement journal keeps stays in memory: no file with pages of the store under /var/tmp.
+  // Nobody asks for SQLite's statistics of memory, which take a lock at each allocation. Where
+  // somebody opened a connection before, both are as they were.
+  static const bool done = sqlite3_config(SQLITE_CONFIG_STMTJRNL_SPILL, -1) == SQLITE_OK &&
+                           sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0) == SQLITE_OK;
+  static_cast<void>(done);
+}
+
 Error LastError(sqlite3* connection) {
   const int code = sqlite3_extended_errcode(connection);
   const std::string message = sqlite3_errmsg(connection);

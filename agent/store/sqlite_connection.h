@@ -13,6 +13,9 @@
 
 namespace keyescrow::agent::store {
 
+// ConfigureSqlite sets what holds for the whole process; call it before a connection is opened.
+void ConfigureSqlite();
+
 // LastError is the error of the connection's last call.
 Error LastError(sqlite3* connection);
 

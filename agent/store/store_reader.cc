@@ -110,6 +110,7 @@ Result<SchemaMap> ExpectedSchema(int version) {
 Result<sqlite3*> OpenHandle(const std::string& path, ReaderMode mode, bool has_wal) {
   const bool evidence = mode == ReaderMode::kEvidence;
   const std::string name = evidence ? EvidenceUri(path, has_wal) : path;
+  ConfigureSqlite();
   sqlite3* handle = nullptr;
   const int flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | (evidence ? SQLITE_OPEN_URI : 0);
   const char* const vfs = evidence && has_wal ? kVfsWithoutLocks : nullptr;

@@ -6,6 +6,7 @@
 
 #include "agent/store/schema.h"
 #include "agent/store/sqlite_errors.h"
+#include "agent/store/store_reader.h"
 #include "tests/unit/store/state_fixture.h"
 
 namespace keyescrow::agent::store {
@@ -174,11 +175,56 @@ TEST(SqliteStore, AChangeIsAllOrNothing) {
   EXPECT_TRUE(fixture.store->CheckWritable());
 }
 
+// A refused row of history ends SQLite's transaction there and then; ours bears that.
+TEST(SqliteStore, ARefusedRowAmongManyLeavesNothing) {
+  StoreFixture fixture;
+  Change taken;
+  taken.envelopes = {MakeEnvelope("taken", 1, 1)};
+  ASSERT_TRUE(Append(*fixture.store, taken));
+  Change many;
+  many.settings = {{"s", "v"}};
+  for (int i = 0; i < 50; ++i) {
+    many.envelopes.push_back(MakeEnvelope(fmt::format("key/{}", i), 1, 1));
+    many.envelopes.back().path_set = Bytes32{1};
+  }
+  const Change good = many;
+  many.envelopes[25].key_name = "taken";
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    const auto refused = Append(*fixture.store, many);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), ErrorCode::kAlreadyExists);
+    EXPECT_EQ(refused.error().native_code(), std::uint64_t{SQLITE_CONSTRAINT_TRIGGER});
+    EXPECT_EQ(fixture.store->Head()->size, 1u);
+    EXPECT_FALSE(*fixture.store->GetSetting("s"));
+    EXPECT_EQ(fixture.store->FindEnvelope("key/0", 1).error().code(), ErrorCode::kKeyNotFound);
+  }
+  ASSERT_TRUE(Append(*fixture.store, good));
+  EXPECT_TRUE(fixture.store->FindEnvelope("key/49", 1));
+}
+
+TEST(SqliteStore, ATileOfNoWholeHashesIsRefused) {
+  StoreFixture fixture;
+  for (const std::size_t size : {std::size_t{0}, std::size_t{33}, std::size_t{257 * 32}}) {
+    const auto refused = fixture.store->Commit({}, [&](const LogHead&, const ReadTile&) {
+      LogAppend append;
+      append.entries.push_back({Bytes{'e'}, Bytes32{}, "", std::nullopt});
+      append.tiles.push_back({0, 0, Bytes(size)});
+      append.checkpoint = "note";
+      return Result<LogAppend>(std::move(append));
+    });
+    ASSERT_FALSE(refused) << size;
+    EXPECT_EQ(refused.error().code(), ErrorCode::kInternal);
+    EXPECT_EQ(fixture.store->Head()->size, 0u);
+  }
+}
+
 TEST(SqliteStore, HistoryRefusesToBeRewritten) {
   StateFixture fixture;
   {
     auto journal = fixture.Open();
-    ASSERT_TRUE(Escrow(*journal, MakeEnvelope("a", 1, 1)));
+    store::EnvelopeRecord row = MakeEnvelope("a", 1, 1);
+    row.path_set = Bytes32{1};
+    ASSERT_TRUE(Escrow(*journal, row));
   }
   for (const char* sql :
        {"UPDATE log_entry SET bytes = x'00'", "DELETE FROM log_entry",
@@ -188,6 +234,9 @@ TEST(SqliteStore, HistoryRefusesToBeRewritten) {
         "INSERT OR REPLACE INTO envelope (id, key_name, key_version, revision, envelope_id, sha256,"
         " created, log_seq, bytes) SELECT id, key_name, key_version, revision, envelope_id, sha256,"
         " created, log_seq, x'00' FROM envelope",
+        "UPDATE path_set SET digest = zeroblob(32)", "DELETE FROM path_set",
+        "INSERT OR REPLACE INTO path_set (envelope_row, digest) VALUES (1, zeroblob(32))",
+        "INSERT INTO log_entry (seq, leaf_hash, bytes) VALUES (1, x'00', x'00')",
         "UPDATE checkpoint SET note = ''", "DELETE FROM checkpoint",
         "INSERT OR REPLACE INTO checkpoint (size, p256_signed, note) VALUES (1, 1, '')",
         "DELETE FROM tile", "UPDATE tile SET bytes = zeroblob(32)",
@@ -228,6 +277,33 @@ TEST(SqliteStore, AnOlderSchemaIsUpgradedAndTheLogSaysSo) {
             SQLITE_OK);  // 0006
   EXPECT_EQ(fixture.Tamper("UPDATE path_state SET proven_by = '', proof_seq = NULL"),
             SQLITE_OK);  // 0007
+}
+
+TEST(SqliteStore, PathSetsAreKeptWhereTheirTableIsMadeAnew) {
+  StateFixture fixture;
+  for (const char* ending : {"", "-wal", "-shm"}) {
+    std::filesystem::remove(fixture.StoreFile() + ending);
+  }
+  close(open(fixture.StoreFile().c_str(), O_CREAT | O_WRONLY, 0600));
+  std::string sql = "PRAGMA page_size = 16384; PRAGMA journal_mode = WAL;";
+  for (int version = 0; version < 10; ++version) sql += kMigrations[version];
+  sql +=
+      "INSERT INTO log_entry (seq, leaf_hash, bytes) VALUES (0, zeroblob(32), x'00');"
+      "INSERT INTO checkpoint (size, p256_signed, note) VALUES (1, 1, 'n');"
+      "INSERT INTO envelope (key_name, key_version, revision, envelope_id, sha256, created, "
+      "log_seq,"
+      " bytes) VALUES ('a', 1, 1, 'i', zeroblob(32), 1, 0, x'00');"
+      "INSERT INTO path_set (envelope_row, digest) VALUES (1, randomblob(32));"
+      "CREATE TABLE kept AS SELECT digest FROM path_set; PRAGMA user_version = 10";
+  ASSERT_EQ(fixture.Tamper(sql), SQLITE_OK);
+  ASSERT_TRUE(SqliteStore::Open(fixture.state));
+  EXPECT_EQ(fixture.Tamper("CREATE TABLE one (n INTEGER CHECK (n = 1));"
+                           "INSERT INTO one SELECT count(*) FROM path_set JOIN kept USING (digest)"
+                           " WHERE envelope_row = 1; DROP TABLE one; DROP TABLE kept"),
+            SQLITE_OK);
+  const auto reader = StoreReader::Open(fixture.state, ReaderMode::kLive);
+  ASSERT_TRUE(reader);
+  EXPECT_EQ((*reader)->SchemaDifferences()->size(), 0u);
 }
 
 TEST(SqliteStore, ANewerSchemaIsRefused) {
