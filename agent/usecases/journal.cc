@@ -78,7 +78,7 @@ struct Journal::Impl {
 
   // CountsAt returns the counts at a head, from its checkpoint or, once, from the whole log.
   Result<EventCounts> CountsAt(const store::LogHead& head);
-  Status Fill(audit::Event& event);
+  Status Fill(audit::Event& event, bool clock_synced);
   Result<store::LogAppend> Sign(const store::LogHead& head, const store::ReadTile& tile,
                                 std::vector<store::NewEntry> entries);
   // Committed takes what the store returned for a commit of this journal.
@@ -103,14 +103,14 @@ std::string StatelessEventFileName(const Bytes16& id) {
 }
 
 // Fill is CompleteEvent with what does not change in a process read once.
-Status Journal::Impl::Fill(audit::Event& event) {
+Status Journal::Impl::Fill(audit::Event& event, bool clock_synced) {
   if (boot_id.empty()) boot_id = BootId();
   if (!event.actor && !actor) actor = CurrentActor();
   if (!event.actor) event.actor = actor;
   RETURN_IF_ERROR(options.random->Fill(event.id));
   event.time = options.clock->NowUnixSeconds();
   event.boot_id = boot_id;
-  event.clock_synced = ClockSynchronized();
+  event.clock_synced = clock_synced;
   event.host = options.identity.host;
   event.source = options.identity.origin;
   return Ok();
@@ -208,7 +208,7 @@ Result<store::LogAppend> Journal::Impl::Build(const store::LogHead& head,
     audit::Event& migrated = events.emplace_back();
     migrated.type = audit::EventType::kStoreMigrated;
     migrated.reason = fmt::format("schema {} to the current one", *head.migrated_from);
-    RETURN_IF_ERROR(Fill(migrated));
+    RETURN_IF_ERROR(Fill(migrated, ClockSynchronized()));
   }
   std::vector<store::NewEntry> entries;
   std::vector<store::Setting> settings;
@@ -272,7 +272,8 @@ Result<AppendReceipt> Journal::Append(std::vector<audit::Event> events,
                  "report this");
   }
   // What does not depend on the log's head is done before the write lock is taken.
-  for (audit::Event& event : events) RETURN_IF_ERROR(impl_->Fill(event));
+  const bool clock_synced = ClockSynchronized();  // asks the kernel under a lock of its own
+  for (audit::Event& event : events) RETURN_IF_ERROR(impl_->Fill(event, clock_synced));
   AppendReceipt receipt;
   const auto build = [&](const store::LogHead& head,
                          const store::ReadTile& tile) -> Result<store::LogAppend> {
@@ -292,7 +293,7 @@ Result<std::optional<AppendReceipt>> Journal::AppendAfter(const Bytes32& checkpo
                                                           audit::Event event) {
   std::vector<audit::Event> events;
   events.push_back(std::move(event));
-  RETURN_IF_ERROR(impl_->Fill(events.front()));
+  RETURN_IF_ERROR(impl_->Fill(events.front(), ClockSynchronized()));
   std::optional<AppendReceipt> receipt;
   const auto build = [&](const store::LogHead& head,
                          const store::ReadTile& tile) -> Result<store::LogAppend> {
