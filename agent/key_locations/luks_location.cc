@@ -42,8 +42,10 @@ class LuksLocation final : public KeyLocation {
     if (is_volume_key) return WriteOutcome{.already_same = true};
     if (options.volume_key) {
       return Error(ErrorCode::kDestinationOtherKey, Action::kFixInput,
-                   path_ + " has another volume key: it was re-encrypted or formatted anew",
-                   "the escrowed volume key opens what was there before; restore it to a file");
+                   path_ +
+                       " has another volume key than the escrowed one: it was re-encrypted, "
+                       "formatted anew, or is another volume",
+                   "a volume key never becomes a keyslot's secret; restore it to a file");
     }
     if (!options.random_key) {
       ASSIGN_OR_RETURN(const auto found, volume_->FindKeyslot(key));

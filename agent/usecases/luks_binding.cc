@@ -56,13 +56,24 @@ std::string RestoreCommand(const std::string& key_name, const std::string& path)
   return "'keyescrow restore " + key_name + " --to luks:" + path + " --luks-unlock-file FILE'";
 }
 
+// BindingsOf returns those of the volume of that UUID, and those of the path; by version.
 std::vector<const Binding*> BindingsOf(const std::vector<Binding>& bindings,
-                                       const std::string& key_name, const std::string& path) {
+                                       const std::string& key_name, const std::string& path,
+                                       const std::string& uuid) {
   std::vector<const Binding*> found;
   for (const Binding& binding : bindings) {
-    if (binding.key_name == key_name && binding.device == path) found.push_back(&binding);
+    const bool is_there = binding.device == path || (!uuid.empty() && binding.uuid == uuid);
+    if (binding.key_name == key_name && is_there) found.push_back(&binding);
   }
   return found;
+}
+
+// BindingsAt is BindingsOf for a location; where its header does not read, of the path alone.
+std::vector<const Binding*> BindingsAt(const std::vector<Binding>& bindings,
+                                       const std::string& key_name, const KeyLocation& location) {
+  const auto header = ReadLuksHeader(location.VolumePath());
+  return BindingsOf(bindings, key_name, AbsolutePath(location.VolumePath()),
+                    header ? header->uuid : "");
 }
 
 }  // namespace
@@ -87,22 +98,18 @@ Result<std::optional<Binding>> MakeLuksBinding(const Agent& agent, const std::st
   return std::optional(std::move(binding));
 }
 
-Result<bool> IsVolumeKeyOf(Agent& agent, const std::string& key_name, std::uint32_t version,
-                           const KeyLocation& location) {
-  if (location.VolumePath().empty()) return false;
+Result<bool> IsVolumeKey(Agent& agent, const std::string& key_name, std::uint32_t version) {
   ASSIGN_OR_RETURN(const auto bindings, agent.store().LuksBindings(key_name));
-  for (const Binding* binding :
-       BindingsOf(bindings, key_name, AbsolutePath(location.VolumePath()))) {
-    if (binding->key_version == version) return !binding->keyslot;
-  }
-  return false;
+  return std::any_of(bindings.begin(), bindings.end(), [version](const Binding& binding) {
+    return binding.key_version == version && !binding.keyslot;
+  });
 }
 
 Status CheckNotMixed(Agent& agent, const std::string& key_name, const KeyLocation& location,
                      bool generates) {
   if (location.VolumePath().empty()) return Ok();
   ASSIGN_OR_RETURN(const auto bindings, agent.store().LuksBindings(key_name));
-  const auto found = BindingsOf(bindings, key_name, AbsolutePath(location.VolumePath()));
+  const auto found = BindingsAt(bindings, key_name, location);
   if (found.empty() || found.back()->keyslot.has_value() == generates) return Ok();
   if (generates) {
     return Error(ErrorCode::kUsage, Action::kFixInput,
@@ -140,12 +147,16 @@ DriftResult CheckVolume(const std::vector<Binding>& bindings, const std::string&
          header.error().hint()});
     return result;
   }
-  const auto found = BindingsOf(bindings, key_name, AbsolutePath(path));
+  const auto found = BindingsOf(bindings, key_name, AbsolutePath(path), header->uuid);
   const Binding* binding = nullptr;
   const Binding* older = nullptr;
   for (const Binding* candidate : found) {
     if (candidate->key_version == newest) {
-      binding = candidate;
+      // Bound at several paths: what holds now, else what is of this very volume.
+      const bool is_same = Compare(*candidate, path, *header) == Comparison::kSame;
+      if (binding == nullptr || is_same) binding = candidate;
+      if (is_same) break;
+      if (binding->uuid != header->uuid) binding = candidate;
     } else if (Compare(*candidate, path, *header) == Comparison::kSame) {
       older = candidate;
     }
@@ -192,8 +203,7 @@ Result<std::optional<unsigned>> RetireKeyslot(Agent& agent, const std::string& k
                                               const SecretBytes& in_use) {
   if (location.VolumePath().empty()) return std::optional<unsigned>();
   ASSIGN_OR_RETURN(const auto bindings, agent.store().LuksBindings(key_name));
-  for (const Binding* binding :
-       BindingsOf(bindings, key_name, AbsolutePath(location.VolumePath()))) {
+  for (const Binding* binding : BindingsAt(bindings, key_name, location)) {
     if (binding->key_version != old_version || !binding->keyslot) continue;
     ASSIGN_OR_RETURN(const bool removed,
                      location.Retire({binding->keyslot->number, binding->keyslot->hash}, in_use));

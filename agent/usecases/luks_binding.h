@@ -2,7 +2,8 @@
 // of it is read from the volume's header, without any secret and without libcryptsetup.
 //
 // A version is bound to a volume either as its volume key (it was read from there) or as the secret
-// of one of its keyslots (it was handed over there).
+// of one of its keyslots (it was handed over there). A volume is known by its UUID, whatever path
+// it is reached by; what a path held before counts as well, since formatting gives a new UUID.
 #pragma once
 
 #include <optional>
@@ -25,10 +26,10 @@ Result<std::optional<store::LuksBindingRecord>> MakeLuksBinding(const Agent& age
                                                                 const KeyLocation& location,
                                                                 std::optional<unsigned> keyslot);
 
-// IsVolumeKeyOf tells whether the version was read from that volume as its volume key: then it must
-// not become the secret of a keyslot there. Errors: kStore*.
-Result<bool> IsVolumeKeyOf(Agent& agent, const std::string& key_name, std::uint32_t version,
-                           const KeyLocation& location);
+// IsVolumeKey tells whether the version is, or was, the volume key of some volume: then it must not
+// become the secret of a keyslot anywhere. A volume is re-encrypted because its old key is out, and
+// the path it is reached by may be another today. Errors: kStore*.
+Result<bool> IsVolumeKey(Agent& agent, const std::string& key_name, std::uint32_t version);
 
 // CheckNotMixed refuses a backup that would put a volume key and a keyslot's secret under one name:
 // `generates` is the secret of a new keyslot, else the volume key is read. Errors: kUsage.

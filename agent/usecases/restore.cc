@@ -266,7 +266,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
   write_options.replace = request.replace;
   if (agent != nullptr) {
     ASSIGN_OR_RETURN(write_options.volume_key,
-                     IsVolumeKeyOf(*agent, header.key_name, header.key_version, *sink));
+                     IsVolumeKey(*agent, header.key_name, header.key_version));
   }
 
   EventSink events(environment, agent, agent == nullptr ? request.event_log : "");

@@ -156,6 +156,36 @@ class Luks(AcceptanceCase):  # one test
         for name in ("line.pass", "volume.key", "dumped.key", "slot.key"):
             self.world.path(name).unlink()
 
+    def test_a_volume_is_known_by_its_uuid(self):
+        """Its key leaked, it was re-encrypted, and it is reached by another path today."""
+        image = self.format("here.img")
+        os.symlink("here.img", self.world.path("there.img"))
+        self.addCleanup(self.world.path("there.img").unlink)
+        self.succeeds("backup", "host/here", "--from", "luks:here.img", "--luks-unlock-file", "pass",
+                      *PATH, *UNLOCK)
+        uuid = self.cryptsetup("luksUUID", "here.img").stdout.strip()
+        self.cryptsetup("luksFormat", "--type", "luks2", "--uuid", uuid, "--pbkdf", "pbkdf2",
+                        "--pbkdf-force-iterations", 1000, "--key-file", "pass", "here.img")
+        for path in ("there.img", "here.img"):
+            self.refused("destination_other_key", 12, "restore", "host/here", "--to", f"luks:{path}",
+                         "--luks-unlock-file", "pass", *UNLOCK, num_runs=1)
+        self.assertEqual(self.keyslots("here.img"), ["0"])
+
+        # A keyslot's secret: known at the other path, and not taken for a volume key there.
+        self.succeeds(*self.backup("host/slot", "here.img"))
+        self.refused("usage", 2, "backup", "host/slot", "--from", "luks:there.img",
+                     "--luks-unlock-file", "pass", *PATH, *UNLOCK, num_runs=1)
+        self.succeeds("key", "add", "host/slot", "--source",
+                      f"luks:{self.world.path('there.img')}")
+        self.addCleanup(lambda: self.succeeds("key", "remove", "host/slot", "--yes"))
+        self.assertEqual(self.status("host/slot"), {})
+        self.assertEqual(self.in_use, "escrowed")
+        again = self.succeeds(*self.backup("host/slot", "there.img"), "--json").json()
+        self.assertTrue(any("keyslot 1 of version 1" in text for text in again["findings"]), again)
+        self.assertEqual(self.status("host/slot"), {})
+        self.assertEqual(self.keyslots("here.img"), ["0", "1", "2"])
+        self.assertEqual(image.read_bytes()[:6], b"LUKS\xba\xbe")
+
     def test_refusals(self):
         self.format("plain.img")
         self.format("old.img", type="luks1")
