@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "agent/usecases/envelope_source.h"
 #include "agent/usecases/policy_checks.h"
 
 namespace keyescrow::agent {
@@ -24,14 +25,38 @@ bool MatchesAll(const std::vector<std::string>& patterns) {
          });
 }
 
+// CheckSameMaker refuses what another host, or another agent, made than the envelope that is here.
+Status CheckSameMaker(Agent& agent, const store::EnvelopeRecord& record,
+                      const envelope::Header& header) {
+  ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
+  ASSIGN_OR_RETURN(const auto here, envelope::SealedEnvelope::Read(record.bytes, trust));
+  if (here.header().host == header.host && here.header().agent == header.agent) return Ok();
+  return Error(
+      ErrorCode::kAlreadyExists, Action::kFixInput,
+      "another key is escrowed here as " + header.key_name + ", of the host " + here.header().host,
+      "it was left alone; take this one under a name of its own with 'keyescrow adopt FILE "
+      "--as NAME'");
+}
+
 }  // namespace
+
+Status CheckSameKey(Agent& agent, const envelope::Header& header,
+                    const store::EnvelopeRecord* existing) {
+  const auto newest = agent.store().FindEnvelope(header.key_name, std::nullopt);
+  if (!newest) {
+    if (newest.error().code() == ErrorCode::kKeyNotFound) return Ok();
+    return newest.error();
+  }
+  RETURN_IF_ERROR(CheckSameMaker(agent, *newest, header));
+  return existing == nullptr ? Ok() : CheckSameMaker(agent, *existing, header);
+}
 
 Result<std::vector<Finding>> CheckImport(Agent& agent, const envelope::Header& header) {
   ASSIGN_OR_RETURN(const PolicyInForce* const in_force, agent.Policy());
   ASSIGN_OR_RETURN(const policy::Facts facts, GatherFacts(agent));
   policy::KeyFacts key = policy::FactsOf(header);
-  const auto first = agent.store().FindEnvelope(header.key_name, 1);
-  key.first_created = first ? first->created : agent.Now();
+  // A grace is of the key's first days, wherever they were: no import begins it anew.
+  key.first_created = std::min({FirstCreated(agent, header.key_name), key.created, agent.Now()});
   std::vector<Finding> findings =
       policy::EvaluateKey(in_force->policy, key, facts, kShape).findings;
   for (Finding& finding : findings) {

@@ -10,6 +10,12 @@
 
 namespace keyescrow::agent {
 
+// CheckSameKey: a name means one key. What another host, or another agent, escrowed under a name
+// that is here already would be restored in its place. `existing` is of the same version, or null:
+// of whoever made the newest one, an older one may be another's. Errors: kAlreadyExists, kStore*.
+Status CheckSameKey(Agent& agent, const envelope::Header& header,
+                    const store::EnvelopeRecord* existing);
+
 // CheckImport holds the paths of an envelope that another agent made against the rules for its
 // key's name, as if it had been made here now. Returns what is reported and not enforced. Errors:
 // kPathForbidden, kPolicyRefused, naming rule and remedy.

@@ -413,28 +413,6 @@ Result<ExportResult> ExportKey(Agent& agent, const std::string& key_name, const 
   return result;
 }
 
-namespace {
-
-// CheckSameKey: a name means one key. What another host, or another agent, escrowed under a name
-// that is here already would be restored in its place.
-Status CheckSameKey(Agent& agent, const envelope::Header& header) {
-  const auto newest = agent.store().FindEnvelope(header.key_name, std::nullopt);
-  if (!newest) {
-    if (newest.error().code() == ErrorCode::kKeyNotFound) return Ok();
-    return newest.error();
-  }
-  ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
-  ASSIGN_OR_RETURN(const auto here, envelope::SealedEnvelope::Read(newest->bytes, trust));
-  if (here.header().host == header.host && here.header().agent == header.agent) return Ok();
-  return Error(
-      ErrorCode::kAlreadyExists, Action::kFixInput,
-      "another key is escrowed here as " + header.key_name + ", of the host " + here.header().host,
-      "it was left alone; take this one under a name of its own with 'keyescrow adopt FILE "
-      "--as NAME'");
-}
-
-}  // namespace
-
 Result<ImportKeyResult> ImportKey(Agent& agent, const std::string& file) {
   ASSIGN_OR_RETURN(
       const EnvelopeSource source,
@@ -466,16 +444,24 @@ Result<ImportKeyResult> ImportKey(Agent& agent, const std::string& file) {
              existing.error().code() != ErrorCode::kVersionNotFound) {
     return std::move(existing).error();
   }
-  RETURN_IF_ERROR(CheckSameKey(agent, header));
+  RETURN_IF_ERROR(CheckSameKey(agent, header, existing ? &*existing : nullptr));
   ASSIGN_OR_RETURN(const std::vector<Finding> reported, CheckImport(agent, header));
   result.findings = FindingTexts(reported);
+  if (existing && header.revision > existing->revision + 1) {
+    // The agent that signed what is here signed this too; what it edited in between is its word.
+    result.findings.push_back("revisions " + std::to_string(existing->revision + 1) + " to " +
+                              std::to_string(header.revision - 1) +
+                              " are not here: that this one follows revision " +
+                              std::to_string(existing->revision) + " was not checked");
+  }
   store::EnvelopeRecord record;
   record.key_name = header.key_name;
   record.key_version = header.key_version;
   record.revision = header.revision;
   record.envelope_id = header.envelope_id;
   record.sha256 = sealed.hash();
-  record.created = agent.Now();
+  // As old as its maker says: a rule's grace does not begin with the import.
+  record.created = std::min(ParseUtc(header.created).value_or(agent.Now()), agent.Now());
   record.bytes = source.bytes;
   record.path_set = PathSetDigest(header);
   store::Change change;

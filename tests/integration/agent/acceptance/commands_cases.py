@@ -138,6 +138,38 @@ class TwoHosts(AcceptanceCase):
         self.assertEqual(other.path("out.key").read_bytes(), self.world.key)
         other.must("verify")
 
+        # Later revisions: by the same agent alone, and what is not known of them is said.
+        edited = ("path", "add", "app/key", "--path", "second=password & token:ops", *UNLOCK)
+        removed = ("path", "remove", "app/key", "--via", "token-ops", "second", "--yes", *UNLOCK)
+        self.succeeds(*edited)
+        self.succeeds(*removed)
+        self.succeeds("export", "app/key", "-o", "third.escrow")
+        other.write("third.escrow", self.world.path("third.escrow").read_bytes())
+        mallory = World(tpm=False, token=False)
+        self.addCleanup(mallory.close)
+        mallory.must("init")
+        for name in ("agent.pub", "carried.escrow"):
+            mallory.write(name, self.world.path(name).read_bytes())
+        mallory.must("trust", "add", "agent.pub")
+        mallory.must("import", "carried.escrow")
+        module = ("--module", mallory.module)
+        mallory.must("token", "add", "ops", "pkcs11:token=ops", *module, "--pin-file", "pin", env=token)
+        for command in (edited, removed):
+            mallory.must(*command, env=token)
+        mallory.must("export", "app/key", "-o", "forged.escrow")
+        other.write("forged.escrow", mallory.path("forged.escrow").read_bytes())
+        thumbprint = mallory.must("agent-key", "show", "--json").json()["thumbprint"]
+        other.must("trust", "add", thumbprint, "--host", "acceptance", "--key", "app/**")
+        error = self.check_json(other.run("import", "forged.escrow", "--json"), "already_exists", 2)
+        self.assertIn("another key is escrowed here", error["message"])
+        done = other.must("import", "third.escrow", "--json").json()
+        self.assertEqual(done["revision"], 3)
+        self.assertIn("revisions 2 to 2 are not here", " ".join(done["findings"]))
+        other.must("restore", "app/key", "--to", "third.key", "--module", other.module, *UNLOCK,
+                   env=token)
+        self.assertEqual(other.path("third.key").read_bytes(), self.world.key)
+        other.must("verify")
+
         other.must("trust", "remove", self.world.thumbprint, "--yes")
         self.check_json(other.run("restore", "carried.escrow", "--to", "more.key", *UNLOCK,
                                   "--module", other.module, "--json", env=token),

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 
 from evidence_cases import editing
 from world import PIN, UNLOCK, AcceptanceCase, World
@@ -329,9 +330,9 @@ class ForeignAgents(AcceptanceCase):
     paths = ()
     world_options = {"tpm": False, "token": False}
 
-    def set_policy(self, serial, mode):
+    def set_policy(self, serial, mode, more=""):
         world = self.world
-        world.write("p.toml", HEAD.format(serial=serial, mode=mode) + RULE +
+        world.write("p.toml", HEAD.format(serial=serial, mode=mode) + RULE + more +
                     'withstand = 1\n[[rule]]\nname = "lax"\nmatch = "lax/**"\n')
         world.must("policy", "sign", "p.toml", "--key", "alice.key")
         first = ("--policy-key", self.vkey) if serial == 1 else ()
@@ -379,6 +380,17 @@ class ForeignAgents(AcceptanceCase):
             self.assertIn("could sign for every", error["message"])
         self.assertEqual(len(world.must("audit", "log", "--json").json()["entries"]), size)
         self.succeeds("trust", "add", "C" * 42 + "A", "--host", "db2", "--key", "app/*")
+        # A rule's grace is of the key's first days: an import does not begin it anew.
+        for serial, name, grace, wait_s in ((3, "three", "1h", 0), (4, "four", "2s", 3)):
+            self.set_policy(serial, "enforce", f'grace = "{grace}"\n')
+            theirs.must("backup", f"app/{name}", "--from", "app.key", "--path", "password",
+                        "--password-file", "pw", "-o", f"{name}.escrow")
+            world.write(f"{name}.escrow", theirs.path(f"{name}.escrow").read_bytes())
+            time.sleep(wait_s)
+            if wait_s == 0:
+                done = self.succeeds("import", f"{name}.escrow", "--json").json()
+                self.assertIn("in grace until", " ".join(done["findings"]))
+        self.refused("policy_refused", 7, "import", "four.escrow", num_runs=1)
         # The file itself still restores.
         world.must("restore", "two.escrow", "--to", "out.key", "--password-file", "pw",
                    "--reason", "policy does not reach a file")
