@@ -129,24 +129,35 @@ Status UnattendedBackup::Commit(std::span<Pending> pending) {
   return Ok();
 }
 
-Status UnattendedBackup::Flush() {
-  std::vector<Pending> pending = std::exchange(pending_, {});
-  registered_.clear();  // a record that changes while the batch lasts is the next commit's
-  Status committed = Commit(pending);
-  if (!committed && committed.error().code() == ErrorCode::kAlreadyExists) {
-    // Another backup wrote one of these versions meanwhile: the others do not suffer for it.
-    committed = Ok();
-    for (Pending& item : pending) {
-      Status alone = Commit(std::span(&item, 1));
-      if (alone) continue;
-      if (alone.error().code() != ErrorCode::kAlreadyExists) return alone;
+void UnattendedBackup::CommitAll(std::span<Pending> pending) {
+  if (!failure_) {
+    Status committed = Commit(pending);
+    if (committed) return;
+    if (committed.error().code() != ErrorCode::kAlreadyExists) {
+      failure_ = std::move(committed).error();
+    }
+  }
+  // Another backup wrote one of these versions meanwhile: the others do not suffer for it.
+  for (Pending& item : pending) {
+    if (!item.sealed) continue;
+    Status alone = failure_ ? Status(*failure_) : Commit(std::span(&item, 1));
+    if (alone) continue;
+    if (alone.error().code() == ErrorCode::kAlreadyExists) {
       item.sealed =
           Error(ErrorCode::kStoreBusy, Action::kRetry,
                 "another backup wrote this version of " + item.key_name + " in this moment",
                 "run the command again");
+      continue;
     }
+    failure_ = alone.error();
+    item.sealed = std::move(alone).error();
   }
-  RETURN_IF_ERROR(std::move(committed));
+}
+
+Status UnattendedBackup::Flush() {
+  std::vector<Pending> pending = std::exchange(pending_, {});
+  registered_.clear();  // a record that changes while the batch lasts is the next commit's
+  CommitAll(pending);
   for (Pending& item : pending) {
     if (item.sealed) {
       RETURN_IF_ERROR(done_(item.key_name, std::move(item.sealed->result)));

@@ -55,11 +55,15 @@ class UnattendedBackup {
   // Takes: every one of these paths goes to a recovery key.
   static bool Takes(const std::vector<envelope::PathOption>& paths);
 
-  // Add seals the key; what is wrong with it is its result. An error of Add ends the run.
+  // Add seals the key; what is wrong with it is its result. Errors: those of `done`.
   Status Add(const DeclaredKey& key, const std::vector<envelope::PathOption>& paths,
              const std::string& note);
-  // Flush commits what is sealed. Errors: kStore*; those of `done`.
+  // Flush commits what is sealed, and tells each result: where the store fails, that of each key
+  // that was not committed is the store's error, and of those that were the receipt. Errors: those
+  // of `done`.
   Status Flush();
+  // has_failed: a commit failed. Nothing is committed after that.
+  bool has_failed() const { return failure_.has_value(); }
 
  private:
   // Pending: a key whose result is not told yet: sealed and not durable, or an error.
@@ -91,6 +95,8 @@ class UnattendedBackup {
                       const std::string& note);
   // Commit makes the sealed ones of `pending` durable together.
   Status Commit(std::span<Pending> pending);
+  // CommitAll commits them; what could not be gets its error.
+  void CommitAll(std::span<Pending> pending);
 
   Agent* agent_;
   Done done_;
@@ -99,6 +105,7 @@ class UnattendedBackup {
   Fingerprinter fingerprinter_;
   std::vector<std::unique_ptr<Registered>> registered_;
   std::vector<Pending> pending_;
+  std::optional<Error> failure_;
 };
 
 }  // namespace keyescrow::agent

@@ -67,12 +67,30 @@ class Report {
     return Ok();
   }
 
+  // AddNotTried tells of a key that was not reached, since the store failed before.
+  Status AddNotTried(const std::string& key_name) {
+    ++num_not_tried_;
+    if (!session_.terminal().json()) return Ok();  // they are counted
+    Json item = Json::object();
+    item["key"] = {{"name", key_name}, {"version", nullptr}};
+    item["outcome"] = "not tried";
+    item["error"] = nullptr;
+    RETURN_IF_ERROR(Write((is_first_ ? "\n    " : ",\n    ") +
+                          item.dump(-1, ' ', false, Json::error_handler_t::replace)));
+    is_first_ = false;
+    return Ok();
+  }
+
   Result<int> Finish() {
     session_.progress().Pause();
     if (session_.terminal().json()) {
-      RETURN_IF_ERROR(
-          Write("\n  ],\n  \"num_escrowed\": " + std::to_string(num_escrowed_) + "\n}\n"));
+      RETURN_IF_ERROR(Write("\n  ],\n  \"num_escrowed\": " + std::to_string(num_escrowed_) +
+                            ",\n  \"num_not_tried\": " + std::to_string(num_not_tried_) + "\n}\n"));
     } else {
+      if (num_not_tried_ != 0) {
+        RETURN_IF_ERROR(Write(
+            fmt::format("not tried, since the store failed: {}\n", Count(num_not_tried_, "key"))));
+      }
       RETURN_IF_ERROR(Write(fmt::format("escrowed {} of {}\n", num_escrowed_,
                                         Count(session_.config().keys.size(), "declared key"))));
     }
@@ -85,6 +103,7 @@ class Report {
   Session& session_;
   std::size_t width_ = 3;
   std::size_t num_escrowed_ = 0;
+  std::size_t num_not_tried_ = 0;
   int status_ = kExitDone;
   bool is_first_ = true;
 };
@@ -111,6 +130,10 @@ Result<int> BackupAll(const BackupOptions& options, Session& session) {
   ASSIGN_OR_RETURN(UnattendedBackup unattended, UnattendedBackup::Begin(*agent, done));
   for (std::size_t index = 0; index < keys.size(); ++index) {
     const DeclaredKey& key = keys[index];
+    if (unattended.has_failed()) {
+      RETURN_IF_ERROR(report.AddNotTried(key.name));
+      continue;
+    }
     if (index % kKeysPerStep == 0) {
       session.progress().Step(
           fmt::format("{} {} of {}", Bar(index, keys.size()), index, keys.size()));
@@ -124,6 +147,10 @@ Result<int> BackupAll(const BackupOptions& options, Session& session) {
       continue;
     }
     RETURN_IF_ERROR(unattended.Flush());
+    if (unattended.has_failed()) {
+      RETURN_IF_ERROR(report.AddNotTried(key.name));
+      continue;
+    }
     const auto result = [&]() -> Result<BackupResult> {
       if (!paths) return paths.error();
       ASSIGN_OR_RETURN(const BackupRequest request,
