@@ -181,8 +181,22 @@ std::string_view PathConditionName(PathCondition condition) {
 Result<std::vector<KeyView>> ListKeys(Agent& agent, const std::string& key_name) {
   // An agent that is no longer trusted must not make its envelopes disappear from the list.
   ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
-  ASSIGN_OR_RETURN(auto states, agent.store().PathStates(key_name));
+  ASSIGN_OR_RETURN(const auto states, agent.store().PathStates(key_name));
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
+  // The states come by name and version, as the envelopes do: each key looks at its own.
+  const auto of_version = [&states](const std::string& name, std::uint32_t version) {
+    const auto before = [](const store::PathState& state, const auto& wanted) {
+      return std::pair(std::string_view(state.key_name), state.key_version) < wanted;
+    };
+    const std::pair wanted(std::string_view(name), version);
+    const auto first = std::lower_bound(states.begin(), states.end(), wanted, before);
+    const auto end = std::find_if_not(first, states.end(), [&](const store::PathState& state) {
+      return state.key_name == name && state.key_version == version;
+    });
+    return std::vector<store::PathState>(first, end);
+  };
+  std::map<std::string_view, const DeclaredKey*> declared;
+  for (const DeclaredKey& key : agent.environment().config->keys) declared.emplace(key.name, &key);
   std::vector<KeyView> keys;
   std::optional<Error> failed;
   store::EscrowStore::EnvelopeQuery query;
@@ -196,11 +210,12 @@ Result<std::vector<KeyView>> ListKeys(Agent& agent, const std::string& key_name)
       return false;
     }
     KeyView view = Describe(*sealed, record.bytes.size());
-    if (Status covered = AddCover(agent, sealed->header(), states); !covered) {
+    std::vector<store::PathState> own = of_version(view.name, view.version);
+    if (Status covered = AddCover(agent, sealed->header(), own); !covered) {
       failed = std::move(covered).error();
       return false;
     }
-    AddConditions(view, states, in_force->policy, agent.Now());
+    AddConditions(view, own, in_force->policy, agent.Now());
     view.num_versions = 1;
     // Versions of one key follow each other; the newest one stays.
     if (!keys.empty() && keys.back().name == view.name) {
@@ -214,8 +229,8 @@ Result<std::vector<KeyView>> ListKeys(Agent& agent, const std::string& key_name)
   }));
   if (failed) return *failed;
   for (KeyView& view : keys) {
-    const DeclaredKey* declared = agent.environment().config->FindKey(view.name);
-    if (declared != nullptr) view.source = declared->source;
+    const auto found = declared.find(view.name);
+    if (found != declared.end()) view.source = found->second->source;
   }
   return keys;
 }
