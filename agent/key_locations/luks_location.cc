@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "agent/key_locations/cryptsetup.h"
 #include "agent/key_locations/luks_volume.h"
 #include "agent/key_locations/secret_file.h"
 
@@ -110,6 +111,11 @@ class LuksLocation final : public KeyLocation {
 };
 
 }  // namespace
+
+Status CheckLibcryptsetup() {
+  RETURN_IF_ERROR(LoadCryptsetup());
+  return Ok();
+}
 
 std::unique_ptr<KeyLocation> MakeLuksLocation(std::string path, std::string unlock_file) {
   return std::make_unique<LuksLocation>(std::move(path), std::move(unlock_file));

@@ -22,4 +22,7 @@ namespace keyescrow::agent {
 // an unlock file; kDestinationOtherKey where `options.volume_key` and another volume key is there.
 std::unique_ptr<KeyLocation> MakeLuksLocation(std::string path, std::string unlock_file);
 
+// CheckLibcryptsetup says whether what opens volumes can be loaded. Errors: kUnsupportedHere.
+Status CheckLibcryptsetup();
+
 }  // namespace keyescrow::agent

@@ -9,11 +9,13 @@
 
 #include <algorithm>
 #include <ctime>
+#include <iterator>
 
 #include "agent/audit/event.h"
 #include "agent/key_locations/key_location.h"
 #include "agent/key_locations/secret_file.h"
 #include "agent/usecases/anchoring.h"
+#include "agent/usecases/doctor_needs.h"
 #include "agent/usecases/kdf_choice.h"
 #include "agent/usecases/process_facts.h"
 #include "agent/usecases/registry.h"
@@ -44,6 +46,10 @@ class Examination {
   void Bad(std::string area, const Error& error) {
     checks_.push_back({std::move(area), CheckOutcome::kBad, error.message(), error.hint(),
                        std::string(ErrorCodeName(error.code()))});
+  }
+  void Add(std::vector<Check> more) {
+    checks_.insert(checks_.end(), std::make_move_iterator(more.begin()),
+                   std::make_move_iterator(more.end()));
   }
   std::vector<Check> Take() { return std::move(checks_); }
 
@@ -307,6 +313,7 @@ void CheckState(const Environment& environment, const std::string& module,
                      "run 'keyescrow init', or restore from a file: that needs none");
     CheckTpm(environment, {}, examination);
     CheckSecrets(environment, nullptr, examination);
+    examination.Add(CheckNeeds(environment, nullptr));
     return;
   }
   CheckSpace(environment.state_dir, examination);
@@ -339,6 +346,7 @@ void CheckState(const Environment& environment, const std::string& module,
   CheckTpm(environment, (*agent)->identity().srk_public, examination);
   CheckAnchor(**agent, examination);
   CheckSecrets(environment, agent->get(), examination);
+  examination.Add(CheckNeeds(environment, agent->get()));
   auto tokens = (*agent)->store().Tokens();
   if (!tokens) {
     examination.Bad("token", tokens.error());

@@ -12,7 +12,8 @@ namespace keyescrow::agent {
 enum class CheckOutcome : std::uint8_t { kGood, kWarning, kBad, kSkipped };
 
 struct Check {
-  std::string area;  // "tpm", "token", "memory", "clock", "state", "store", "log"
+  std::string area;  // "tpm", "token", "memory", "clock", "state", "store", "log", "luks", "sheet",
+                     // "recovery key", "officer"
   CheckOutcome outcome = CheckOutcome::kGood;
   std::string what;
   std::string remedy;  // "" where it is good

@@ -93,6 +93,47 @@ class Doctor(AcceptanceCase):
         self.found("secrets", "warning", "app.key can be read", checks)
         self.assertEqual(self.found("secrets", "bad", "pin", checks)["code"], "secret_file_unsafe")
 
+    def test_what_keys_will_need(self):
+        world = World(tpm=False)
+        self.addCleanup(world.close)
+        world.write("app.key", os.urandom(32))
+        world.must("init")
+        world.must("token", "add", "ops", "pkcs11:token=ops", "--module", world.module,
+                   "--pin-file", "pin")
+        world.must("recovery-key", "create", "team", "--path", "token:ops", "--pin-file", "pin")
+        world.must("recovery-key", "export", "team", "-o", "team.record")
+        text = world.path("agent.toml").read_text()
+        world.write("agent.toml", text + '[[key]]\nname = "host/root"\nsource = "luks:/dev/none"\n'
+                    'paths = ["recovery-key:nobody"]\n[[key]]\nname = "app/key"\nsource = "app.key"\n'
+                    'paths = ["recovery-key:team"]\n')
+        world.must("backup", "app/key", "--no-input")
+        checks = self.checks(world=world)
+        self.found("luks", "good", "host/root", checks)
+        self.found("sheet", "good", "QR codes", checks)
+        self.found("recovery key", "good", "team was opened last", checks)
+        gone = self.found("recovery key", "bad", "recovery-key:nobody is not registered", checks)
+        self.assertIn("host/root cannot be escrowed", gone["what"])
+        self.assertNotIn("app/key", gone["what"])
+
+        # Libraries that are there and do not load.
+        world.path("broken").mkdir()
+        for name in ("libcryptsetup.so.12", "libqrencode.so.4"):
+            world.write(f"broken/{name}", b"no library")
+        broken = self.checks(world=world, env={"LD_LIBRARY_PATH": str(world.path("broken"))})
+        self.assertEqual(self.found("luks", "bad", "host/root", broken)["code"], "unsupported_here")
+        self.assertIn("libqrencode4", self.found("sheet", "warning", "QR codes", broken)["remedy"])
+
+        # A record that was brought here, and whose key nobody opened.
+        elsewhere = {"KEYESCROW_STATE": str(world.path("elsewhere"))}
+        world.must("init", env=elsewhere)
+        world.must("recovery-key", "import", "team.record", "--yes", env=elsewhere)
+        never = self.found("recovery key", "warning", "team was never opened here",
+                           self.checks(world=world, env=elsewhere))
+        self.assertIn("keyescrow drill recovery-key:team", never["remedy"])
+        world.must("recovery-key", "retire", "team", "--yes", env=elsewhere)
+        self.found("recovery key", "bad", "recovery-key:team is retired, and app/key",
+                   self.checks(world=world, env=elsewhere))
+
     def test_tokens(self):
         gone = {"SOFTHSM2_CONF": str(self.world.path("no-token.conf"))}
         check = self.found("token", "bad", "token:ops", self.checks(env=gone))

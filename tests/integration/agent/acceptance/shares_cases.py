@@ -123,6 +123,21 @@ class Shares(Officers):  # one test: its methods share the tokens and one key
         shown = self.succeeds("show", "app/key", "--json").json()["paths"]
         self.assertEqual([path["condition"] for path in shown], ["proven", "proven"])
 
+    def test_doctor_names_officers_whose_module_is_not_known(self):
+        def officers(**options):
+            done = self.world.run("doctor", "--json", **options)
+            return [check for check in done.json()["checks"] if check["area"] == "officer"]
+
+        self.assertEqual(officers(), [])
+        env = {"KEYESCROW_STATE": str(self.world.path("elsewhere"))}
+        self.world.must("init", env=env)
+        self.world.must("trust", "add", self.world.thumbprint, env=env)
+        self.world.must("import", "app.escrow", env=env)
+        found = officers(env=env)
+        self.assertEqual([check["what"].split("officer ")[1].split(",")[0] for check in found],
+                         list(OFFICERS))
+        self.assertIn("token add alice URI --module SO", found[0]["remedy"])
+
     def test_it_is_told_who_can_open_what(self):
         self.insert("alice", "bob")
         first, second = self.succeeds("show", "app/key", "--json").json()["paths"]
