@@ -419,6 +419,28 @@ Result<std::vector<PolicyRecord>> StoreReader::Policies() {
   return policies;
 }
 
+Result<std::vector<GateOverrideRecord>> StoreReader::GateOverrides() {
+  std::vector<GateOverrideRecord> overrides;
+  if (impl_->schema_version < 5) return overrides;
+  Statement row =
+      impl_->connection.Prepare("SELECT key_name, key_version, time, reason FROM gate_override");
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, row.Step());
+    if (!found) return overrides;
+    overrides.push_back({std::string(row.Text(0)), static_cast<std::uint32_t>(row.Integer(1)),
+                         row.Integer(2), std::string(row.Text(3))});
+  }
+}
+
+Result<std::optional<std::string>> StoreReader::NewestCounts() {
+  if (impl_->schema_version < 6) return std::optional<std::string>();
+  Statement row =
+      impl_->connection.Prepare("SELECT counts FROM checkpoint ORDER BY size DESC LIMIT 1");
+  ASSIGN_OR_RETURN(const bool found, row.Step());
+  if (!found || row.IsNull(0)) return std::optional<std::string>();
+  return std::optional(std::string(row.Text(0)));
+}
+
 Result<std::vector<TokenRecord>> StoreReader::Tokens() {
   Statement row = impl_->connection.Prepare(
       "SELECT name, uri, module, spki, evidence, added, '' FROM token ORDER BY name");

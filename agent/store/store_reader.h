@@ -125,7 +125,11 @@ class StoreReader {
   Result<std::vector<TokenRecord>> Tokens();     // without pin_source
   Result<std::vector<TrustRecord>> Trust();
   Result<std::vector<RecoveryKeyRecord>> RecoveryKeys();  // none in an older schema
+  Result<std::vector<GateOverrideRecord>> GateOverrides();
   Result<std::vector<std::string>> SettingNames();
+  // NewestCounts returns what the newest checkpoint's row counts; none where an older version wrote
+  // it.
+  Result<std::optional<std::string>> NewestCounts();
   Result<std::uint64_t> CountTiles();
 
   // Unchanged says whether the files are as they were at Open: in kEvidence nothing was locked.

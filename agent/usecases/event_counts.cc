@@ -62,6 +62,16 @@ void EventCounts::Add(std::string_view line) {
   }
 }
 
+void EventCounts::Append(const EventCounts& later) {
+  for (const auto& [name, number] : later.counts_) {
+    if (name == kLastVerify) {
+      counts_[name] = number;
+    } else {
+      counts_[name] += number;
+    }
+  }
+}
+
 std::uint64_t EventCounts::Of(audit::EventType type) const {
   const auto found = counts_.find(audit::EventTypeName(type));
   return found == counts_.end() ? 0 : found->second;

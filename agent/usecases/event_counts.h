@@ -23,6 +23,9 @@ class EventCounts {
   // Add counts an entry of the log by its line; drills, restores and verifications count.
   void Add(std::string_view line);
 
+  // Append adds what was counted of the entries behind these.
+  void Append(const EventCounts& later);
+
   std::uint64_t Of(audit::EventType type) const;
   // LastVerify: whether the newest verify.* event passed; none where there is none.
   std::optional<bool> LastVerify() const;

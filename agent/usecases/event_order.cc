@@ -32,7 +32,8 @@ bool MattersInOrder(EventType type) {
     case EventType::kRestoreDenied:
     case EventType::kFactorEnrolled:
     case EventType::kFactorRemoved:
-    case EventType::kPolicyChanged: return true;
+    case EventType::kPolicyChanged:
+    case EventType::kGateOverridden: return true;
     default: return false;
   }
 }
@@ -153,6 +154,11 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
           {event.seq, added, std::string(limits)});
       return;
     }
+    case EventType::kGateOverridden:
+      if (!event.stateless) {
+        gate_overrides_[event.key_name] = {event.seq, event.time, event.key_version};
+      }
+      return;
     default: break;
   }
   // A restore is one process that asks, releases and tells the end.

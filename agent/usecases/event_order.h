@@ -76,6 +76,13 @@ struct TokenChange {
   std::optional<Bytes32> key_sha256;
 };
 
+// GateOverride: one gate.overridden.
+struct GateOverride {
+  std::uint64_t seq = 0;
+  std::int64_t time = 0;
+  std::uint32_t key_version = 0;
+};
+
 class EventOrder {
  public:
   // `anchor_keys` are known to be the log's. Certificates by others, such as a counter's that was
@@ -91,6 +98,8 @@ class EventOrder {
   // recovery_keys: key_sha256 is that of the record.
   const std::map<std::string, TokenChange>& recovery_keys() const { return recovery_keys_; }
   const std::vector<PolicySet>& policies() const { return policies_; }  // in the log's order
+  // gate_overrides: by key; the last one.
+  const std::map<std::string, GateOverride>& gate_overrides() const { return gate_overrides_; }
   const std::map<Bytes16, std::uint64_t>& imported() const { return imported_; }
   std::uint64_t num_releases() const { return num_releases_; }
   std::uint64_t num_anchors() const { return anchors_.num_checked(); }
@@ -110,6 +119,7 @@ class EventOrder {
   std::map<std::string, TokenChange> tokens_;              // by name; the last change
   std::map<std::string, TokenChange> recovery_keys_;       // the same
   std::vector<PolicySet> policies_;
+  std::map<std::string, GateOverride> gate_overrides_;
   std::map<Bytes16, std::uint64_t> imported_;
   std::map<std::string, Request> open_;
   std::optional<std::int64_t> last_time_;

@@ -20,6 +20,7 @@ using audit::LogFault;
 using store::StoreReader;
 
 constexpr int kSchemaWithEntryIndex = 2;
+constexpr int kSchemaWithOverrides = 5;
 
 // CameByImport: an envelope that another host made may be of any version.
 Result<bool> CameByImport(StoreReader& reader, std::int64_t envelope_id) {
@@ -125,7 +126,7 @@ Status RegistrationChecker::CheckProofs(StoreReader& reader, unsigned part, unsi
     bool is_signed = false;
     status = reader.EntriesOfKey(state.key_name, [&](const store::EntryRow& row) {
       const auto facts = events.Read(AsText(row.bytes));
-      proven = facts && Proves(*facts, state);
+      proven = facts && Proves(*facts, state) && row.seq == state.proof_seq.value_or(row.seq);
       is_signed = proven && facts->event != nullptr && facts->event->drill &&
                   !std::binary_search(bad_drills_.begin(), bad_drills_.end(), row.seq);
       return !proven;
@@ -308,11 +309,45 @@ Status RegistrationChecker::CheckImported(StoreReader& reader) {
   return Ok();
 }
 
+void CompareOverrides(const std::vector<store::GateOverrideRecord>& rows,
+                      const std::map<std::string, GateOverride>& logged,
+                      audit::LogFindings& findings) {
+  std::set<std::string> kept;
+  for (const store::GateOverrideRecord& row : rows) {
+    kept.insert(row.key_name);
+    const auto found = logged.find(row.key_name);
+    if (found != logged.end() && found->second.key_version == row.key_version &&
+        std::llabs(found->second.time - row.time) <= kProofToleranceSeconds) {
+      continue;
+    }
+    findings.Add(LogFault::kOverrideUnlogged, found == logged.end() ? 0 : found->second.seq,
+                 fmt::format("no entry tells that the gate was overridden for {} version {} at {}",
+                             row.key_name, row.key_version, FormatUtc(row.time)));
+  }
+  for (const auto& [name, gate] : logged) {
+    if (kept.contains(name)) continue;
+    findings.Add(LogFault::kOverrideUnlogged, gate.seq,
+                 fmt::format("entry {} overrides the gate for {}, and the store does not say so",
+                             gate.seq, name));
+  }
+}
+
+Status RegistrationChecker::CheckOverrides(StoreReader& reader) {
+  if (reader.schema_version() < kSchemaWithOverrides) return Ok();
+  ASSIGN_OR_RETURN(const auto rows, reader.GateOverrides());
+  audit::LogFindings findings;
+  CompareOverrides(rows, order_.gate_overrides(), findings);
+  const std::lock_guard lock(mutex_);
+  tally_.findings.Append(std::move(findings));
+  return Ok();
+}
+
 Status RegistrationChecker::CheckRows(StoreReader& reader) {
   RETURN_IF_ERROR(CheckTokens(reader));
   RETURN_IF_ERROR(CheckRecoveryKeys(reader));
   RETURN_IF_ERROR(CheckTrust(reader));
   RETURN_IF_ERROR(CheckImported(reader));
+  RETURN_IF_ERROR(CheckOverrides(reader));
   ASSIGN_OR_RETURN(auto names, reader.SettingNames());
   const std::lock_guard lock(mutex_);
   tally_.settings = std::move(names);

@@ -41,6 +41,11 @@ void CompareTokens(const std::vector<store::TokenRecord>& rows, const TokenChang
 void CompareRecoveryKeys(const std::vector<store::RecoveryKeyRecord>& rows,
                          const TokenChanges& logged, audit::LogFindings& findings);
 
+// CompareOverrides does the same for the newest override of the gate for each key.
+void CompareOverrides(const std::vector<store::GateOverrideRecord>& rows,
+                      const std::map<std::string, GateOverride>& logged,
+                      audit::LogFindings& findings);
+
 struct RegistrationTally {
   std::uint64_t num_keys = 0;
   std::uint64_t num_tokens = 0;
@@ -83,6 +88,7 @@ class RegistrationChecker {
   Status CheckRecoveryKeys(store::StoreReader& reader);
   Status CheckTrust(store::StoreReader& reader);
   Status CheckImported(store::StoreReader& reader);
+  Status CheckOverrides(store::StoreReader& reader);
 
   const EventOrder& order_;
   const KeyedSum& entry_keys_;

@@ -13,6 +13,7 @@
 #include "agent/audit/segment.h"
 #include "agent/usecases/drill_check.h"
 #include "agent/usecases/envelope_check.h"
+#include "agent/usecases/event_counts.h"
 #include "agent/usecases/event_order.h"
 #include "agent/usecases/registration_check.h"
 #include "agent/usecases/worker_threads.h"
@@ -33,15 +34,27 @@ constexpr std::uint64_t kSegmentsAhead = 16;
 // KeptCheckpoint: one row, kept while the entries before it are read.
 struct KeptCheckpoint {
   std::uint64_t size = 0;
-  bool p256_signed = false;
   std::string note;
 };
 
 struct SegmentOutput {
   audit::SegmentResult log;
+  EventCounts counts;
   NoticedSegment noticed;
   DrillTally drills;
 };
+
+// IsSignedByP256: the note has a line of the agent key; none where that key is not known.
+std::optional<bool> IsSignedByP256(std::string_view text,
+                                   const std::vector<audit::NoteKey>& log_keys) {
+  const auto key = std::ranges::find_if(
+      log_keys, [](const audit::NoteKey& other) { return other.p256.has_value(); });
+  const auto note = audit::ParseNote(text);
+  if (key == log_keys.end() || !note) return std::nullopt;
+  return std::ranges::any_of(note->signatures, [&](const envelope::NoteSignature& line) {
+    return line.name == key->name && line.id == key->id;
+  });
+}
 
 class StoreVerifier {
  public:
@@ -60,6 +73,7 @@ class StoreVerifier {
   Status EntryWorker(unsigned worker);
   Result<SegmentOutput> ReadSegment(StoreReader& reader, std::uint64_t first, KeyedSum& keys);
   void JoinSegment(std::uint64_t first, SegmentOutput output);
+  Status CheckCounts();
   Status CheckMissing();
   Status Parallel(const std::function<Status(unsigned)>& body);
 
@@ -77,6 +91,7 @@ class StoreVerifier {
   std::optional<KeyedSum> entry_keys_;
   std::optional<KeyedSum> envelope_keys_;
   audit::LogFindings findings_;
+  EventCounts counts_;
   StoreVerification result_;
 
   std::mutex mutex_;
@@ -155,18 +170,25 @@ Result<SegmentOutput> StoreVerifier::ReadSegment(StoreReader& reader, std::uint6
     ASSIGN_OR_RETURN(const auto note, reader.NewestCheckpoint(first));
     if (note) before = audit::CheckpointHash(audit::NoteText(*note));
   }
+  SegmentOutput output;
   std::vector<KeptCheckpoint> checkpoints;
   RETURN_IF_ERROR(reader.Checkpoints(
       first == 0 ? INT64_MIN : static_cast<std::int64_t>(first),
       is_last ? INT64_MAX : static_cast<std::int64_t>(last), [&](const store::CheckpointRow& row) {
-        checkpoints.push_back({row.size, row.p256_signed, std::string(row.note)});
+        checkpoints.push_back({row.size, std::string(row.note)});
+        if (IsSignedByP256(row.note, options_.log_keys).value_or(row.p256_signed) !=
+            row.p256_signed) {
+          output.noticed.findings.Add(
+              LogFault::kCheckpointFormat, row.size,
+              fmt::format("the row of the checkpoint at {} says that the agent key {} it", row.size,
+                          row.p256_signed ? "signed" : "did not sign"));
+        }
         return true;
       }));
   const audit::TileReader read = [&reader](unsigned level, std::uint64_t index) {
     return reader.Tile(level, index);
   };
   audit::LogSegment segment(context_, first, before, &read);
-  SegmentOutput output;
   std::size_t next = 0;
   const auto feed_up_to = [&](std::uint64_t size) {
     for (; next < checkpoints.size() && checkpoints[next].size <= size; ++next) {
@@ -180,6 +202,7 @@ Result<SegmentOutput> StoreVerifier::ReadSegment(StoreReader& reader, std::uint6
   RETURN_IF_ERROR(reader.Entries(first, last, [&](const store::EntryRow& row) {
     feed_up_to(row.seq);
     const audit::EventFacts* facts = segment.Entry(row.seq, row.bytes, row.leaf_hash);
+    output.counts.Add(AsText(row.bytes));
     if (!row.key_name.empty()) keys.Add(row.key_name, row.seq);
     if ((++num_read & 0xFF) == 0) done_.fetch_add(0x100, std::memory_order_relaxed);
     if (facts == nullptr) return true;
@@ -214,6 +237,7 @@ void StoreVerifier::JoinSegment(std::uint64_t first, SegmentOutput output) {
     next_to_join_ += audit::kSegmentEntries;
     joiner_->Add(std::move(next.log));
     result_.drills.Add(next.drills);
+    counts_.Append(next.counts);
     order_.Add(std::move(next.noticed), findings_);
   }
   joined_.notify_all();
@@ -305,6 +329,15 @@ Status StoreVerifier::ReadEnvelopes() {
   });
 }
 
+Status StoreVerifier::CheckCounts() {
+  ASSIGN_OR_RETURN(const auto counts, readers_.front()->NewestCounts());
+  if (counts && EventCounts::Parse(*counts).Text() != counts_.Text()) {
+    findings_.Add(LogFault::kCheckpointFormat, extent_.checkpoint_size,
+                  "the counts of events beside the newest checkpoint are not those of the entries");
+  }
+  return Ok();
+}
+
 Status StoreVerifier::CheckMissing() {
   Status status;
   expected_->Missing([&](std::uint64_t seq) {
@@ -365,6 +398,7 @@ Result<StoreVerification> StoreVerifier::Run() {
   RETURN_IF_ERROR(OpenReaders());
   RETURN_IF_ERROR(Prepare());
   RETURN_IF_ERROR(ReadEntries());
+  RETURN_IF_ERROR(CheckCounts());
   RETURN_IF_ERROR(ReadEnvelopes());
   RETURN_IF_ERROR(CheckMissing());
   RETURN_IF_ERROR(ReadRegistrations());

@@ -140,8 +140,9 @@ void SayNotChecked(const StateVerifyRequest& request, const StateKeys& keys,
                     Plural(found.num_unread_policies, "policy", "policies")));
   }
   not_checked.emplace_back(
-      "what no entry tells: tokens' URIs, modules and evidence, destinations, foreign escrows, "
-      "failures of paths, when an envelope's row was written" +
+      "what no entry tells: tokens' URIs, modules, PIN sources and evidence, names of trusted "
+      "agents, fingerprints of keys in use, destinations, foreign escrows, by what a path was "
+      "proven, failures of paths, why the gate was overridden, when an envelope's row was written" +
       std::string(found.unlogged_settings.empty() ? "" : ", settings"));
   if (keys.basis == StateKeys::Basis::kOwn) {
     not_checked.push_back("that this state's keys are the agent's: compare the thumbprint " +

@@ -279,5 +279,32 @@ TEST(EventOrder, FindsAnImportedEventThatStandsTwice) {
   EXPECT_EQ(order.imported().size(), 2U);
 }
 
+TEST(EventOrder, KeepsTheLastOverrideOfEachKey) {
+  EventOrder order;
+  audit::LogFindings findings;
+  for (std::uint64_t seq = 4; seq < 6; ++seq) {
+    NoticedSegment segment;
+    NoticedEvent& event = segment.events.emplace_back();
+    event.seq = seq;
+    event.type = audit::EventType::kGateOverridden;
+    event.time = 1000 * static_cast<std::int64_t>(seq);
+    event.key_name = "app/key";
+    event.key_version = static_cast<std::uint32_t>(seq);
+    order.Add(std::move(segment), findings);
+  }
+  order.Finish(findings);
+  const auto faults = [&](const std::vector<store::GateOverrideRecord>& rows) {
+    audit::LogFindings compared;
+    CompareOverrides(rows, order.gate_overrides(), compared);
+    return FaultsOf(compared);
+  };
+  EXPECT_EQ(faults({{"app/key", 5, 5060, "urgent"}}), Faults{});
+  EXPECT_EQ(faults({{"app/key", 5, 5061, "urgent"}}), Faults{LogFault::kOverrideUnlogged});
+  EXPECT_EQ(faults({{"app/key", 4, 5000, "urgent"}}), Faults{LogFault::kOverrideUnlogged});
+  EXPECT_EQ(faults({}), Faults{LogFault::kOverrideUnlogged});
+  EXPECT_EQ(faults({{"app/key", 5, 5000, ""}, {"app/other", 1, 5000, ""}}),
+            Faults{LogFault::kOverrideUnlogged});
+}
+
 }  // namespace
 }  // namespace keyescrow::agent
