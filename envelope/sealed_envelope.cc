@@ -182,8 +182,9 @@ Result<SealedEnvelope> SealedEnvelope::Read(ByteView file, const ReadOptions& op
   if (header.agent != agent.thumbprint) {
     return FormatError("header: agent is not the key that signed");
   }
-  if (trusted != nullptr && (!MatchesAny(trusted->host_patterns, header.host) ||
-                             !MatchesAny(trusted->key_patterns, header.key_name))) {
+  const bool in_scope = trusted != nullptr && MatchesAny(trusted->host_patterns, header.host) &&
+                        MatchesAny(trusted->key_patterns, header.key_name);
+  if (trusted != nullptr && !in_scope && !options.accept_unknown_agent) {
     return SignatureError(ErrorCode::kAgentOutOfScope,
                           "the agent " + agent.thumbprint + " is trusted, but not for the key " +
                               header.key_name + " of the host " + header.host,
@@ -192,7 +193,7 @@ Result<SealedEnvelope> SealedEnvelope::Read(ByteView file, const ReadOptions& op
   }
 
   SealedEnvelope envelope(std::move(header), agent.point);
-  envelope.agent_trusted_ = trusted != nullptr;
+  envelope.agent_trusted_ = in_scope;
   envelope.hash_ = Sha256(AsBytes(jws.payload));
   envelope.aad_ = std::move(aad);
   std::copy(iv.begin(), iv.end(), envelope.iv_.begin());

@@ -29,8 +29,8 @@ struct TrustedAgent {
 
 struct ReadOptions {
   std::vector<TrustedAgent> trusted;
-  // accept_unknown_agent reads an envelope whose agent is not in `trusted`; agent_trusted() is
-  // then false. A signature that does not verify is refused all the same.
+  // accept_unknown_agent reads an envelope whose agent is not in `trusted`, or not for its host or
+  // key; agent_trusted() is then false. A signature that does not verify is refused all the same.
   bool accept_unknown_agent = false;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "agent/usecases/envelope_source.h"
+#include "agent/usecases/host_ties.h"
 #include "agent/usecases/policy_checks.h"
 
 namespace keyescrow::agent {
@@ -36,6 +37,31 @@ Status CheckSameMaker(Agent& agent, const store::EnvelopeRecord& record,
       "another key is escrowed here as " + header.key_name + ", of the host " + here.header().host,
       "it was left alone; take this one under a name of its own with 'keyescrow adopt FILE "
       "--as NAME'");
+}
+
+// LostBy returns the keys under rules whose newest version the agent signed, and that its new
+// limits leave out where its present ones do not: as its removal would lose them.
+Result<std::vector<std::string>> LostBy(Agent& agent, const PolicyInForce& in_force,
+                                        const store::TrustRecord& record) {
+  std::vector<std::string> lost;
+  const auto before = agent.store().FindTrust(record.thumbprint);
+  if (!before) return lost;
+  ASSIGN_OR_RETURN(const auto beyond, VersionsBeyond(agent, record));
+  ASSIGN_OR_RETURN(const auto already, VersionsBeyond(agent, *before));
+  ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
+  for (const HostTies::Version& key : beyond) {
+    const bool is_new =
+        std::none_of(already.begin(), already.end(), [&](const HostTies::Version& other) {
+          return other.key_name == key.key_name && other.key_version == key.key_version;
+        });
+    ASSIGN_OR_RETURN(const auto newest, agent.store().FindEnvelope(key.key_name, std::nullopt));
+    if (!is_new || newest.key_version != key.key_version) continue;
+    ASSIGN_OR_RETURN(const auto sealed, envelope::SealedEnvelope::Read(newest.bytes, trust));
+    const auto rules =
+        policy::MatchingRules(in_force.policy, key.key_name, sealed.header().host, agent.Now());
+    if (!rules.empty()) lost.push_back(key.key_name);
+  }
+  return lost;
 }
 
 }  // namespace
@@ -83,6 +109,13 @@ Result<std::vector<Finding>> CheckTrustScope(Agent& agent, const store::TrustRec
   if (MatchesAll(record.keys)) {
     add("the agent could sign for every key, whatever rules hold for it",
         "name the keys that it escrows: --key PATTERN, as in the rules' match");
+  }
+  ASSIGN_OR_RETURN(const std::vector<std::string> lost, LostBy(agent, *in_force, record));
+  for (const std::string& key : lost) {
+    findings.push_back({"trust_narrowed", key, agent.identity().host, severity,
+                        key + " was signed by this agent, and these limits leave it out: it could "
+                              "not be restored here any more",
+                        "give limits that reach it, or back that key up again from this host"});
   }
   return Keep(*in_force, std::move(findings));
 }

@@ -46,4 +46,26 @@ Result<HostTies> FindHostTies(Agent& agent, const store::TrustRecord& trusted) {
   return ties;
 }
 
+Result<std::vector<HostTies::Version>> VersionsBeyond(Agent& agent,
+                                                      const store::TrustRecord& trusted) {
+  const envelope::ReadOptions trust{{{trusted.thumbprint, trusted.hosts, trusted.keys}}, true};
+  std::vector<HostTies::Version> beyond;
+  std::optional<Error> failed;
+  store::EscrowStore::EnvelopeQuery query;
+  query.with_bytes = true;
+  RETURN_IF_ERROR(agent.store().Envelopes(query, [&](const store::EnvelopeRecord& record) {
+    auto sealed = envelope::SealedEnvelope::Read(record.bytes, trust);
+    if (!sealed) {
+      failed = std::move(sealed).error().WithContext(record.key_name);
+      return false;
+    }
+    if (sealed->header().agent == trusted.thumbprint && !sealed->agent_trusted()) {
+      beyond.push_back({record.key_name, record.key_version});
+    }
+    return true;
+  }));
+  if (failed) return *failed;
+  return beyond;
+}
+
 }  // namespace keyescrow::agent

@@ -26,4 +26,9 @@ struct HostTies {
 // FindHostTies reads the newest revision of every version. Errors: kStore*, envelopes'.
 Result<HostTies> FindHostTies(Agent& agent, const store::TrustRecord& trusted);
 
+// VersionsBeyond returns the versions here whose newest revision `trusted` signed, and that its
+// hosts and keys do not reach: they would open here no more. Errors: as FindHostTies.
+Result<std::vector<HostTies::Version>> VersionsBeyond(Agent& agent,
+                                                      const store::TrustRecord& trusted);
+
 }  // namespace keyescrow::agent

@@ -96,6 +96,21 @@ void RecordRefusal(Agent* agent, const envelope::SealedEnvelope& sealed, bool is
   }
 }
 
+// CheckScope: --accept-unknown-agent takes an agent of whom nothing is known, not one that is known
+// here and may not sign for this key.
+Status CheckScope(const envelope::SealedEnvelope& sealed, const envelope::ReadOptions& trust) {
+  const envelope::Header& header = sealed.header();
+  const bool is_known = std::ranges::any_of(
+      trust.trusted,
+      [&](const envelope::TrustedAgent& trusted) { return trusted.thumbprint == header.agent; });
+  if (sealed.agent_trusted() || !is_known) return Ok();
+  return Error(ErrorCode::kAgentOutOfScope, Action::kFixInput,
+               "the agent " + header.agent + " is trusted, but not for the key " + header.key_name +
+                   " of the host " + header.host,
+               "check who made this envelope; 'trust list' shows what each agent may sign for")
+      .WithFailure(Failure::kSignature);
+}
+
 // DenyRelease logs that the policy refused.
 void DenyRelease(Agent& agent, const envelope::SealedEnvelope& sealed,
                  const RestoreRequest& request, const Error& error, Progress& progress) {
@@ -209,6 +224,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
                    TrustFor(agent, request.trusted_agent, request.accept_unknown_agent));
   ASSIGN_OR_RETURN(const envelope::SealedEnvelope sealed,
                    envelope::SealedEnvelope::Read(source.bytes, trust));
+  RETURN_IF_ERROR(CheckScope(sealed, trust));
   const envelope::Header& header = sealed.header();
   if (source.record && source.record->sha256 != sealed.hash()) {
     return Error(ErrorCode::kStoreDamaged, Action::kCallOperator,

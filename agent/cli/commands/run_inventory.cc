@@ -1,6 +1,7 @@
 // list, show, status: what is escrowed, and how well.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "agent/cli/commands.h"
@@ -124,10 +125,16 @@ Result<int> DoShow(const ShowOptions& options, Session& session) {
   document["file"] = TextOrNull(source.file);
   document.update(KeyViewJson(view));
   ASSIGN_OR_RETURN(const int status, session.Finish(document, RenderKey(document)));
+  const bool is_known = std::ranges::any_of(
+      trust.trusted,
+      [&](const envelope::TrustedAgent& trusted) { return trusted.thumbprint == view.agent; });
   if (!view.agent_trusted) {
     session.terminal().Warn("the agent " + view.agent +
-                            " is not trusted here: compare its thumbprint, then restore with "
-                            "--agent, or 'keyescrow trust add' it");
+                            (is_known
+                                 ? " is trusted, but not for this host and key: 'keyescrow "
+                                   "trust list' shows what it may sign for"
+                                 : " is not trusted here: compare its thumbprint, then restore "
+                                   "with --agent, or 'keyescrow trust add' it"));
   }
   return status;
 }

@@ -10,6 +10,10 @@
 namespace keyescrow::agent {
 namespace {
 
+std::string VersionText(const HostTies::Version& key) {
+  return key.key_name + " version " + std::to_string(key.key_version);
+}
+
 Json RecordJson(const store::TrustRecord& record) {
   Json json = Json::object();
   json["thumbprint"] = record.thumbprint;
@@ -27,14 +31,25 @@ Result<int> DoAdd(const TrustAddOptions& options, Session& session) {
   ASSIGN_OR_RETURN(const TrustAddResult added,
                    AddTrust(*agent, {options.agent, options.hosts, options.keys}));
   const store::TrustRecord& record = added.record;
+  ASSIGN_OR_RETURN(const std::vector<HostTies::Version> beyond, VersionsBeyond(*agent, record));
   Json document = NewDocument("trust add");
   document.update(RecordJson(record));
+  document["beyond"] = Json::array();
+  for (const HostTies::Version& key : beyond) {
+    document["beyond"].push_back(KeyJson(key.key_name, key.key_version));
+  }
   document["findings"] = ListJson(added.findings);
   const bool any = record.hosts.empty() && record.keys.empty();
   ASSIGN_OR_RETURN(
       const int status,
       session.Finish(document, "trusted: agent " + EscapeForTerminal(record.thumbprint) + "\n"));
   for (const std::string& finding : added.findings) session.terminal().Warn(finding);
+  for (const HostTies::Version& key : beyond) {
+    session.terminal().Warn(VersionText(key) +
+                            " was signed by this agent, which is not trusted for it: it will not "
+                            "open here; 'trust remove', then add it again with a --host and --key "
+                            "that reach it");
+  }
   if (any) {
     session.terminal().Note("it may sign for every host and key; --host and --key narrow that");
   }
@@ -59,16 +74,13 @@ Result<int> DoList(Session& session) {
 
 // TellTies says what the removal of an agent changes here.
 void TellTies(Terminal& terminal, const HostTies& ties) {
-  const auto text = [](const HostTies::Version& key) {
-    return key.key_name + " version " + std::to_string(key.key_version);
-  };
   for (const HostTies::Version& key : ties.signed_by) {
-    terminal.Warn(text(key) +
+    terminal.Warn(VersionText(key) +
                   " was signed by this agent alone, and will not open here; 'keyescrow "
                   "adopt' first gives it paths of this host");
   }
   for (const HostTies::TpmPath& path : ties.tpm_paths) {
-    terminal.Warn("the path " + path.path_id + " of " + text(path.key) +
+    terminal.Warn("the path " + path.path_id + " of " + VersionText(path.key) +
                   " is sealed to the tpm of " + path.host +
                   ", and opens nowhere without that host");
   }
@@ -83,7 +95,15 @@ Result<int> DoRemove(const TrustRemoveOptions& options, Session& session) {
   const store::TrustRecord& record = *found;
   ASSIGN_OR_RETURN(const HostTies ties, FindHostTies(*agent, record));
   TellTies(session.terminal(), ties);
-  RETURN_IF_ERROR(session.Confirm("to trust this agent no longer", record.thumbprint));
+  std::string what = "to trust this agent no longer";
+  if (session.terminal().json() && !ties.signed_by.empty()) {
+    what += ", which signed";
+    for (const HostTies::Version& key : ties.signed_by) {
+      what += (&key == &ties.signed_by.front() ? " " : ", ") + VersionText(key);
+    }
+    what += ",";
+  }
+  RETURN_IF_ERROR(session.Confirm(what, record.thumbprint));
   session.devices().LastSignature();
   RETURN_IF_ERROR(RemoveTrust(*agent, record.thumbprint));
   Json document = NewDocument("trust remove");

@@ -37,7 +37,7 @@ constexpr Example kAddExamples[] = {
     {"keyescrow trust add db1.pub --host db1 --key 'prod/db/**'",
      "for one host and its keys alone"},
 };
-constexpr std::uint8_t kAddExits[] = {0, 2, 7, 8, 9};
+constexpr std::uint8_t kAddExits[] = {0, 2, 4, 7, 8, 9};
 
 constexpr Example kListExamples[] = {
     {"keyescrow trust list", "the trusted agents, with their hosts and key names"},
@@ -52,7 +52,7 @@ constexpr Example kRemoveExamples[] = {
     {"keyescrow trust remove THUMBPRINT", "its envelopes no longer open here"},
     {"keyescrow trust remove THUMBPRINT --yes", "without asking"},
 };
-constexpr std::uint8_t kRemoveExits[] = {0, 2, 8, 9};
+constexpr std::uint8_t kRemoveExits[] = {0, 2, 4, 8, 9};
 
 }  // namespace
 
@@ -80,7 +80,8 @@ constexpr CommandSpec kTrustAddCommand = {
     .options = kAddOptions,
     .details =
         "Compare the thumbprint by a way that an attacker does not hold: a call, a sheet. Under a "
-        "signed policy that enforces, --host and --key must narrow the trust.",
+        "signed policy that enforces, --host and --key must narrow the trust. Keys here that the "
+        "agent signed and that are beyond it are told: they are listed, and do not open.",
     .examples = kAddExamples,
     .exits = kAddExits,
     .make = &MakeOptions<TrustAddOptions>,

@@ -395,6 +395,29 @@ class ForeignAgents(AcceptanceCase):
         world.must("restore", "two.escrow", "--to", "out.key", "--password-file", "pw",
                    "--reason", "policy does not reach a file")
         self.assertEqual(world.path("out.key").read_bytes(), b"k" * 32)
+        # A trust that leaves out what is here: it is told, listed and judged, and opens no more.
+        agent = json.loads(world.path("db2.json").read_text())["thumbprint"]
+        narrower = ("trust", "add", "db2.json", "--host", "db2", "--key", "lax/*")
+        error = self.refused("policy_refused", 7, *narrower, num_runs=1)
+        self.assertIn("app/one", error["message"])
+        self.set_policy(3, "report")
+        done = self.succeeds(*narrower, "--json")
+        self.assertEqual(done.json()["beyond"], [{"name": "app/one", "version": 1}])
+        self.assertFalse(self.succeeds("show", "app/one", "--json").json()["agent_trusted"])
+        for command in (("list",), ("status",), ("audit", "report"), ("policy", "check", "p.toml"),
+                        ("what-if", "--lose", "password"), ("export", "app/one", "-o", "a.escrow")):
+            done = world.run(*command, "--json")
+            self.assertIn(done.status, (0, 1), str(done))
+            self.assertIn(b"app/one", done.out, str(done))
+        more = ("--to", "more.key", "--password-file", "pw", "--via", "password", "--reason", "why")
+        for name in ("app/one", "one.escrow"):
+            for words in ((), ("--accept-unknown-agent",)):
+                error = self.refused("agent_out_of_scope", 4, "restore", name, *more, *words,
+                                     num_runs=1)
+                self.assertEqual(error["failure"], "signature")
+        error = self.check_json(world.run("trust", "remove", agent, "--json"), "usage", 2)
+        self.assertIn("which signed app/one version 1", error["message"])
+        self.succeeds("trust", "remove", agent, "--yes")
         self.verifies()
         world.write("agent.json", world.must("agent-key", "export").out)
         world.run("audit", "export", "-o", "pack.tar")
