@@ -17,7 +17,8 @@ Error NotThePinnedKey() {
   return Error(ErrorCode::kTpmWrongDevice, Action::kWrongDevice,
                "this TPM's storage key is not the one that was pinned: the TPM was cleared or "
                "replaced",
-               "use a portable path (one without tpm), then enroll this TPM anew");
+               "restore by a path without tpm, then make a new state with 'keyescrow init --state "
+               "DIR' and adopt or back up each key there");
 }
 
 }  // namespace
@@ -52,7 +53,8 @@ Result<const Srk*> StorageRoot::Get() {
   if (!point) {
     return Error(ErrorCode::kTpmSrkUntrusted, Action::kCheckSystemState,
                  "the pinned storage key is not of the expected kind",
-                 "restore the agent's state from its backup, or enroll this TPM anew");
+                 "restore the agent's state from its backup, or make a new one with 'keyescrow "
+                 "init --state DIR'");
   }
   srk_ = Srk{{kSrkHandle, envelope::Tpm2Name(pinned_)}, pinned_, *point};
   return &*srk_;

@@ -34,9 +34,9 @@ Result<std::uint32_t> VersionHere(Agent& agent, const std::string& name,
     return newest.error();
   }
   if (newest->envelope_id == origin.envelope_id) {
-    if (origin.host != agent.identity().host) return newest->key_version + 1;
+    if (origin.agent != agent.identity().Thumbprint()) return newest->key_version + 1;
     return Error(ErrorCode::kUsage, Action::kFixInput,
-                 name + " is a key of this host, and escrowed here",
+                 name + " is a key of this agent, and escrowed here",
                  "change its paths with 'keyescrow path add " + name + "'");
   }
   return Error(ErrorCode::kAlreadyExists, Action::kFixInput,
@@ -112,10 +112,11 @@ Result<AdoptResult> Adopt(Agent& agent, const AdoptRequest& request, Secrets& se
   ASSIGN_OR_RETURN(const auto origin_trust, TrustFor(&agent, request.trusted_agent, false));
   ASSIGN_OR_RETURN(const SealedEnvelope origin, SealedEnvelope::Read(source.bytes, origin_trust));
   const envelope::Header& old = origin.header();
-  if (old.host == agent.identity().host) {
+  // A host that was rebuilt has its old name and another agent: what the old one signed is adopted.
+  if (old.agent == agent.identity().Thumbprint()) {
     return Error(ErrorCode::kUsage, Action::kFixInput,
                  old.key_name +
-                     " is a key of this host: under another name it would follow other "
+                     " is a key of this agent: under another name it would follow other "
                      "rules",
                  "change its paths with 'keyescrow path', or restore it");
   }

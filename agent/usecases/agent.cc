@@ -18,9 +18,17 @@ constexpr std::string_view kTctiSetting = "tcti";
 
 constexpr std::chrono::milliseconds kOtherMachinePatience{500};
 
+constexpr const char* kLostKey =
+    "bring that tpm back; if it is gone or was cleared, restore by a path without tpm, make a new "
+    "state with 'keyescrow init --state DIR', and 'keyescrow adopt' there each key from its "
+    "exported file, or back it up again";
+
 Error KeyUnavailable(const Error& cause) {
+  // A key that its TPM lost is not enrolled again: its agent ends here.
+  const bool is_lost = cause.action() == Action::kWrongDevice;
   Error error(ErrorCode::kAgentKeyUnavailable, cause.action(),
-              "the agent key cannot be used: " + cause.message(), cause.hint());
+              "the agent key cannot be used: " + cause.message(),
+              is_lost ? kLostKey : cause.hint());
   return std::move(error).WithNative(cause.native_domain(), cause.native_code());
 }
 

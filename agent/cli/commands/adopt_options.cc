@@ -49,8 +49,9 @@ constexpr CommandSpec kAdoptCommand = {
         "another key of the name is left alone. What the policy asks of a restore of the key (a "
         "reason, a ticket) it asks here too, and the new paths have to satisfy the rules of the "
         "name that the key had and of the one that it gets. The old envelope still opens as it "
-        "did. Where the "
-        "key goes is another step: 'keyescrow restore'.",
+        "did. A host that was rebuilt without its state has another agent under its old name: what "
+        "the old one signed is adopted like any other host's. Where the key goes is another step: "
+        "'keyescrow restore'.",
     .examples = kExamples,
     .exits = kExits,
     .make = &MakeOptions<O>,

@@ -203,6 +203,10 @@ class ClearedTpm(AcceptanceCase):
         self.world.tpm_tool("tpm2_clear")
         error = self.refused("tpm_wrong_device", 10, *BY_TPM, *UNLOCK)
         self.assertEqual(error["failure"], "factor")
+        # No command enrolls a TPM that lost the agent's own key: what is told to do can be done.
+        error = self.refused("tpm_wrong_device", 10, "path", "replace", "app/key", "tpm", "--path",
+                             "password & tpm", "--via", "token-ops", *UNLOCK, num_runs=1)
+        self.assertIn("init --state DIR", error["hint"])
         self.restored("out.key", "--via", "token-ops")
         self.restored("out.key")
         # Nobody need look into the log: the path counts as broken, the log's signature as missing.

@@ -263,6 +263,18 @@ class Paths(AcceptanceCase):  # one test: its methods edit keys of their own
         self.assertEqual(done["tpm_paths"], [{"key": {"name": "e/imported", "version": 1},
                                               "path": "tpm", "host": "acceptance"}])
         self.succeeds("verify", env=other)
+        # The host that died, rebuilt under its name: another agent.
+        rebuilt = {"KEYESCROW_STATE": str(world.path("rebuilt.state"))}
+        world.must("init", "--tpm", "none", env=rebuilt)
+        world.must("token", "add", "safe", "pkcs11:token=safe", "--module", world.module,
+                   "--pin-file", "safe-pin", env=rebuilt)
+        done = self.edit(*adopt, env=rebuilt)
+        self.assertEqual(done["from"]["host"], "acceptance")
+        self.opens("e/moves", "token-safe", pin="safe-pin", env=rebuilt)
+        self.succeeds("verify", env=rebuilt)
+        error = self.refused("usage", 2, "adopt", "moves.escrow", "--as", "e/mine", "--path", SAFE,
+                             *UNLOCK, num_runs=1)
+        self.assertIn("of this agent", error["message"])
 
     def test_another_name_does_not_take_a_key_from_under_its_rules(self):
         world = self.world
