@@ -238,9 +238,16 @@ Result<TokenKeyFacts> HostDevices::GenerateTokenKey(const KeyPairRequest& reques
   spec.where.uri = request.uri;
   spec.where.use_last_try = request.use_last_try;
   spec.kind = request.p256 ? hsm::GeneratedKey::kP256 : hsm::GeneratedKey::kRsa3072;
-  spec.label = request.label;
-  spec.id.resize(8);
-  RETURN_IF_ERROR(SystemRandom().Fill(spec.id));
+  // What the URI names of a key is what the new one is called.
+  ASSIGN_OR_RETURN(const envelope::Pkcs11Uri uri, hsm::ParseUri(request.uri));
+  spec.own_label = uri.object.has_value();
+  spec.label = uri.object.value_or(request.label);
+  if (uri.id) {
+    spec.id.assign(uri.id->begin(), uri.id->end());
+  } else {
+    spec.id.resize(8);
+    RETURN_IF_ERROR(SystemRandom().Fill(spec.id));
+  }
   ASSIGN_OR_RETURN(const hsm::KeyEvidence made, hsm::GenerateKeyPair(spec, pins));
   TokenKeyFacts facts = Facts({made.token, made.key});
   facts.evidence = EvidenceText(made);

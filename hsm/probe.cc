@@ -233,12 +233,16 @@ Result<KeyEvidence> GenerateKeyPair(const GenerateSpec& spec, envelope::PinProvi
   for (const KeyClass key_class : {KeyClass::kPublic, KeyClass::kPrivate}) {
     ASSIGN_OR_RETURN(const std::vector<KeyRow> rows, opened.client->ListKeys(key_class));
     for (const KeyRow& row : rows) {
-      if (row.id != spec.id) continue;
-      return Error(
-          ErrorCode::kAlreadyExists, Action::kFixInput,
-          fmt::format("token {} has a key of id {} already", DescribeToken(opened.token),
-                      ToHex(spec.id)),
-          "choose another id; 'pkcs11-tool --module SO --list-objects' lists those in use");
+      const bool same_id = row.id == spec.id;
+      if (!same_id && !(spec.own_label && AsText(row.label) == spec.label)) continue;
+      return Error(ErrorCode::kAlreadyExists, Action::kFixInput,
+                   same_id ? fmt::format("token {} has a key of id {} already",
+                                         DescribeToken(opened.token), ToHex(spec.id))
+                           : fmt::format("token {} has a key called \"{}\" already",
+                                         DescribeToken(opened.token), spec.label),
+                   "'keyescrow token add' registers the key that is there; for a new one choose "
+                   "another id= and object= ('pkcs11-tool --module SO --list-objects' lists those "
+                   "in use)");
     }
   }
   Status made =

@@ -77,8 +77,9 @@ enum class GeneratedKey : std::uint8_t { kRsa2048, kRsa3072, kP256 };
 struct GenerateSpec {
   ProbeSpec where;  // the URI's token attributes must match exactly one token
   GeneratedKey kind = GeneratedKey::kRsa3072;
-  Bytes id;           // CKA_ID, 1–64 bytes; refused where the token has a key of that id
-  std::string label;  // CKA_LABEL, 1–128 bytes
+  Bytes id;                // CKA_ID, 1–64 bytes; refused where the token has a key of that id
+  std::string label;       // CKA_LABEL, 1–128 bytes
+  bool own_label = false;  // refused where the token has a key of that label, too
 };
 
 // GenerateKeyPair makes a key pair inside the token: sensitive, not extractable, every usage flag

@@ -310,6 +310,11 @@ Result<ParsedCommand> Parser::Parse() {
     const std::string_view word = words_[next_++];
     if (!only_arguments && word == "--") {
       only_arguments = true;
+      const auto arguments = command_->arguments;
+      if (next_ == words_.size() && !arguments.empty() && arguments.back().verbatim) {
+        return Wrong(std::string(arguments.back().name) + " is missing after --")
+            .WithHint("is a shell variable unset? see '" + HelpCommand() + "'");
+      }
     } else if (!only_arguments && IsOption(word)) {
       RETURN_IF_ERROR(ReadOption(word));
     } else {

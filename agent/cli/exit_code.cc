@@ -10,6 +10,8 @@ int ExitStatus(const Error& error, bool signature_verified) {
     case Failure::kMac: return kExitDamaged;
     case Failure::kUnwrap: return signature_verified ? kExitWrongFactor : kExitDamaged;
     case Failure::kFactor: {
+      // A token that a path needs and that is not registered is a device that is not there.
+      if (error.code() == ErrorCode::kTokenNotRegistered) return kExitDeviceUnavailable;
       const int status = ErrorCodeExitStatus(error.code());
       switch (status) {
         case kExitDeviceUnavailable:

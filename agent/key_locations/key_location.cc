@@ -32,8 +32,8 @@ class StandardStreams final : public KeyLocation {
   Status CheckWritable() override {
     if (isatty(STDOUT_FILENO) == 0) return Ok();
     return Error(ErrorCode::kBinaryToTerminal, Action::kFixInput,
-                 "a key is not written to a terminal",
-                 "redirect standard output, or name a file with --to");
+                 "neither a key nor an envelope is written to a terminal",
+                 "redirect standard output, or name a file");
   }
 
   Result<WriteOutcome> Write(const SecretBytes& key, const WriteOptions&) override {

@@ -88,8 +88,15 @@ Error TooFew(const envelope::SharesRecord& record, std::size_t num_there, std::s
         .WithFailure(Failure::kFactor)
         .WithNative(refused->native_domain(), refused->native_code());
   }
+  std::string options;
+  for (const Absence& absence : absent) {
+    if (absence.why.code() != ErrorCode::kSecretSourceMissing) continue;
+    options += " --pin-file " + absence.name + "=FILE";
+  }
   return Error(ErrorCode::kTokenNotFound, Action::kReconnect, message,
-               "bring the tokens of those who are missing, each with its PIN, or use another path")
+               (options.empty() ? "" : "add" + options + "; ") +
+                   "bring the tokens of those who are missing, each with its PIN, or use another "
+                   "path")
       .WithFailure(Failure::kFactor);
 }
 

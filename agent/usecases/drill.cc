@@ -358,9 +358,8 @@ std::vector<Target> DrawnTargets(const audit::Challenge& challenge) {
 
 Result<std::optional<audit::Challenge>> ReadChallenge(Agent* agent, const std::string& file) {
   if (file.empty()) return std::optional<audit::Challenge>();
-  auto source = FindEnvelope(nullptr, "file:" + file, {});
-  if (!source) return std::move(source).error().WithContext("--challenge");
-  ASSIGN_OR_RETURN(audit::Challenge challenge, audit::ParseChallenge(AsText(source->bytes)));
+  ASSIGN_OR_RETURN(const Bytes text, ReadDocument(file, "challenge"));
+  ASSIGN_OR_RETURN(audit::Challenge challenge, audit::ParseChallenge(AsText(text)));
   if (agent != nullptr && !challenge.origin.empty() &&
       challenge.origin != agent->identity().origin) {
     return Error(ErrorCode::kUsage, Action::kFixInput,

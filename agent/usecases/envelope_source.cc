@@ -12,11 +12,11 @@
 namespace keyescrow::agent {
 namespace {
 
-Result<Bytes> ReadEnvelopeFile(const std::string& path) {
+Result<Bytes> ReadFile(const std::string& path, const std::string& what) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
   if (fd < 0) {
     return ErrnoError(ErrorCode::kEnvelopeUnreadable, Action::kFixInput,
-                      "cannot read the envelope " + path, "check the path and its permissions",
+                      "cannot read the " + what + " " + path, "check the path and its permissions",
                       errno);
   }
   struct stat status {};
@@ -38,10 +38,10 @@ Result<Bytes> ReadEnvelopeFile(const std::string& path) {
   close(fd);
   if (error_number != 0) {
     return ErrnoError(ErrorCode::kEnvelopeUnreadable, Action::kFixInput,
-                      "cannot read the envelope " + path, "name a regular file", error_number);
+                      "cannot read the " + what + " " + path, "name a regular file", error_number);
   }
   if (size > envelope::kMaxFileSizeBytes) {
-    return envelope::LimitError("the envelope is over 3 MiB").WithContext(path);
+    return envelope::LimitError("the " + what + " is over 3 MiB").WithContext(path);
   }
   bytes.resize(size);
   return bytes;
@@ -53,6 +53,10 @@ bool IsExistingFile(const std::string& path) {
 }
 
 }  // namespace
+
+Result<Bytes> ReadDocument(const std::string& path, const std::string& what) {
+  return ReadFile(path, what);
+}
 
 bool LooksLikeFile(const std::string& text) {
   return text.ends_with(".escrow") || text.starts_with("/") || text.starts_with("./") ||
@@ -95,7 +99,7 @@ Result<EnvelopeSource> FindEnvelope(Agent* agent, const std::string& name_or_fil
                    "run 'keyescrow init' first, or name an envelope's file");
     }
   }
-  ASSIGN_OR_RETURN(source.bytes, ReadEnvelopeFile(path));
+  ASSIGN_OR_RETURN(source.bytes, ReadFile(path, "envelope"));
   // What was scanned from a recovery sheet stands wherever an envelope does.
   if (envelope::LooksLikeSheet(source.bytes)) {
     auto joined = envelope::JoinSheetLines(AsText(source.bytes));

@@ -22,6 +22,10 @@ struct EnvelopeSource {
 Result<EnvelopeSource> FindEnvelope(Agent* agent, const std::string& name_or_file,
                                     std::optional<std::uint64_t> version);
 
+// ReadDocument reads a file that is no envelope, under an envelope's limits; `what` ("checkpoint")
+// says in an error what it should have been. Errors: kEnvelopeUnreadable, Failure::kLimit.
+Result<Bytes> ReadDocument(const std::string& path, const std::string& what);
+
 // LooksLikeFile tells whether a text means a file by its form alone.
 bool LooksLikeFile(const std::string& text);
 

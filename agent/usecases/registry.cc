@@ -99,9 +99,10 @@ nlohmann::ordered_json JwkOf(const P256Point& point) {
           {"y", EncodeBase64Url(point.y())}};
 }
 
-Error BadDocument() {
-  return Error(ErrorCode::kUsage, Action::kFixInput,
-               "this is neither a thumbprint nor what 'agent-key export' writes",
+Error BadDocument(std::string what =
+                      "this is neither a thumbprint nor what 'agent-key export' "
+                      "writes") {
+  return Error(ErrorCode::kUsage, Action::kFixInput, std::move(what),
                "run 'keyescrow agent-key export' on the agent's host and name that file");
 }
 
@@ -238,9 +239,9 @@ Result<TrustAddResult> AddTrust(Agent& agent, const TrustAddRequest& request) {
   if (IsThumbprint(request.agent)) {
     record.thumbprint = request.agent;
   } else {
-    auto source = FindEnvelope(nullptr, "file:" + request.agent, std::nullopt);
-    if (!source) return BadDocument();
-    ASSIGN_OR_RETURN(const TrustDocument document, ParseAgentKeyDocument(AsText(source->bytes)));
+    const auto text = ReadDocument(request.agent, "agent's public key");
+    if (!text) return BadDocument("no thumbprint, and as a file: " + text.error().message());
+    ASSIGN_OR_RETURN(const TrustDocument document, ParseAgentKeyDocument(AsText(*text)));
     record.thumbprint = document.thumbprint;
     record.name = document.host;
     record.spki = document.spki;

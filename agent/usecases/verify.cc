@@ -91,9 +91,9 @@ class EnvelopeVerifier {
   std::vector<audit::NoteKey> log_keys_;
 };
 
-Result<std::string> ReadText(const std::string& file) {
-  ASSIGN_OR_RETURN(const EnvelopeSource source, FindEnvelope(nullptr, "file:" + file, {}));
-  return std::string(AsText(source.bytes));
+Result<std::string> ReadText(const std::string& file, const std::string& what) {
+  ASSIGN_OR_RETURN(const Bytes text, ReadDocument(file, what));
+  return std::string(AsText(text));
 }
 
 // CheckAnchoring asks the TPM whether the store is the newest one. A log that was anchored says
@@ -153,7 +153,7 @@ void AddFindings(const audit::LogFindings& findings, std::string_view failure,
 }
 
 Result<TrustDocument> ReadTrustDocument(const std::string& file) {
-  ASSIGN_OR_RETURN(const std::string text, ReadText(file));
+  ASSIGN_OR_RETURN(const std::string text, ReadText(file, "agent's public key"));
   return ParseAgentKeyDocument(text);
 }
 
@@ -189,7 +189,7 @@ Result<std::vector<VerifyItem>> Verify(const std::string& state_dir, Agent* agen
     log_keys.insert(log_keys.end(), state.trust->log_keys.begin(), state.trust->log_keys.end());
   }
   if (!request.since_file.empty()) {
-    ASSIGN_OR_RETURN(state.since, ReadText(request.since_file));
+    ASSIGN_OR_RETURN(state.since, ReadText(request.since_file, "checkpoint"));
     if (state.since.empty()) {
       return Error(ErrorCode::kLogDamaged, Action::kFixInput,
                    request.since_file + " is empty: it holds no checkpoint",

@@ -184,7 +184,8 @@ Result<Move> Journey::AskSource() {
                             : "1 byte to 1 MiB, as the application reads it."};
     file.help = "An absolute path is best: 'keyescrow status' looks there later.";
     const std::string& before = make ? request_.sink : request_.source;
-    ASSIGN_OR_RETURN(const auto answer, questions_.AskText(file, "file", before, FileWrong));
+    const auto wrong = [make](const std::string& text) { return KeyFileWrong(text, make); };
+    ASSIGN_OR_RETURN(const auto answer, questions_.AskText(file, "file", before, wrong));
     if (!answer) continue;
     request_.source = make ? "" : *answer;
     request_.sink = make ? *answer : "";

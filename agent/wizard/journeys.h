@@ -35,6 +35,8 @@ Result<std::optional<WizardOutcome>> RestoreJourney(WizardTools& tools, Question
 // cannot be written there.
 std::string FileWrong(const std::string& answer);
 std::string SinkWrong(const std::string& answer);
+// KeyFileWrong says what is wrong with a file that holds a key, or, for a new one, is to be made.
+std::string KeyFileWrong(const std::string& answer, bool is_new);
 
 // InitPages makes this host's state. It returns null where the person went back.
 Result<Agent*> InitPages(WizardTools& tools, Questions& questions);

@@ -1,5 +1,11 @@
 #include "agent/wizard/wizard.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
 #include "agent/key_locations/key_location.h"
 #include "agent/wizard/journeys.h"
 
@@ -32,6 +38,21 @@ std::string SinkWrong(const std::string& answer) {
   if (std::string wrong = FileWrong(answer); !wrong.empty()) return wrong;
   const Status writable = (*ParseLocation(answer))->CheckWritable();
   return writable ? "" : "error: " + writable.error().message();
+}
+
+std::string KeyFileWrong(const std::string& answer, bool is_new) {
+  if (std::string wrong = is_new ? SinkWrong(answer) : FileWrong(answer); !wrong.empty()) {
+    return wrong;
+  }
+  const std::string path = (*ParseLocation(answer))->FilePath();
+  struct stat status {};
+  if (is_new) {
+    return lstat(path.c_str(), &status) != 0
+               ? ""
+               : "error: " + path + " exists: a new key does not replace what is there";
+  }
+  if (access(path.c_str(), R_OK) == 0) return "";
+  return "error: cannot read " + path + ": " + std::strerror(errno);
 }
 
 Result<AfterFailure> AskAfterFailure(Questions& questions, const Error& error,

@@ -122,7 +122,7 @@ class TokenAdd(Calls, FaultCase):
 
 
 class TokenKeygen(Calls, FaultCase):
-    command = ("token", "keygen", "new", "pkcs11:token=ops;object=new", "--kind", "p256",
+    command = ("token", "keygen", "new", "pkcs11:token=ops", "--kind", "p256",
                "--module", FAULTY, "--pin-file", "pin", "--json")
     named = ("token", "keygen")
     outputs = ()

@@ -41,6 +41,10 @@ constexpr std::uint8_t kExits[] = {0, 1, 2, 3, 4, 5, 6, 8, 9, 10};
 
 Status Check(const CommandOptions& command) {
   const auto& options = std::get<O>(command);
+  if (options.event_log == "-") {
+    return UsageError("--event-log takes a file: the event must be durable before the key is used",
+                      "keyescrow drill --help");
+  }
   constexpr std::string_view kHelp = "keyescrow drill --help";
   if (options.all && !options.name_or_file.empty()) {
     return UsageError("a key and --all exclude each other", kHelp);

@@ -8,7 +8,7 @@ constexpr Example kListExamples[] = {
     {"keyescrow list", "every escrowed key, with its version and paths"},
     {"keyescrow list --json", "the same for a program"},
 };
-constexpr std::uint8_t kListExits[] = {0, 2, 8, 9};
+constexpr std::uint8_t kListExits[] = {0, 2, 4, 5, 8, 9};
 
 constexpr OptionSpec kShowArguments[] = {
     Argument<&ShowOptions::name_or_file>(
@@ -52,7 +52,7 @@ constexpr Example kStatusExamples[] = {
     {"keyescrow status --prometheus -o /var/lib/prometheus/node-exporter/keyescrow.prom",
      "metrics for node_exporter's textfile collector"},
 };
-constexpr std::uint8_t kStatusExits[] = {0, 1, 2, 4, 8, 9, 11, 12};
+constexpr std::uint8_t kStatusExits[] = {0, 1, 2, 3, 4, 5, 8, 9, 11, 12};
 
 Status CheckStatus(const CommandOptions& command) {
   const auto& options = std::get<StatusOptions>(command);

@@ -36,7 +36,7 @@ constexpr Example kVersionExamples[] = {
     {"keyescrow version", "one line"},
     {"keyescrow version --json", "with the envelope's format"},
 };
-constexpr std::uint8_t kVersionExits[] = {0};
+constexpr std::uint8_t kVersionExits[] = {0, 2};
 
 }  // namespace
 

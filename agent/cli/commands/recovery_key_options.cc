@@ -55,7 +55,7 @@ constexpr Example kExportExamples[] = {
      "the public record, for other hosts"},
     {"keyescrow recovery-key export security-team", "the same on standard output"},
 };
-constexpr std::uint8_t kExportExits[] = {0, 8, 9, 11, 12};
+constexpr std::uint8_t kExportExits[] = {0, 2, 8, 9, 11, 12};
 
 constexpr OptionSpec kImportArguments[] = {
     Argument<&Import::file>("FILE", "what 'recovery-key export' wrote on another host"),

@@ -50,6 +50,10 @@ constexpr std::uint8_t kExits[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
 
 Status Check(const CommandOptions& command) {
   const auto& options = std::get<O>(command);
+  if (options.event_log == "-") {
+    return UsageError("--event-log takes a file: the event must be durable before the key is used",
+                      "keyescrow restore --help");
+  }
   if (!options.agent.empty() && options.accept_unknown_agent) {
     return UsageError("--agent and --accept-unknown-agent exclude each other",
                       "keyescrow restore --help");

@@ -136,10 +136,20 @@ Result<int> DoLog(const AuditLogOptions& options, Session& session) {
                  "leave one of them out");
   }
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
-  LogWriter writer(session.terminal(), options.json_lines);
-  Status written;
   EventFilter filter;
   filter.first = options.since.value_or(0);
+  // Who collects the log asks for the entry after the last one that they have.
+  ASSIGN_OR_RETURN(const store::LogHead head, agent->store().Head());
+  if (filter.first > head.size) {
+    return Error(ErrorCode::kLogDamaged, Action::kCallOperator,
+                 fmt::format("the log ends before entry {}: its size is {}, and it was longer when "
+                             "it was read",
+                             filter.first, head.size),
+                 "it was cut off, or an old copy was put back: keep what you have, and compare it "
+                 "with 'keyescrow verify --since CHECKPOINT'; if SEQ is mistyped, correct it");
+  }
+  LogWriter writer(session.terminal(), options.json_lines);
+  Status written;
   RETURN_IF_ERROR(agent->journal().Events(filter, [&](const LoggedEvent& logged) {
     written = writer.Add(logged);
     return written.has_value();

@@ -134,6 +134,13 @@ Result<int> DoExport(const RecoveryKeyExportOptions& options, Session& session) 
   return status;
 }
 
+Error OtherRecord(const Bytes32& sha256) {
+  return Error(ErrorCode::kExpectationFailed, Action::kFixInput,
+               "the file holds another record: its SHA-256 is " + EncodeBase64Url(sha256),
+               "fetch it again from the host that made it; nothing was registered")
+      .WithFailure(Failure::kSignature);
+}
+
 Result<int> DoImport(const RecoveryKeyImportOptions& options, Session& session) {
   std::optional<Bytes32> given;
   if (!options.sha256.empty()) {
@@ -147,12 +154,7 @@ Result<int> DoImport(const RecoveryKeyImportOptions& options, Session& session) 
   const auto confirm = [&](const RecoveryKeyState& key, const Bytes32& sha256,
                            bool is_pinned) -> Status {
     const std::string hash = EncodeBase64Url(sha256);
-    if (given) {
-      if (*given == sha256) return Ok();
-      return Error(ErrorCode::kUsage, Action::kFixInput,
-                   "the file holds another record: its SHA-256 is " + hash,
-                   "fetch it again from the host that made it; nothing was registered");
-    }
+    if (given) return *given == sha256 ? Ok() : OtherRecord(sha256);
     if (is_pinned) return Ok();
     session.terminal().Note("recovery-key:" + EscapeForTerminal(key.row.name) + " opens by " +
                             EscapeForTerminal(key.factors) + "; record sha-256 " + hash);
@@ -164,6 +166,9 @@ Result<int> DoImport(const RecoveryKeyImportOptions& options, Session& session) 
                    ImportRecoveryKey(*agent, options.file, confirm));
   if (!result.already_there) {
     return FinishChange("recovery-key import", "registered", result.change, kExitDone, session);
+  }
+  if (given && *given != result.change.key.row.sha256) {
+    return OtherRecord(result.change.key.row.sha256);
   }
   Json document = NewDocument("recovery-key import");
   document.update(StateJson(result.change.key));
@@ -202,7 +207,11 @@ Result<int> DoRetire(const RecoveryKeyRetireOptions& options, Session& session) 
   for (const std::string& key : use.stranded) {
     session.terminal().Warn(key + " has no other path: back it up again under another one");
   }
-  RETURN_IF_ERROR(session.Confirm("to retire the recovery key " + options.name, options.name));
+  std::string what = "to retire the recovery key " + options.name;
+  if (session.terminal().json() && !use.stranded.empty()) {
+    what += fmt::format(", the only path of {},", fmt::join(use.stranded, ", "));
+  }
+  RETURN_IF_ERROR(session.Confirm(what, options.name));
   RETURN_IF_ERROR(RetireRecoveryKey(*agent, options.name));
   Json document = NewDocument("recovery-key retire");
   document["name"] = options.name;

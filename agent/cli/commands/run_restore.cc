@@ -146,8 +146,12 @@ Result<int> DoRestore(const GlobalOptions& global, const RestoreOptions& options
     terminal.Note("next: on the agent's host, keyescrow import-event " + result.event_file);
   }
   if (!result.previous_path.empty()) {
-    terminal.Note("once the application runs: keyescrow restore " + result.key_name +
-                  " --discard-previous --to " + result.sink);
+    // Without a state nothing remembers where the old key lies.
+    terminal.Note(agent == nullptr
+                      ? "once the application runs, remove the old key by hand: rm " +
+                            result.previous_path
+                      : "once the application runs: keyescrow restore " + result.key_name +
+                            " --discard-previous --to " + result.sink);
   }
   return status;
 }

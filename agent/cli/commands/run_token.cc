@@ -132,7 +132,11 @@ Result<int> DoShow(const TokenShowOptions& options, Session& session) {
   document["code"] = located ? Json(nullptr) : Json(ErrorCodeName(located.error().code()));
   const std::string text = fmt::format("token:{}\n", EscapeForTerminal(record.name)) +
                            RenderFields(document, kRecordFields);
-  return session.Finish(document, text, located ? kExitDone : ExitStatus(located.error()));
+  ASSIGN_OR_RETURN(
+      const int status,
+      session.Finish(document, text, located ? kExitDone : ExitStatus(located.error())));
+  if (!located && !session.terminal().json()) session.terminal().PrintError(located.error());
+  return status;
 }
 
 Result<int> DoRemove(const TokenRemoveOptions& options, Session& session) {
@@ -144,7 +148,11 @@ Result<int> DoRemove(const TokenRemoveOptions& options, Session& session) {
   for (const std::string& key : stranded) {
     session.terminal().Warn("without this token no path of " + key + " can be opened");
   }
-  RETURN_IF_ERROR(session.Confirm("to remove the token " + options.name, options.name));
+  std::string what = "to remove the token " + options.name;
+  if (session.terminal().json() && !stranded.empty()) {
+    what += fmt::format(", without which no path of {} can be opened,", fmt::join(stranded, ", "));
+  }
+  RETURN_IF_ERROR(session.Confirm(what, options.name));
   RETURN_IF_ERROR(RemoveToken(*agent, options.name));
   Json document = NewDocument("token remove");
   document["name"] = options.name;

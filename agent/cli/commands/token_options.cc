@@ -52,7 +52,7 @@ constexpr Example kKeygenExamples[] = {
      "/usr/lib/opensc-pkcs11.so",
      "the same with a P-256 key"},
 };
-constexpr std::uint8_t kKeygenExits[] = {0, 2, 3, 5, 6, 8, 10};
+constexpr std::uint8_t kKeygenExits[] = {0, 1, 2, 3, 5, 6, 8, 10};
 
 constexpr Example kListExamples[] = {
     {"keyescrow token list", "the registered tokens"},
@@ -76,7 +76,7 @@ constexpr Example kRemoveExamples[] = {
     {"keyescrow token remove ops", "list the keys that it strands, then ask"},
     {"keyescrow token remove ops --yes", "without asking"},
 };
-constexpr std::uint8_t kRemoveExits[] = {0, 1, 2, 8, 9};
+constexpr std::uint8_t kRemoveExits[] = {0, 1, 2, 4, 8, 9};
 
 }  // namespace
 

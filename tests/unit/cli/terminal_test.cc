@@ -206,7 +206,7 @@ TEST(ExitStatus, FollowsTheFailureBeforeTheCode) {
   EXPECT_EQ(status(ErrorCode::kTokenNotFound, Failure::kFactor), 5);
   EXPECT_EQ(status(ErrorCode::kTpmLockout, Failure::kFactor), 6);
   EXPECT_EQ(status(ErrorCode::kTpmWrongDevice, Failure::kFactor), 10);
-  EXPECT_EQ(status(ErrorCode::kTokenNotRegistered, Failure::kFactor), 3);
+  EXPECT_EQ(status(ErrorCode::kTokenNotRegistered, Failure::kFactor), 5);
 }
 
 }  // namespace

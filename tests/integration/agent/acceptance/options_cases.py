@@ -65,6 +65,16 @@ class PinSource(AcceptanceCase):
                 self.check_json(done, code, 2)
         self.check_json(world.run("token", "add", "x", "pkcs11:token=ops", "--json"), "usage", 2)
         self.assertEqual(world.run("token", "list").status, 8)
+        # keygen calls the key what the URI says, and makes no second one of that name or id.
+        keygen = lambda attributes: world.run(
+            "token", "keygen", "new", "pkcs11:token=ops;" + attributes, "--kind", "p256",
+            "--module", world.module, "--pin-file", "pin", "--json")
+        done = keygen("object=second;id=%42")
+        self.assertEqual(done.status, 0, str(done))
+        self.assertIn(";id=B;object=second", done.json()["uri"])
+        done = world.must("token", "remove", "new", "--yes", "--json")
+        for attributes in ("object=second;id=%42", "object=second", "id=%42"):
+            self.check_json(keygen(attributes), "already_exists", 2)
 
 
 class Costs(AcceptanceCase):

@@ -197,13 +197,15 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
         self.assertEqual(self.other("init").status, 0)
         imports = ("recovery-key", "import", "team.recovery-key", "--no-input", "--json")
         self.check_json(self.other(*imports), "usage", 2)
-        self.check_json(self.other(*imports, "--sha256", "0" * 64), "usage", 2)
+        wrong = (*imports, "--sha256", "0" * 64)
+        self.check_json(self.other(*wrong), "expectation_failed", 4)
         record = self.world.path("team.recovery-key").read_text()
         self.world.write("garbage", record.replace('"threshold"', "") + "x")
         self.check_json(self.other("recovery-key", "import", "garbage", "--yes", "--json"),
                         "envelope_format", 4)
         done = self.other(*imports, "--sha256", self.show()["record_sha256"])
         self.assertEqual(done.status, 0, str(done))
+        self.check_json(self.other(*wrong), "expectation_failed", 4)  # registered or not
         done = self.other("backup", "there/key", "--from", "app.key", "--path", TEAM, "-o",
                           "there.escrow", "--no-input", "--json")
         self.assertEqual(done.status, 1, str(done))  # nobody has seen it open there

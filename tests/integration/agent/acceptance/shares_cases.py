@@ -101,6 +101,7 @@ class Shares(Officers):  # one test: its methods share the tokens and one key
         self.assertIn("bob: ", error["message"])
         error = self.check_json(self.restore("--json", pins=PINS[:2]), "token_not_found", 5)
         self.assertIn("no PIN was given for the token bob", error["message"])
+        self.assertIn("--pin-file bob=FILE", error["hint"])
         self.brings_the_key(self.restore())
 
     def test_a_wrong_password_is_no_officers_fault(self):

@@ -58,7 +58,7 @@ class Wizard(AcceptanceCase):  # one test
             ("number [1]", "?"), ("number [1]", "one"), ("type a number from 1 to 3", "1"),
             ("has no state yet", ""),
             ("the key's name", "not//a name"), ("that is not a key name", "app/key"),
-            ("where the key is", ""), ("the key's file", "app.key"),
+            ("where the key is", ""), ("the key's file", "no.key"), ("error: cannot read", "app.key"),
             ("which hardware", "2"),  # only the TPM is offered yet; 2 registers a token
             ("its module", self.world.module), ("which one", ""), ("its name here", "ops"),
             ("PIN", PIN),
