@@ -18,6 +18,12 @@ bool CliSecrets::HasPasswordFor(std::string_view path_id) {
 
 bool CliSecrets::HasPin(std::string_view token_name) { return sources_.HasPin(token_name); }
 
+Status CliSecrets::MayAsk(const std::function<Result<TokenNames>()>& names) {
+  if (!sources_.HasNamelessPin()) return Ok();
+  ASSIGN_OR_RETURN(const TokenNames asking, names());
+  return sources_.CheckPins(asking);
+}
+
 Status CliSecrets::ConfirmLoss() {
   if (loss_confirmed_) return Ok();
   progress_.Pause();

@@ -1,6 +1,7 @@
 // CliSecrets: how the use cases ask for passwords and PINs on the command line.
 #pragma once
 
+#include <string>
 #include <string_view>
 
 #include "agent/cli/cli_progress.h"
@@ -29,10 +30,13 @@ class CliSecrets final : public Secrets, private envelope::PinProvider {
   void WantNewPasswords() { new_from_ = SecretSources::NewPasswordFrom::kNewSourcesOnly; }
   envelope::PinProvider& Pins() override { return *this; }
   bool HasPin(std::string_view token_name) override;
+  Status MayAsk(const std::function<Result<TokenNames>()>& names) override;
   // AddPinSource: as SecretSources.
   Result<std::string> AddPinSource(std::string_view token_name, std::string_view pin_source) {
     return sources_.AddPinSource(token_name, pin_source);
   }
+  // EndsWithReturn: as SecretSources.
+  std::string EndsWithReturn(bool is_pin) const { return sources_.EndsWithReturn(is_pin); }
   // ConfirmLoss says once a command what a lost password means; who typed the password types
   // "understood" too, unless --yes.
   Status ConfirmLoss() override;

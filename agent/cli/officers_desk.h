@@ -38,6 +38,9 @@ class OfficersDesk final : public Secrets, public CeremonyDesk, private envelope
   bool HasPasswordFor(std::string_view path_id) override { return inner_.HasPasswordFor(path_id); }
   envelope::PinProvider& Pins() override { return *this; }
   bool HasPin(std::string_view token_name) override { return inner_.HasPin(token_name); }
+  Status MayAsk(const std::function<Result<TokenNames>()>& names) override {
+    return inner_.MayAsk(names);
+  }
   Status ConfirmLoss() override { return inner_.ConfirmLoss(); }
 
   CeremonyDesk* Desk() override { return prompt_.available() ? this : nullptr; }

@@ -50,12 +50,18 @@ class Readers {
  public:
   explicit Readers(std::string_view stdin_user) : stdin_user_(stdin_user) {}
 
-  Status AddFile(const std::string& option, const std::string& file) {
+  // Two tokens may have one PIN, and are named each; a password serves every path as it is.
+  Status AddFile(const std::string& option, const std::string& file, bool is_named_pin) {
     if (file.empty()) return Usage(option + " names no file", "write " + option + " FILE");
     if (file == "-") return AddStdin(option + " -");
-    if (files_.insert(file).second) return Ok();
-    return Usage("the file '" + file + "' is named twice for secrets",
-                 "name it once: one password serves every path that has none of its own");
+    const auto [known, is_new] = files_.emplace(file, is_named_pin);
+    if (is_new || (is_named_pin && known->second)) return Ok();
+    return Usage(
+        "the file '" + file + "' is named twice for secrets",
+        option == "--pin-file"
+            ? "name a file of its own for each token's PIN, or name each token: --pin-file "
+              "TOKEN=FILE"
+            : "name it once: one password serves every path that has none of its own");
   }
   Status AddFd(const std::string& option, int fd) {
     if (fd == STDIN_FILENO) return AddStdin(option + " 0");
@@ -75,7 +81,7 @@ class Readers {
   }
 
   std::string stdin_user_;
-  std::set<std::string> files_;
+  std::map<std::string, bool> files_;  // whether it is a named token's PIN
   std::set<int> fds_;
 };
 
@@ -89,11 +95,13 @@ Result<SecretSources> SecretSources::Create(const SecretOptions& options, Secret
                                     const std::vector<std::string>& files) -> Status {
     for (const std::string& text : files) {
       Split split = SplitSource(text);
-      RETURN_IF_ERROR(readers.AddFile(option, split.file));
+      RETURN_IF_ERROR(
+          readers.AddFile(option, split.file, option == "--pin-file" && !split.id.empty()));
       if (std::ranges::find(list, split.id, &Source::id) != list.end()) {
-        return Usage(option + " is given twice for " +
-                         (split.id.empty() ? "every path" : "'" + split.id + "'"),
-                     "give it once, or once for each id: " + option + " ID=FILE");
+        const char* const any = option == "--pin-file" ? "no token by name" : "every path";
+        return Usage(
+            option + " is given twice for " + (split.id.empty() ? any : "'" + split.id + "'"),
+            "give it once, or once for each id: " + option + " ID=FILE");
       }
       list.push_back(Source{.option = option, .id = split.id, .file = split.file});
     }
@@ -163,6 +171,8 @@ Result<SecretBytes> SecretSources::Typed(std::string_view path_id, std::string_v
 }
 
 Result<SecretBytes> SecretSources::Password(std::string_view path_id, std::string_view purpose) {
+  // What made a path in this command opens it.
+  if (made_.contains(path_id)) return Read(*Find(new_passwords_, path_id));
   if (Source* source = Find(passwords_, path_id)) return Read(*source);
   // What was typed twice a moment ago, to make this path, opens it.
   if (!typed_ && typed_new_) return Copy(*typed_new_);
@@ -171,7 +181,10 @@ Result<SecretBytes> SecretSources::Password(std::string_view path_id, std::strin
 
 Result<SecretBytes> SecretSources::NewPassword(std::string_view path_id, std::string_view purpose,
                                                NewPasswordFrom from) {
-  if (Source* source = Find(new_passwords_, path_id)) return Read(*source);
+  if (Source* source = Find(new_passwords_, path_id)) {
+    made_.emplace(path_id);
+    return Read(*source);
+  }
   if (from == NewPasswordFrom::kNewSourcesOnly) {
     return Typed(path_id, purpose, true, kNewPasswordRemedy);
   }
@@ -189,6 +202,19 @@ bool SecretSources::ForgetTyped() {
   typed_.reset();
   typed_new_.reset();
   return any;
+}
+
+std::string SecretSources::EndsWithReturn(bool is_pin) const {
+  const auto in = [](const std::vector<Source>& sources) -> std::string {
+    for (const Source& source : sources) {
+      if (!source.secret || source.secret->empty()) continue;
+      if (source.secret->Expose().back() != '\r') continue;
+      return source.file.empty() ? "descriptor " + std::to_string(source.fd) : source.file;
+    }
+    return "";
+  };
+  if (is_pin) return in(pins_).empty() ? in(pin_sources_) : in(pins_);
+  return in(passwords_).empty() ? in(new_passwords_) : in(passwords_);
 }
 
 bool SecretSources::NewPasswordIsTyped() const {
@@ -226,6 +252,27 @@ Result<std::string> SecretSources::AddPinSource(std::string_view token_name,
   pin_sources_.push_back(
       Source{.option = "pin-source", .id = std::string(token_name), .file = std::string(path)});
   return std::string(path);
+}
+
+bool SecretSources::HasNamelessPin() const {
+  return std::ranges::any_of(pins_, [](const Source& source) {
+    return source.id.empty() && source.option != "systemd credential";
+  });
+}
+
+Status SecretSources::CheckPins(const std::set<std::string, std::less<>>& tokens) const {
+  std::string without;
+  std::size_t num_without = 0;
+  std::string example;
+  for (const std::string& token : tokens) {
+    if (std::ranges::find(pins_, token, &Source::id) != pins_.end()) continue;
+    if (num_without++ == 0) example = token;
+    without += (without.empty() ? "" : ", ") + token;
+  }
+  if (num_without < 2 || !HasNamelessPin()) return Ok();
+  return Usage("the PIN that was given names no token, and could be sent to each of " + without +
+                   ": a PIN that is sent to the wrong token uses one of its tries",
+               "name the token: --pin-file " + example + "=FILE; nothing was sent");
 }
 
 Result<SecretBytes> SecretSources::FindPin(const envelope::PinRequest& request,

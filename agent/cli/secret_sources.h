@@ -7,6 +7,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -50,6 +51,11 @@ class SecretSources : public envelope::PinProvider {
   // where none was typed: asking again would give the same bytes.
   bool ForgetTyped();
 
+  // EndsWithReturn returns a file or descriptor that was read for a password (or a PIN) and whose
+  // line ends with a carriage return, "" where there is none: a file of another system opens
+  // nothing.
+  std::string EndsWithReturn(bool is_pin) const;
+
   // NewPasswordIsTyped: a new password was, or would be, typed at the terminal.
   bool NewPasswordIsTyped() const;
 
@@ -63,6 +69,12 @@ class SecretSources : public envelope::PinProvider {
   // token and returns the file's path. Errors: kInvalidUri for another scheme, a relative path, or
   // a command ("|…").
   Result<std::string> AddPinSource(std::string_view token_name, std::string_view pin_source);
+
+  // HasNamelessPin: --pin-file or --pin-fd gave a PIN that names no token.
+  bool HasNamelessPin() const;
+  // CheckPins refuses a PIN that names no token where more than one of `tokens` could ask for it.
+  // Errors: kUsage.
+  Status CheckPins(const std::set<std::string, std::less<>>& tokens) const;
 
   // AskPin returns the PIN of one token. A source that names no token serves the first token that
   // asks and no other: a PIN tried on the wrong token costs one of its tries. A PIN is given again
@@ -106,6 +118,7 @@ class SecretSources : public envelope::PinProvider {
   std::vector<Source> pin_sources_;
   std::optional<SecretBytes> typed_;
   std::optional<SecretBytes> typed_new_;
+  std::set<std::string, std::less<>> made_;  // paths that --new-password-file made
   std::map<std::string, PinUse, std::less<>> used_pins_;
 };
 

@@ -187,10 +187,29 @@ int Session::AnchorIfDue(int status) {
   return is_off && status == kExitDone ? kExitFindings : status;
 }
 
+namespace {
+
+// WithReturn adds what a person does not see: a file of another system ends its line with CR and
+// LF, and the CR counts. Nothing is stripped: where such a password was escrowed, it opens.
+Error WithReturn(Error error, const CliSecrets& secrets) {
+  const ErrorCode code = error.code();
+  const bool is_pin = code == ErrorCode::kWrongPin || code == ErrorCode::kPinInvalid;
+  const bool is_password = code == ErrorCode::kWrongPassword || code == ErrorCode::kTpmWrongAuth ||
+                           code == ErrorCode::kEnvelopeUnwrap;
+  if (!is_pin && !is_password) return error;
+  const std::string file = secrets.EndsWithReturn(is_pin);
+  if (file.empty()) return error;
+  std::string hint = error.hint() + "; the line in " + file +
+                     " ends with a carriage return (CR LF), which counts as a part of it";
+  return std::move(error).WithHint(std::move(hint));
+}
+
+}  // namespace
+
 int Session::Exit(const Result<int>& outcome) {
   progress_.Pause();
   if (outcome) return *outcome;
-  terminal_.PrintError(outcome.error());
+  terminal_.PrintError(secrets_ ? WithReturn(outcome.error(), *secrets_) : outcome.error());
   return ExitStatus(outcome.error());
 }
 

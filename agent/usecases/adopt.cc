@@ -15,6 +15,7 @@
 #include "agent/usecases/path_set.h"
 #include "agent/usecases/policy_checks.h"
 #include "agent/usecases/prove_written.h"
+#include "agent/usecases/token_names.h"
 #include "envelope/base/pause_point.h"
 #include "envelope/password.h"
 
@@ -157,6 +158,12 @@ Result<AdoptResult> Adopt(Agent& agent, const AdoptRequest& request, Secrets& se
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
   RETURN_IF_ERROR(agent.store().CheckWritable());
 
+  RETURN_IF_ERROR(own_secrets.MayAsk([&]() -> Result<Secrets::TokenNames> {
+    ASSIGN_OR_RETURN(Secrets::TokenNames names, TokensToOpen(old, request.via, &agent.store()));
+    if (!names.empty()) return names;
+    for (const PathOption& option : paths) names.merge(TokensOf(option.expression));
+    return names;
+  }));
   TokenSessions tokens({agent.environment().devices, &own_secrets.Pins(), &agent.store(),
                         request.module, request.use_last_try});
   PathOpenOptions options;

@@ -18,6 +18,7 @@
 #include "agent/usecases/recovery_keys.h"
 #include "agent/usecases/registered_recovery_key.h"
 #include "agent/usecases/registry.h"
+#include "agent/usecases/token_names.h"
 #include "envelope/base/pause_point.h"
 
 namespace keyescrow::agent {
@@ -153,6 +154,16 @@ bool Wanted(const BackupRequest& request, const std::string& path_id) {
   if (request.prove_none) return false;
   return request.prove.empty() ||
          std::find(request.prove.begin(), request.prove.end(), path_id) != request.prove.end();
+}
+
+// TokensToProve: those of the paths that are to be reopened.
+Result<Secrets::TokenNames> TokensToProve(const BackupRequest& request,
+                                          const std::vector<PathOption>& paths) {
+  Secrets::TokenNames names;
+  for (const PathOption& option : paths) {
+    if (Wanted(request, option.id)) names.merge(TokensOf(option.expression));
+  }
+  return names;
 }
 
 // CanProve: the hardware is here and its PIN can be had. The error says why not.
@@ -346,6 +357,7 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
   ASSIGN_OR_RETURN(const auto reported, CheckPlan(agent, request.key_name, paths, kdfs));
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
   RETURN_IF_ERROR(CheckRequest(request, paths));
+  RETURN_IF_ERROR(secrets.MayAsk([&] { return TokensToProve(request, paths); }));
   std::unique_ptr<KeyLocation> output;
   if (!request.output.empty()) {
     ASSIGN_OR_RETURN(output, ParseLocation(request.output));

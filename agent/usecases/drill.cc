@@ -13,6 +13,7 @@
 #include "agent/usecases/path_proof.h"
 #include "agent/usecases/pcr_policy_signature.h"
 #include "agent/usecases/stateless_events.h"
+#include "agent/usecases/token_names.h"
 #include "agent/usecases/token_sessions.h"
 #include "envelope/base/hash.h"
 
@@ -369,6 +370,38 @@ Result<std::optional<audit::Challenge>> ReadChallenge(Agent* agent, const std::s
   return std::optional(std::move(challenge));
 }
 
+// TokensOfTargets: what could ask for a PIN; an envelope that cannot be read is told when its turn
+// comes.
+Result<Secrets::TokenNames> TokensOfTargets(Agent* agent, const DrillRequest& request,
+                                            const std::vector<Target>& targets,
+                                            const std::optional<audit::Challenge>& challenge) {
+  store::EscrowStore* const store = agent != nullptr ? &agent->store() : nullptr;
+  ASSIGN_OR_RETURN(const auto trust, TrustFor(agent, request.trusted_agent, false));
+  Secrets::TokenNames names;
+  for (const Target& target : targets) {
+    const auto source = FindEnvelope(
+        agent, target.name_or_file,
+        target.version != 0 ? std::optional<std::uint64_t>(target.version) : std::nullopt);
+    if (!source) continue;
+    const auto sealed = envelope::SealedEnvelope::Read(source->bytes, trust);
+    if (!sealed) continue;
+    for (const envelope::PathRecord& path : sealed->header().paths) {
+      if (!target.path_ids.empty() && std::ranges::count(target.path_ids, path.id) == 0) continue;
+      ASSIGN_OR_RETURN(Secrets::TokenNames more, TokensOf(path, store));
+      names.merge(more);
+    }
+  }
+  if (!challenge) return names;
+  envelope::PathRecord asked;
+  for (const envelope::TokenRecord& token : challenge->tokens) {
+    asked.factors.push_back(
+        std::visit([](const auto& row) { return envelope::FactorRecord(row); }, token));
+  }
+  ASSIGN_OR_RETURN(Secrets::TokenNames more, TokensOf(asked, store));
+  names.merge(more);
+  return names;
+}
+
 }  // namespace
 
 std::string_view DrillOutcomeName(DrillOutcome outcome) {
@@ -429,6 +462,8 @@ Result<DrillReport> Drill(const Environment& environment, Agent* agent, const Dr
   // Officers are waited for where their path was named: who drills every path does not call them.
   CeremonyDesk* const desk = secrets.Desk();
   if (desk != nullptr) desk->SetWaits(!is_list && !request.via.empty());
+  RETURN_IF_ERROR(
+      secrets.MayAsk([&] { return TokensOfTargets(agent, request, targets, challenge); }));
   Driller driller(environment, agent, request, challenge, secrets, progress);
   RETURN_IF_ERROR(driller.DrillAll(targets, is_list));
   RETURN_IF_ERROR(driller.AnswerNonces());

@@ -12,6 +12,7 @@
 #include "agent/usecases/path_set.h"
 #include "agent/usecases/policy_in_force.h"
 #include "agent/usecases/prove_written.h"
+#include "agent/usecases/token_names.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/pause_point.h"
 #include "envelope/edit.h"
@@ -370,6 +371,15 @@ Result<EditResult> Editor::Run() {
   const SealedEnvelope& old = source.sealed;
   ASSIGN_OR_RETURN(const EditPlan plan, PlanEdit(agent_, old.header(), request_));
   RETURN_IF_ERROR(agent_.store().CheckWritable());
+  RETURN_IF_ERROR(secrets_.MayAsk([&]() -> Result<Secrets::TokenNames> {
+    ASSIGN_OR_RETURN(Secrets::TokenNames names,
+                     TokensToOpen(old.header(), request_.via, &agent_.store()));
+    if (!names.empty()) return names;  // they ask first, and what is made needs PINs of its own
+    for (const PlannedPath& path : plan.paths) {
+      if (path.change != PathChange::kKept) names.merge(TokensOf(path.option.expression));
+    }
+    return names;
+  }));
   ASSIGN_OR_RETURN(const OpenedBy opened, Open(old));
   PausePoint("content-open");
   const PathRecord& via = old.header().paths[opened.index];

@@ -43,6 +43,9 @@ class EditSecrets final : public Secrets {
   }
   envelope::PinProvider& Pins() override { return inner_.Pins(); }
   bool HasPin(std::string_view token_name) override { return inner_.HasPin(token_name); }
+  Status MayAsk(const std::function<Result<TokenNames>()>& names) override {
+    return inner_.MayAsk(names);
+  }
   Status ConfirmLoss() override { return inner_.ConfirmLoss(); }
 
   // Opened ends the time in which a password is remembered as the one that opens; null where the

@@ -9,6 +9,7 @@
 #include "agent/usecases/open_path.h"
 #include "agent/usecases/path_proof.h"
 #include "agent/usecases/registered_recovery_key.h"
+#include "agent/usecases/token_names.h"
 #include "envelope/sealed_envelope.h"
 
 namespace keyescrow::agent {
@@ -138,6 +139,7 @@ Result<envelope::OpenedRecoveryKey> Open(Agent& agent, const envelope::RecoveryK
   options.store = &agent.store();
   options.module = request.module;
   options.purpose = "to drill the recovery key " + request.name;
+  RETURN_IF_ERROR(secrets.MayAsk([&] { return TokensOf(RecoveryKeyPath(key), &agent.store()); }));
   StretchedPasswords passwords;
   if (CeremonyDesk* const desk = secrets.Desk()) desk->SetWaits(true);
   PathOpener opener(options, passwords);

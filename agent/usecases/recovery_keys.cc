@@ -14,6 +14,7 @@
 #include "agent/usecases/policy_checks.h"
 #include "agent/usecases/recovery_key_making.h"
 #include "agent/usecases/registered_recovery_key.h"
+#include "agent/usecases/token_names.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/hash.h"
 #include "envelope/password.h"
@@ -159,6 +160,9 @@ class ChangeSecrets final : public Secrets {
   }
   envelope::PinProvider& Pins() override { return inner_.Pins(); }
   bool HasPin(std::string_view token_name) override { return inner_.HasPin(token_name); }
+  Status MayAsk(const std::function<Result<TokenNames>()>& names) override {
+    return inner_.MayAsk(names);
+  }
   Status ConfirmLoss() override { return inner_.ConfirmLoss(); }
 
  private:
@@ -208,6 +212,9 @@ Result<RecoveryKeyChange> CreateRecoveryKey(Agent& agent, const RecoveryKeyReque
   std::vector<std::string> findings;
   RETURN_IF_ERROR(CheckPins(agent, request.name, "", findings));
   RETURN_IF_ERROR(agent.store().CheckWritable());
+  RETURN_IF_ERROR(secrets.MayAsk([&]() -> Result<Secrets::TokenNames> {
+    return request.prove_none ? Secrets::TokenNames() : TokensOf(option.expression);
+  }));
   ASSIGN_OR_RETURN(const P256KeyPair pair,
                    envelope::NewRecoveryKeyPair(*agent.environment().random));
   StretchedPasswords passwords;
@@ -238,6 +245,9 @@ Result<RecoveryKeyChange> ChangeRecoveryKeyPassword(Agent& agent, const Recovery
   }
   RETURN_IF_ERROR(CheckPaths(agent, {option}));
   RETURN_IF_ERROR(agent.store().CheckWritable());
+  RETURN_IF_ERROR(outer.MayAsk([&]() -> Result<Secrets::TokenNames> {
+    return TokensOf(RecoveryKeyPath(old), &agent.store());
+  }));
   ChangeSecrets secrets(outer);
   if (CeremonyDesk* const desk = secrets.Desk()) desk->SetWaits(true);
   StretchedPasswords passwords;

@@ -18,6 +18,7 @@
 #include "agent/usecases/pcr_policy_signature.h"
 #include "agent/usecases/policy_checks.h"
 #include "agent/usecases/stateless_events.h"
+#include "agent/usecases/token_names.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/pause_point.h"
 
@@ -270,6 +271,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
     return std::move(chosen).error();
   }
   std::size_t index = *chosen;
+  RETURN_IF_ERROR(secrets.MayAsk([&] { return TokensToOpen(header, request.via, options.store); }));
   // What would make the write fail is found before a PIN or a try is spent.
   ASSIGN_OR_RETURN(const std::unique_ptr<KeyLocation> sink,
                    FindSink(environment, request, header.key_name));

@@ -1,6 +1,9 @@
 // Secrets: how a use case asks for passwords and confirmations. agent/cli implements it.
 #pragma once
 
+#include <functional>
+#include <set>
+#include <string>
 #include <string_view>
 
 #include "envelope/base/result.h"
@@ -32,6 +35,14 @@ class Secrets {
   // HasPin: a PIN for this token can be had without surprising anybody: from a file, a descriptor,
   // or a person at a terminal.
   virtual bool HasPin(std::string_view token_name) = 0;
+  // MayAsk says, before the first of them asks, which tokens may ask for a PIN in what follows;
+  // `names` is called where that matters. Errors: kUsage where a PIN was given that names no token
+  // and could be sent to more than one of them; those of `names`.
+  using TokenNames = std::set<std::string, std::less<>>;
+  virtual Status MayAsk(const std::function<Result<TokenNames>()>& names) {
+    static_cast<void>(names);
+    return Ok();
+  }
   // ConfirmLoss says that a lost password cannot be recovered and has the person type that it was
   // understood; without a person it is said and taken as read. Errors: kUsage where it was refused.
   virtual Status ConfirmLoss() = 0;

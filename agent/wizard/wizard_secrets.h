@@ -16,6 +16,9 @@ class WizardSecrets final : public Secrets {
   Result<SecretBytes> NewPassword(std::string_view path_id, std::string_view purpose) override;
   envelope::PinProvider& Pins() override { return others_.Pins(); }
   bool HasPin(std::string_view token_name) override { return others_.HasPin(token_name); }
+  Status MayAsk(const std::function<Result<TokenNames>()>& names) override {
+    return others_.MayAsk(names);
+  }
   // The page "a lost password" was that confirmation.
   Status ConfirmLoss() override { return Ok(); }
 

@@ -8,6 +8,7 @@
 #include "agent/cli/commands/backup_output.h"
 #include "agent/cli/view_json.h"
 #include "agent/usecases/backup_batch.h"
+#include "agent/usecases/token_names.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -108,6 +109,19 @@ class Report {
   bool is_first_ = true;
 };
 
+// TokensOfAll: what could ask for a PIN, over all keys; a key whose paths are wrong is told later.
+Result<Secrets::TokenNames> TokensOfAll(Agent& agent, const BackupOptions& options,
+                                        const std::vector<DeclaredKey>& keys) {
+  Secrets::TokenNames names;
+  for (const DeclaredKey& key : keys) {
+    const auto paths =
+        ChoosePaths(agent, key.name, options.paths.empty() ? key.paths : options.paths);
+    if (!paths) continue;
+    for (const envelope::PathOption& path : *paths) names.merge(TokensOf(path.expression));
+  }
+  return names;
+}
+
 }  // namespace
 
 Result<int> BackupAll(const BackupOptions& options, Session& session) {
@@ -122,6 +136,7 @@ Result<int> BackupAll(const BackupOptions& options, Session& session) {
   ASSIGN_OR_RETURN(CliSecrets* const secrets,
                    session.OpenSecrets(options.secrets, reads_stdin ? "a declared source" : ""));
   RETURN_IF_ERROR(agent->store().CheckWritable());
+  RETURN_IF_ERROR(secrets->MayAsk([&] { return TokensOfAll(*agent, options, keys); }));
   Report report(session);
   RETURN_IF_ERROR(report.Begin());
   const auto done = [&report](const std::string& name, Result<BackupResult> result) {

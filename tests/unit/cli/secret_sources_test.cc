@@ -119,6 +119,48 @@ TEST_F(SecretSourcesTest, RefusesWhatWouldBeReadTwice) {
   ExpectUsage({.password_fd = 4000000000U});
 }
 
+TEST_F(SecretSourcesTest, TwoTokensMayHaveOnePinAndEachIsNamed) {
+  const std::string pin = File("pin", "4711");
+  auto sources = Make({.pin_files = {"ops=" + pin, "safe=" + pin}});
+  EXPECT_EQ(TextOf(sources.AskPin(Token("ops"))), "4711");
+  EXPECT_EQ(TextOf(sources.AskPin(Token("safe"))), "4711");
+  EXPECT_TRUE(sources.CheckPins({"ops", "safe"}));
+  const auto twice = SecretSources::Create({.pin_files = {pin, "safe=" + pin}}, silent_);
+  ASSERT_FALSE(twice);
+  EXPECT_EQ(twice.error().hint().find("password"), std::string::npos);
+}
+
+TEST_F(SecretSourcesTest, APinWithoutANameIsNotSentWhereTwoTokensCouldAsk) {
+  auto one = Make({.pin_files = {File("pin", "4711"), "bob=" + File("bob", "0815")}});
+  EXPECT_TRUE(one.HasNamelessPin());
+  EXPECT_TRUE(one.CheckPins({"ops"}));
+  EXPECT_TRUE(one.CheckPins({"bob", "ops"}));
+  const Status two = one.CheckPins({"bob", "ops", "safe"});
+  ASSERT_FALSE(two);
+  EXPECT_EQ(two.error().code(), ErrorCode::kUsage);
+  EXPECT_NE(two.error().hint().find("--pin-file ops=FILE"), std::string::npos);
+  EXPECT_FALSE(Make({.pin_files = {"ops=" + File("named", "1")}}).HasNamelessPin());
+}
+
+TEST_F(SecretSourcesTest, WhatMadeAPathInThisCommandOpensIt) {
+  auto sources = Make(
+      {.password_files = {File("old", "old")}, .new_password_files = {"a=" + File("new", "new")}});
+  EXPECT_EQ(TextOf(sources.Password("a", "")), "old");
+  EXPECT_EQ(TextOf(sources.NewPassword("a", "")), "new");
+  EXPECT_EQ(TextOf(sources.NewPassword("b", "")), "old");
+  EXPECT_EQ(TextOf(sources.Password("a", "")), "new");
+  EXPECT_EQ(TextOf(sources.Password("b", "")), "old");
+}
+
+TEST_F(SecretSourcesTest, TellsOfALineThatEndsWithAReturnAndStripsNothing) {
+  const std::string file = File("dos", "pw\r\nmore\r\n");
+  auto sources = Make({.password_files = {file}});
+  EXPECT_EQ(sources.EndsWithReturn(false), "");  // not read yet
+  EXPECT_EQ(TextOf(sources.Password("a", "")), "pw\r");
+  EXPECT_EQ(sources.EndsWithReturn(false), file);
+  EXPECT_EQ(sources.EndsWithReturn(true), "");
+}
+
 TEST_F(SecretSourcesTest, RefusesAFileThatOthersRead) {
   const std::string path = File("open", "pw");
   ASSERT_EQ(chmod(path.c_str(), 0644), 0);

@@ -67,6 +67,7 @@ class Paths(AcceptanceCase):  # one test: its methods edit keys of their own
         world.make_token("safe")
         world.write("safe-pin", "24681357\n")
         world.write("new", NEW + "\n")
+        world.write("dos", PASSWORD + "\r\n")
         world.write("strong", STRONG + "\n")
         world.must("token", "add", "safe", "pkcs11:token=safe", "--module", world.module,
                    "--pin-file", "safe-pin")
@@ -190,6 +191,20 @@ class Paths(AcceptanceCase):  # one test: its methods edit keys of their own
         self.refused("path_forbidden", 7, "path", "add", "strict/key", "--path", "tpm", *UNLOCK,
                      num_runs=1)
         self.assertEqual(self.revision("strict/key"), 1)
+
+    def test_a_pin_without_a_name_is_sent_to_no_wrong_token(self):
+        backup = ("backup", "e/two", "--from", "app.key", "--path", OPS, "--path", SAFE,
+                  "--password-file", "pw")
+        error = self.refused("usage", 2, *backup, "--pin-file", "pin")
+        self.assertIn("--pin-file ops=FILE", error["hint"])
+        self.edit(*backup, "--pin-file", "ops=pin", "--pin-file", "safe=pin")  # they have one PIN
+        for command in (("drill", "e/two"), ("drill", "--all"), ("restore", "e/two", "--to", "x.key"),
+                        ("path", "add", "e/two", "--path", "password & tpm")):
+            self.refused("usage", 2, *command, *UNLOCK, num_runs=1)
+        self.opens("e/two", "token-safe", pin="pin")
+        done = self.world.run("restore", "e/two", "--via", "token-safe", "--to", "out.key",
+                              "--password-file", "dos", "--pin-file", "pin", "--no-input", "--json")
+        self.assertIn("carriage return", self.check_json(done, "wrong_password", 3)["hint"])
 
     def test_one_password_alone_and_beside_hardware(self):
         """Refused in a backup and in edits, whichever of the two was there first."""
