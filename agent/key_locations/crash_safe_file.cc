@@ -64,7 +64,17 @@ Error Taken(const std::string& path) {
                "choose another name, or move the file away");
 }
 
+std::string TemporaryName(const std::string& name) {
+  const std::size_t room = kMaxNameBytes - sizeof kTemporarySuffix;
+  return "." + name.substr(0, room) + kTemporarySuffix;
+}
+
 }  // namespace
+
+std::string TemporaryBeside(const std::string& path) {
+  const std::size_t name = path.rfind('/') + 1;  // 0 where there is no folder
+  return path.substr(0, name) + TemporaryName(path.substr(name));
+}
 
 FileReplacement::FileReplacement(std::string path, std::string folder, std::string name,
                                  int folder_fd)
@@ -169,8 +179,7 @@ Result<int> FileReplacement::OpenExisting() const {
 }
 
 Status FileReplacement::Stage(ByteView bytes) {
-  const std::size_t room = kMaxNameBytes - sizeof kTemporarySuffix;
-  std::string temporary = "." + name_.substr(0, room) + kTemporarySuffix;
+  std::string temporary = TemporaryName(name_);
   // Under the lock, a file of that name is what a killed writer left.
   if (unlinkat(folder_fd_, temporary.c_str(), 0) != 0 && errno != ENOENT) {
     return SystemError("remove what an interrupted write left beside", errno);

@@ -45,6 +45,10 @@ Error DocumentPlaceTaken(const std::string& path, std::string_view what);
 Status WritePairDurably(const std::string& path, ByteView bytes, const std::string& suffix,
                         ByteView companion_bytes, const DurableWriteOptions& options);
 
+// TemporaryBeside returns where a write of `path` that was killed leaves what it had written. The
+// next write to that name removes it.
+std::string TemporaryBeside(const std::string& path);
+
 // FileReplacement: the steps of WriteFileDurably one by one, for those who must do something in
 // between. It holds a lock (flock) on the folder from Open to its end, so that writers take turns
 // and a temporary file found there is a dead writer's. Unless Publish succeeded, the destructor

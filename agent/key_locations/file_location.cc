@@ -1,6 +1,7 @@
 #include "agent/key_locations/file_location.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -76,6 +77,24 @@ Result<std::string> KeepPrevious(const FileReplacement& target, const SecretByte
   return previous.path();
 }
 
+// HoldSignals puts off what would end the process (Ctrl-C, a closed terminal, a service's stop)
+// while a copy of the key stands under a temporary name, which nobody would remove.
+class HoldSignals {
+ public:
+  HoldSignals() {
+    sigset_t held;
+    sigemptyset(&held);
+    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) sigaddset(&held, number);
+    pthread_sigmask(SIG_BLOCK, &held, &before_);
+  }
+  HoldSignals(const HoldSignals&) = delete;
+  HoldSignals& operator=(const HoldSignals&) = delete;
+  ~HoldSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_{};
+};
+
 KeyFileAccess AccessOf(const struct stat& status) {
   return {status.st_uid, status.st_gid, status.st_mode & 07777};
 }
@@ -96,6 +115,7 @@ class FileLocation final : public KeyLocation {
   }
 
   Status CheckWritable() override {
+    const HoldSignals hold;
     ASSIGN_OR_RETURN(FileReplacement target, FileReplacement::Open(path_));
     struct stat found {};
     ASSIGN_OR_RETURN(const bool exists, target.Inspect(&found));
@@ -107,6 +127,7 @@ class FileLocation final : public KeyLocation {
   }
 
   Result<WriteOutcome> Write(const SecretBytes& key, const WriteOptions& options) override {
+    const HoldSignals hold;
     ASSIGN_OR_RETURN(FileReplacement target, FileReplacement::Open(path_));
     struct stat found {};
     ASSIGN_OR_RETURN(const bool exists, target.Inspect(&found));

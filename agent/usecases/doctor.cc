@@ -10,8 +10,10 @@
 #include <algorithm>
 #include <ctime>
 #include <iterator>
+#include <set>
 
 #include "agent/audit/event.h"
+#include "agent/key_locations/crash_safe_file.h"
 #include "agent/key_locations/key_location.h"
 #include "agent/key_locations/secret_file.h"
 #include "agent/usecases/anchoring.h"
@@ -305,6 +307,25 @@ void CheckModule(const Environment& environment, const std::string& module,
   for (const TokenFacts& token : facts->tokens) DescribeToken(token, examination);
 }
 
+// CheckLeftovers looks for what a restore that was killed (kill -9, a power cut) left of a key.
+void CheckLeftovers(Agent& agent, Examination& examination) {
+  std::set<std::string> paths;
+  for (const DeclaredKey& key : agent.environment().config->keys) {
+    const auto source = ParseLocation(key.source);
+    if (source && !(*source)->FilePath().empty()) paths.insert((*source)->FilePath());
+  }
+  if (const auto known = agent.store().Destinations()) {
+    for (const store::DestinationRecord& record : *known) paths.insert(record.path);
+  }
+  for (const std::string& path : paths) {
+    struct stat status {};
+    const std::string left = TemporaryBeside(path);
+    if (lstat(left.c_str(), &status) != 0) continue;
+    examination.Warn("keys", "a write that was interrupted left " + left + ", which may hold a key",
+                     "run it again, which removes it; or, while no restore is running, rm " + left);
+  }
+}
+
 void CheckState(const Environment& environment, const std::string& module,
                 Examination& examination) {
   struct stat status {};
@@ -341,6 +362,7 @@ void CheckState(const Environment& environment, const std::string& module,
   }
   CheckMachine(**agent, examination);
   CheckOrder(**agent, examination);
+  CheckLeftovers(**agent, examination);
   // Without the pin, which would stand for the TPM's own answer.
   environment.devices->UseTpm((*agent)->tcti(), {});
   CheckTpm(environment, (*agent)->identity().srk_public, examination);

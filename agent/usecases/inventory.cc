@@ -235,6 +235,27 @@ Result<std::vector<KeyView>> ListKeys(Agent& agent, const std::string& key_name)
   return keys;
 }
 
+namespace {
+
+// TryIsLeft: where the TPM counts wrong tries of the path's password, one more may be made.
+Status TryIsLeft(const envelope::PathRecord& path, Devices& devices) {
+  const bool is_counted =
+      std::any_of(path.factors.begin(), path.factors.end(), [](const auto& factor) {
+        const auto* tpm = std::get_if<envelope::Tpm2Record>(&factor);
+        return tpm != nullptr && tpm->auth;
+      });
+  if (!is_counted) return Ok();
+  ASSIGN_OR_RETURN(envelope::TpmFactor* const tpm, devices.Tpm());
+  ASSIGN_OR_RETURN(const envelope::TpmState state, tpm->Inspect());
+  if (!state.in_lockout && state.lockout_counter < state.max_auth_fail) return Ok();
+  return Error(ErrorCode::kTpmLockout, Action::kWaitForLockout,
+               "the tpm is locked out: " + std::to_string(state.lockout_counter) + " of " +
+                   std::to_string(state.max_auth_fail) + " tries used",
+               "'keyescrow doctor' says when that ends");
+}
+
+}  // namespace
+
 Result<KeyView> ShowEnvelope(Agent* agent, const EnvelopeSource& source,
                              const envelope::ReadOptions& trust, PathOpenOptions* probe) {
   ASSIGN_OR_RETURN(const auto sealed, envelope::SealedEnvelope::Read(source.bytes, trust));
@@ -251,7 +272,8 @@ Result<KeyView> ShowEnvelope(Agent* agent, const EnvelopeSource& source,
     StretchedPasswords passwords;
     PathOpener opener(sealed, *probe, passwords);
     for (std::size_t index = 0; index < view.paths.size(); ++index) {
-      const Status present = opener.Present(index);
+      Status present = opener.Present(index);
+      if (present) present = TryIsLeft(sealed.header().paths[index], *probe->devices);
       view.paths[index].openable = present.has_value();
       if (!present) view.paths[index].why_not = present.error().message();
     }

@@ -24,7 +24,8 @@ constexpr CommandSpec kDoctorCommand = {
     .options = kOptions,
     .details =
         "Looks at the TPM's access and lockout, the modules, tokens and PIN counters, the limit on "
-        "locked memory, the clock, permissions and the store. No secret is asked for and no try of "
+        "locked memory, the clock, permissions, the store, and what a restore that was killed left "
+        "beside a key's place. No secret is asked for and no try of "
         "a PIN is used. Needs no init and no configuration.",
     .examples = kExamples,
     .exits = kExits,

@@ -119,6 +119,8 @@ Result<int> DoShow(const ShowOptions& options, Session& session) {
   probe.progress = &session.progress();
   probe.store = agent != nullptr ? &agent->store() : nullptr;
   probe.module = options.module;
+  // Without the pin, which would stand for the TPM's own answer.
+  if (agent != nullptr) session.devices().UseTpm(agent->tcti(), {});
   session.progress().Step("looking for the paths' devices");
   ASSIGN_OR_RETURN(const KeyView view, ShowEnvelope(agent, source, trust, &probe));
   Json document = NewDocument("show");

@@ -61,6 +61,35 @@ TEST_F(FileLocation, WritesANewFileForItsOwnerAlone) {
   EXPECT_THAT(Names(), ElementsAre("key"));
 }
 
+// What ends a process in an orderly way waits until no copy of the key stands under another name.
+TEST_F(FileLocation, ASignalLeavesNoHalfWrittenKey) {
+  int num_written = 0;
+  for (int round = 0; round < 40; ++round) {
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      const std::string key(200'000, 'k');
+      for (int i = 0; i < 1000; ++i) {
+        const std::string name = "key" + std::to_string(i % 2);
+        unlink(At(name + kPreviousSuffix).c_str());
+        if (!Write(name, key + std::to_string(i), true)) _exit(1);
+      }
+      _exit(0);
+    }
+    usleep(static_cast<useconds_t>(3000 + round * 700));
+    const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
+    kill(child, numbers[round % 3]);
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_TRUE(WIFSIGNALED(status)) << status;
+    for (const std::string& name : Names()) {
+      EXPECT_EQ(name.find(".keyescrow-tmp"), std::string::npos) << name;
+      ++num_written;
+    }
+  }
+  EXPECT_GT(num_written, 0);
+}
+
 TEST_F(FileLocation, IsDoneWhenTheSameBytesStandThere) {
   Put("key", "secret", 0640);
   struct stat before {

@@ -187,6 +187,9 @@ class Tpm(AcceptanceCase):
                      num_runs=1)
         error = self.refused("tpm_lockout", 6, *BY_TPM, "--password-file", "pw")
         self.assertIn("1000", error["message"] + error["hint"])
+        here = {p["id"]: p for p in self.succeeds("show", "app/key", "--json").json()["paths"]}
+        self.assertEqual((here["token-ops"]["opens_here"], here["tpm"]["opens_here"]), (True, False))
+        self.assertIn("locked out: 2 of 2 tries used", here["tpm"]["why_not"])
         self.restored("out.key")  # by the token, chosen automatically
 
     def test_restores_by_the_tpm_alone(self):
@@ -203,6 +206,9 @@ class ClearedTpm(AcceptanceCase):
         self.world.tpm_tool("tpm2_clear")
         error = self.refused("tpm_wrong_device", 10, *BY_TPM, *UNLOCK)
         self.assertEqual(error["failure"], "factor")
+        here = {p["id"]: p for p in self.succeeds("show", "app/key", "--json").json()["paths"]}
+        self.assertEqual((here["token-ops"]["opens_here"], here["tpm"]["opens_here"]), (True, False))
+        self.assertIn("cleared", here["tpm"]["why_not"])
         # No command enrolls a TPM that lost the agent's own key: what is told to do can be done.
         error = self.refused("tpm_wrong_device", 10, "path", "replace", "app/key", "tpm", "--path",
                              "password & tpm", "--via", "token-ops", *UNLOCK, num_runs=1)

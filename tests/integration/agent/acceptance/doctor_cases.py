@@ -34,6 +34,16 @@ class Doctor(AcceptanceCase):
             self.found(area, "good", words, checks)
         self.found("tpm", "warning", "lockoutAuth is empty", checks)
         self.found("tpm", "warning", "simulator", checks)
+        # kill -9 in the middle of a write: the next one removes it, and until then it is told.
+        left = self.world.write(".app.key.keyescrow-tmp", b"half a k")
+        self.world.must("key", "add", "app/key", "--source", str(self.world.path("app.key")))
+        self.found("keys", "warning", "interrupted", self.checks())
+        self.world.must("restore", "app/key", "--to", "new.key", "--password-file", "pw",
+                        "--pin-file", "pin")
+        self.assertTrue(left.exists())  # that was another name
+        self.world.path("app.key").unlink()
+        self.world.must("restore", "app/key", "--password-file", "pw", "--pin-file", "pin")
+        self.assertFalse(left.exists())
 
     def test_entropy(self):
         trace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=getrandom", "-e",
