@@ -12,6 +12,7 @@
 #include "agent/usecases/path_set.h"
 #include "agent/usecases/policy_in_force.h"
 #include "agent/usecases/prove_written.h"
+#include "agent/usecases/recovery_keys.h"
 #include "agent/usecases/token_names.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/pause_point.h"
@@ -116,7 +117,9 @@ class Editor {
                        std::vector<audit::Event>& events, store::Change& change);
   std::string Reason(const SealedEnvelope& old, const EditPlan& plan, const std::string& via) const;
   Result<AppendReceipt> Commit(std::vector<audit::Event> events, const store::Change& change);
-  Status FindProvenBefore(const SealedEnvelope& old, EditResult& result);
+  // FindProvenBefore fills in what was proven before; a removal that leaves no portable path that
+  // is, and takes one that was, is refused. Errors: kPathForbidden.
+  Status FindProvenBefore(const SealedEnvelope& old, const EditPlan& plan, EditResult& result);
 
   Agent& agent_;
   const EditRequest& request_;
@@ -350,8 +353,11 @@ Result<AppendReceipt> Editor::Commit(std::vector<audit::Event> events,
       "look at 'keyescrow path list " + request_.key_name + "', and run the command again");
 }
 
-Status Editor::FindProvenBefore(const SealedEnvelope& old, EditResult& result) {
-  ASSIGN_OR_RETURN(const auto states, agent_.store().PathStates(request_.key_name));
+Status Editor::FindProvenBefore(const SealedEnvelope& old, const EditPlan& plan,
+                                EditResult& result) {
+  ASSIGN_OR_RETURN(auto states, agent_.store().PathStates(request_.key_name));
+  RETURN_IF_ERROR(AddCover(agent_, old.header(), states));
+  std::string taken;
   for (const store::PathState& state : states) {
     if (state.key_version != old.header().key_version || !state.proven ||
         (state.failed && *state.failed >= *state.proven)) {
@@ -362,8 +368,22 @@ Status Editor::FindProvenBefore(const SealedEnvelope& old, EditResult& result) {
         path.proven_before = true;
       }
     }
+    for (const std::size_t index : plan.removed) {
+      const policy::PathFacts path = policy::FactsOf(old.header()).paths[index];
+      if (path.id == state.path_id && !path.expression.NeedsTpm()) taken = path.id;
+    }
   }
-  return Ok();
+  // Who puts another path in its place knows that it is not proven: that is a finding.
+  const bool only_removes = std::ranges::all_of(
+      result.paths, [](const EditedPath& path) { return path.change == PathChange::kKept; });
+  const bool one_stays = std::ranges::any_of(result.paths, [](const EditedPath& path) {
+    return path.portable && (path.proven || path.proven_before);
+  });
+  if (taken.empty() || !only_removes || one_stays) return Ok();
+  return Error(ErrorCode::kPathForbidden, Action::kFixInput,
+               "the path " + taken + " is the last of " + request_.key_name +
+                   " that opens without a host's tpm and was seen to open; nothing was changed",
+               "prove another one first: 'keyescrow drill " + request_.key_name + "'");
 }
 
 Result<EditResult> Editor::Run() {
@@ -428,7 +448,7 @@ Result<EditResult> Editor::Run() {
   RETURN_IF_ERROR(AddPathEvents(old, next, plan, events, change));
   RETURN_IF_ERROR(Prove(next, plan, opened, events, change, result));
   tokens_.Finish();
-  RETURN_IF_ERROR(FindProvenBefore(old, result));
+  RETURN_IF_ERROR(FindProvenBefore(old, plan, result));
   PausePoint("before-commit");
   ASSIGN_OR_RETURN(const AppendReceipt receipt, Commit(std::move(events), change));
   PausePoint("committed");

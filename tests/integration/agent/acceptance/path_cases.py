@@ -191,6 +191,16 @@ class Paths(AcceptanceCase):  # one test: its methods edit keys of their own
         self.refused("path_forbidden", 7, "path", "add", "strict/key", "--path", "tpm", *UNLOCK,
                      num_runs=1)
         self.assertEqual(self.revision("strict/key"), 1)
+        # The last portable path that was seen to open stays, or another one is seen to.
+        self.escrow("e/seen", OPS, SAFE)
+        self.succeeds("drill", "e/seen", "--via", "token-ops", *UNLOCK)
+        remove = ("path", "remove", "e/seen", "token-ops", "--password-file", "pw")
+        error = self.refused("path_forbidden", 7, *remove, "--via", "token-ops", "--pin-file", "pin",
+                             num_runs=1)
+        self.assertIn("drill e/seen", error["hint"])
+        self.assertEqual(self.revision("e/seen"), 1)
+        self.edit(*remove, "--via", "token-safe", "--pin-file", "safe-pin")
+        self.opens("e/seen", "token-safe", pin="safe-pin")
 
     def test_a_pin_without_a_name_is_sent_to_no_wrong_token(self):
         backup = ("backup", "e/two", "--from", "app.key", "--path", OPS, "--path", SAFE,
