@@ -93,8 +93,15 @@ Result<std::unique_ptr<Agent>> Agent::Open(const Environment& environment) {
   JournalOptions options{environment.state_dir, agent->identity_,           std::move(seed),
                          agent->signer_.get(),  environment.clock,          environment.random,
                          environment.store,     environment.journald_socket};
-  ASSIGN_OR_RETURN(Journal journal, Journal::Open(std::move(options)));
-  agent->journal_.emplace(std::move(journal));
+  auto journal = Journal::Open(std::move(options));
+  if (!journal && journal.error().code() == ErrorCode::kNotInitialized) {
+    return Error(ErrorCode::kStoreUnavailable, Action::kCallOperator,
+                 "the state in " + environment.state_dir + " has an agent and no store",
+                 "put store.db back from a copy of the state; without one, 'keyescrow init --state "
+                 "DIR' makes a new agent");
+  }
+  if (!journal) return std::move(journal).error();
+  agent->journal_.emplace(std::move(*journal));
   std::string tcti = environment.tcti;
   if (tcti.empty()) {
     ASSIGN_OR_RETURN(const auto recorded, agent->store().GetSetting(kTctiSetting));

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <vector>
 
 #include "agent/store/sqlite_store.h"
 #include "envelope/base/base64url.h"
@@ -85,10 +86,11 @@ Status WritePrivateFile(const std::string& folder, const char* name, ByteView by
   return Ok();
 }
 
-// MakeFolder makes the state folder with mode 0700 whatever the umask, and its name durable.
-Status MakeFolder(const std::string& state_dir) {
+// MakeFolder makes the state folder with mode 0700 whatever the umask, and its name durable; false
+// where it is there already.
+Result<bool> MakeFolder(const std::string& state_dir) {
   if (mkdir(state_dir.c_str(), 0700) != 0) {
-    if (errno == EEXIST) return Ok();
+    if (errno == EEXIST) return false;
     if (errno == ENOENT) {
       return ErrnoError(ErrorCode::kStoreUnavailable, Action::kFixInput,
                         fmt::format("{} cannot be made", state_dir),
@@ -99,7 +101,7 @@ Status MakeFolder(const std::string& state_dir) {
   if (chmod(state_dir.c_str(), 0700) != 0) return WriteError(state_dir, errno);
   const File above(open((state_dir + "/..").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!above.ok() || fsync(above.get()) != 0) return WriteError(state_dir, errno);
-  return Ok();
+  return true;
 }
 
 std::string IdentityText(const AgentIdentity& identity) {
@@ -207,8 +209,11 @@ std::optional<AgentIdentity> ReadIdentity(const nlohmann::json& json) {
 Result<SecretBytes> LoadSecret(const std::string& state_dir, const char* name) {
   const std::string path = fmt::format("{}/{}", state_dir, name);
   const auto unavailable = [&](std::string_view cause) {
+    // Without the log's own seed nothing can be logged: that is the store's trouble.
     return Error(
-        ErrorCode::kAgentKeyUnavailable, Action::kCallOperator, fmt::format("{} {}", path, cause),
+        name == std::string_view(kSeedFile) ? ErrorCode::kStoreUnavailable
+                                            : ErrorCode::kAgentKeyUnavailable,
+        Action::kCallOperator, fmt::format("{} {}", path, cause),
         "put it back from a copy; without one, 'keyescrow init --state DIR' makes a new agent");
   };
   const auto status = store::CheckPrivateFile(path);
@@ -229,28 +234,9 @@ Result<SecretBytes> LoadSecret(const std::string& state_dir, const char* name) {
   return secret;
 }
 
-}  // namespace
-
-const P256Point& UnsetPoint() {
-  // SP 800-186, 3.2.1.3: the base point of P-256.
-  static const P256Point point =
-      *P256Point::FromXy(*DecodeBase64Url("axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY"),
-                         *DecodeBase64Url("T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"));
-  return point;
-}
-
-Status CreateAgentState(const std::string& state_dir, const AgentIdentity& identity,
-                        const AgentSecrets& secrets) {
-  RETURN_IF_ERROR(MakeFolder(state_dir));
-  RETURN_IF_ERROR(store::CheckStateFolder(state_dir));
-  ASSIGN_OR_RETURN(const StateLock lock, StateLock::Take(state_dir));
-  struct stat info {};
-  if (lstat(fmt::format("{}/{}", state_dir, kIdentityFile).c_str(), &info) == 0) {
-    return Error(ErrorCode::kAlreadyInitialized, Action::kFixInput,
-                 fmt::format("there is a state in {} already", state_dir),
-                 "use it, or name another folder with --state");
-  }
-  // The store comes first: one that holds entries stops us before a key of its log is overwritten.
+// WriteState fills the state folder; the identity, by which it is one, comes last.
+Status WriteState(const std::string& state_dir, const AgentIdentity& identity,
+                  const AgentSecrets& secrets) {
   RETURN_IF_ERROR(store::SqliteStore::Create(state_dir));
   RETURN_IF_ERROR(WritePrivateFile(state_dir, kSeedFile, secrets.ed25519_seed.Expose()));
   if (!secrets.p256_scalar.empty()) {
@@ -264,6 +250,60 @@ Status CreateAgentState(const std::string& state_dir, const AgentIdentity& ident
         WritePrivateFile(state_dir, kFingerprintKeyFile, secrets.fingerprint_key.Expose()));
   }
   return WriteAgentIdentity(state_dir, identity);
+}
+
+// RemoveMade takes away what an init that failed (a full disk) made in a folder of its own making.
+void RemoveMade(const std::string& state_dir) {
+  std::vector<std::string> names;
+  for (const char* name :
+       {kIdentityFile, kSeedFile, kScalarFile, kTpmAuthFile, kFingerprintKeyFile}) {
+    names.push_back(name);
+    names.push_back(std::string(name) + ".new");
+  }
+  for (const char* suffix : {"", "-wal", "-shm", "-journal"}) {
+    names.push_back(std::string(store::kStoreFileName) + suffix);
+  }
+  for (const std::string& name : names) unlink(fmt::format("{}/{}", state_dir, name).c_str());
+  rmdir(state_dir.c_str());
+}
+
+}  // namespace
+
+const P256Point& UnsetPoint() {
+  // SP 800-186, 3.2.1.3: the base point of P-256.
+  static const P256Point point =
+      *P256Point::FromXy(*DecodeBase64Url("axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY"),
+                         *DecodeBase64Url("T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"));
+  return point;
+}
+
+Status CreateAgentState(const std::string& state_dir, const AgentIdentity& identity,
+                        const AgentSecrets& secrets) {
+  ASSIGN_OR_RETURN(const bool made, MakeFolder(state_dir));
+  RETURN_IF_ERROR(store::CheckStateFolder(state_dir));
+  ASSIGN_OR_RETURN(const StateLock lock, StateLock::Take(state_dir));
+  struct stat info {};
+  if (lstat(fmt::format("{}/{}", state_dir, kIdentityFile).c_str(), &info) == 0) {
+    return Error(ErrorCode::kAlreadyInitialized, Action::kFixInput,
+                 fmt::format("there is a state in {} already", state_dir),
+                 "use it, or name another folder with --state");
+  }
+  // The store comes first: one that holds entries stops us before a key of its log is overwritten,
+  // and keys without a store are not what an interrupted init left.
+  const auto is_there = [&](std::string_view name) {
+    return lstat(fmt::format("{}/{}", state_dir, name).c_str(), &info) == 0;
+  };
+  for (const char* name : {kSeedFile, kScalarFile, kTpmAuthFile}) {
+    if (!is_there(name) || is_there(store::kStoreFileName)) continue;
+    return Error(ErrorCode::kAlreadyInitialized, Action::kFixInput,
+                 fmt::format("{}/{} is the key of a state whose {} and {} are lost", state_dir,
+                             name, kIdentityFile, store::kStoreFileName),
+                 "put them back from a copy, or name another folder with --state; nothing was "
+                 "changed");
+  }
+  Status created = WriteState(state_dir, identity, secrets);
+  if (!created && made) RemoveMade(state_dir);
+  return created;
 }
 
 Status WriteAgentIdentity(const std::string& state_dir, const AgentIdentity& identity) {

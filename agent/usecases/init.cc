@@ -1,7 +1,13 @@
 #include "agent/usecases/init.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
 #include <optional>
 
+#include "agent/config/paths.h"
 #include "agent/usecases/policy_in_force.h"
 #include "agent/usecases/process_facts.h"
 #include "envelope/base/ed25519.h"
@@ -66,6 +72,25 @@ Status RecordStart(const Environment& environment, bool tpm_simulator) {
   return Ok();
 }
 
+// MakeFoldersAbove makes what is missing above the state folder where that is the default one.
+Status MakeFoldersAbove(const std::string& state_dir) {
+  const auto get_environment = [](const char* name) -> const char* { return std::getenv(name); };
+  const auto paths = ResolvePaths({}, get_environment, geteuid());
+  if (!paths || !paths->state_is_default || paths->state_folder != state_dir) return Ok();
+  for (std::size_t end = state_dir.find('/', 1); end != std::string::npos;
+       end = state_dir.find('/', end + 1)) {
+    const std::string folder = state_dir.substr(0, end);
+    if (mkdir(folder.c_str(), 0700) == 0 || errno == EEXIST) continue;
+    // A folder that is there may answer with another error (a read-only file system).
+    struct stat info {};
+    const int error_number = errno;
+    if (stat(folder.c_str(), &info) == 0) continue;
+    return ErrnoError(ErrorCode::kStoreUnavailable, Action::kCheckSystemState,
+                      folder + " cannot be made", "name a state folder with --state", error_number);
+  }
+  return Ok();
+}
+
 }  // namespace
 
 Result<InitResult> Init(const Environment& environment, bool tpm_required, Progress& progress) {
@@ -103,6 +128,7 @@ Result<InitResult> Init(const Environment& environment, bool tpm_required, Progr
                          tpm_key ? tpm_key->blob.object_private : Bytes(),
                          tpm_key ? tpm_key->srk_public : Bytes(),
                          ed25519};
+  RETURN_IF_ERROR(MakeFoldersAbove(environment.state_dir));
   RETURN_IF_ERROR(CreateAgentState(environment.state_dir, identity, secrets));
   RETURN_IF_ERROR(RecordStart(environment, tpm_key && tpm_key->simulator));
   return InitResult{identity, environment.state_dir, std::move(findings)};

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sqlite3
+import stat
 import subprocess
 
 from world import UNLOCK, AcceptanceCase
@@ -66,6 +67,15 @@ class Uninitialised(AcceptanceCase):
             self.assertEqual(done.status, 8, str(done))
         again = world.run("init", "--json")
         self.check_json(again, "already_initialized", 2)
+
+    def test_a_user_without_a_state_folder(self):
+        world = type(self.world)(tpm=False, token=False, ordinary_user=True)
+        self.addCleanup(world.close)
+        mine = {"KEYESCROW_STATE": None, "XDG_STATE_HOME": None}
+        world.must("init", env=mine)
+        for folder in (".local", ".local/state", ".local/state/keyescrow"):
+            self.assertEqual(stat.S_IMODE(world.path(folder).stat().st_mode), 0o700, folder)
+        world.must("agent-key", "show", env=mine)
 
 
 class Store(AcceptanceCase):
