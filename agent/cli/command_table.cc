@@ -44,6 +44,8 @@ constexpr const CommandSpec* kCommands[] = {
     &kKeyRemoveCommand,
     &kBackupCommand,
     &kRestoreCommand,
+    &kRotateCommand,
+    &kDestroyCommand,
     &kDrillCommand,
     &kVerifyCommand,
     &kPathListCommand,
@@ -84,7 +86,7 @@ constexpr const CommandSpec* kCommands[] = {
 // clang-format on
 
 constexpr std::string_view kLaterCommands[] = {
-    "rotate", "destroy", "daemon", "sync", "host", "token probe", "agent-key rotate",
+    "daemon", "sync", "host", "token probe", "agent-key rotate",
 };
 
 Error BadValue(const OptionSpec& spec, std::string_view value, std::string_view wanted) {

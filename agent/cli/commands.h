@@ -89,6 +89,9 @@ int RunAuditReport(const GlobalOptions& global, const AuditReportOptions& option
 int RunAuditSample(const GlobalOptions& global, const AuditSampleOptions& options,
                    Session& session);
 
+int RunRotate(const GlobalOptions& global, const RotateOptions& options, Session& session);
+int RunDestroy(const GlobalOptions& global, const DestroyOptions& options, Session& session);
+
 int RunAuditExport(const GlobalOptions& global, const AuditExportOptions& options,
                    Session& session);
 

@@ -26,6 +26,7 @@ Back up a key
   keyescrow export prod/db -o db.escrow       a portable file
   keyescrow recovery-sheet prod/db -o db.html a page for the safe, with the envelope as QR codes
   keyescrow recovery-key create team --path EXPR   for backups that need nobody
+  keyescrow rotate prod/db                    a new key: escrowed first, then handed over
 
 Restore a key
   keyescrow show prod/db                      which paths can be opened here, or why not

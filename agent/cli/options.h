@@ -149,6 +149,35 @@ struct RestoreOptions {
   SecretOptions secrets;
 };
 
+// RotateOptions: `from` and `generate_bytes` exclude each other; `abandon` goes with the name alone
+// (the parser checks both).
+struct RotateOptions {
+  std::string name;
+  std::string from;                              // SOURCE of the new key
+  std::optional<std::uint32_t> generate_bytes;   // 1–65536; without both: as long as the old key
+  std::string apply;                             // a command
+  std::optional<std::uint32_t> apply_timeout_s;  // 1–86400; none: 5 minutes
+  std::string to;                                // SINK
+  std::string luks_unlock_file;                  // FILE; of a luks: sink
+  std::string via;                               // path id
+  std::vector<std::string> paths;                // [ID=]EXPR
+  std::optional<KdfChoice> kdf;
+  std::vector<std::string> prove;
+  std::string note;
+  std::string reason;
+  std::string ticket;
+  bool abandon = false;
+  SecretOptions secrets;
+};
+
+// DestroyOptions: `confirm` repeats the name, for scripts.
+struct DestroyOptions {
+  std::string name;
+  std::string confirm;
+  std::string reason;
+  std::string ticket;
+};
+
 // DrillOptions: at most one of `name_or_file` and `all`; neither only with `challenge` (the parser
 // checks both).
 struct DrillOptions {
@@ -371,6 +400,6 @@ using CommandOptions = std::variant<
     RecoveryKeyCreateOptions, RecoveryKeyListOptions, RecoveryKeyShowOptions,
     RecoveryKeyExportOptions, RecoveryKeyImportOptions, RecoveryKeyPasswordOptions,
     RecoveryKeyRetireOptions, AuditAnchorOptions, AuditExportOptions, AuditSampleOptions,
-    RecoverySheetOptions, CompletionNamesOptions, WizardOptions>;
+    RecoverySheetOptions, CompletionNamesOptions, WizardOptions, RotateOptions, DestroyOptions>;
 
 }  // namespace keyescrow::agent

@@ -75,6 +75,8 @@ struct Dispatcher {
   KEYESCROW_COMMAND(AuditExport)
   KEYESCROW_COMMAND(AuditSample)
   KEYESCROW_COMMAND(CompletionNames)
+  KEYESCROW_COMMAND(Rotate)
+  KEYESCROW_COMMAND(Destroy)
 #undef KEYESCROW_COMMAND
 };
 

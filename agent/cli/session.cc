@@ -120,19 +120,24 @@ Result<CliSecrets*> Session::OpenSecrets(const SecretOptions& options,
 
 Status Session::Confirm(std::string_view what, std::string_view expected) {
   if (global_.yes) return Ok();
+  return ConfirmTyped(what, expected, "add --yes");
+}
+
+Status Session::ConfirmTyped(std::string_view what, std::string_view expected,
+                             std::string_view remedy) {
   progress_.Pause();
   if (!prompt_.available()) {
     return Error(ErrorCode::kUsage, Action::kFixInput,
                  std::string(what) + " must be confirmed, and nobody can be asked",
-                 "add --yes, or run on a terminal without --no-input");
+                 std::string(remedy) + ", or run on a terminal without --no-input");
   }
   ASSIGN_OR_RETURN(
       const std::string answer,
       prompt_.AskLine("type \"" + EscapeForTerminal(expected) + "\" " + EscapeForTerminal(what),
-                      "add --yes"));
+                      std::string(remedy)));
   if (answer == expected) return Ok();
   return Error(ErrorCode::kUsage, Action::kFixInput, "it was not confirmed: nothing was done",
-               "type it exactly as it is shown, or add --yes");
+               "type it exactly as it is shown, or " + std::string(remedy));
 }
 
 Status Session::CheckStdoutSink(std::string_view option, bool is_key) const {

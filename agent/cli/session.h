@@ -72,6 +72,9 @@ class Session {
   // Errors: kUsage where nobody can be asked, or something else was typed.
   Status Confirm(std::string_view what, std::string_view expected);
 
+  // ConfirmTyped is Confirm for what --yes alone does not confirm; `remedy` says how a script does.
+  Status ConfirmTyped(std::string_view what, std::string_view expected, std::string_view remedy);
+
   // CheckStdoutSink: the sink "-" takes standard output for itself. It is refused with --json, and
   // on a terminal where the bytes are a key. Errors: kUsage, kBinaryToTerminal.
   Status CheckStdoutSink(std::string_view option, bool is_key) const;

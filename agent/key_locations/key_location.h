@@ -73,6 +73,20 @@ class KeyLocation {
     static_cast<void>(in_use);
     return false;
   }
+  // RetireBeside is Retire where the key in use is not at hand: `in_use` is its keyslot as it was
+  // when the key was seen to open it, and must be that still.
+  virtual Result<bool> RetireBeside(const RetiredSecret& retired, const RetiredSecret& in_use) {
+    static_cast<void>(retired);
+    static_cast<void>(in_use);
+    return false;
+  }
+
+  // FindKeyslot returns the keyslot of a LUKS volume that `key` opens; it needs no unlock file.
+  // None where there is no such one, and at other places. Errors: LuksVolume's.
+  virtual Result<std::optional<unsigned>> FindKeyslot(const SecretBytes& key) {
+    static_cast<void>(key);
+    return std::optional<unsigned>();
+  }
 
   // Describe returns the location as written, for messages and events: "file:/etc/app/key".
   virtual std::string Describe() const = 0;

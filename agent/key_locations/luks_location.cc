@@ -68,25 +68,51 @@ class LuksLocation final : public KeyLocation {
 
   Result<bool> Retire(const RetiredSecret& retired, const SecretBytes& in_use) override {
     ASSIGN_OR_RETURN(LuksVolume volume, LuksVolume::Open(path_));
-    if (volume.header().FindKeyslot(retired.keyslot) == nullptr) return false;
-    ASSIGN_OR_RETURN(const Bytes32 hash, KeyslotHash(path_, volume.header(), retired.keyslot));
-    if (hash != retired.keyslot_hash) return false;  // its number has another secret now
+    ASSIGN_OR_RETURN(const bool is_there, IsThere(volume, retired));
+    if (!is_there) return false;
     ASSIGN_OR_RETURN(const auto opened, volume.FindKeyslot(in_use));
-    if (!opened || *opened == retired.keyslot) {
-      return Error(ErrorCode::kDestinationOtherKey, Action::kFixInput,
-                   "the key that is to stay opens no other keyslot of " + path_ + ": keyslot " +
-                       std::to_string(retired.keyslot) + " is not removed",
-                   "hand that key over first; nothing was changed");
-    }
-    RETURN_IF_ERROR(volume.RemoveKeyslot(retired.keyslot));
-    volume_.reset();
-    return true;
+    if (!opened || *opened == retired.keyslot) return NotRetired(retired);
+    return Remove(volume, retired);
+  }
+
+  Result<bool> RetireBeside(const RetiredSecret& retired, const RetiredSecret& in_use) override {
+    ASSIGN_OR_RETURN(LuksVolume volume, LuksVolume::Open(path_));
+    ASSIGN_OR_RETURN(const bool is_there, IsThere(volume, retired));
+    if (!is_there) return false;
+    ASSIGN_OR_RETURN(const bool stays, IsThere(volume, in_use));
+    if (!stays || in_use.keyslot == retired.keyslot) return NotRetired(retired);
+    return Remove(volume, retired);
+  }
+
+  Result<std::optional<unsigned>> FindKeyslot(const SecretBytes& key) override {
+    ASSIGN_OR_RETURN(LuksVolume volume, LuksVolume::Open(path_));
+    return volume.FindKeyslot(key);
   }
 
   std::string Describe() const override { return "luks:" + path_; }
   std::string VolumePath() const override { return path_; }
 
  private:
+  // IsThere tells whether it is that very keyslot: its number may have another secret now.
+  Result<bool> IsThere(const LuksVolume& volume, const RetiredSecret& secret) const {
+    if (volume.header().FindKeyslot(secret.keyslot) == nullptr) return false;
+    ASSIGN_OR_RETURN(const Bytes32 hash, KeyslotHash(path_, volume.header(), secret.keyslot));
+    return hash == secret.keyslot_hash;
+  }
+
+  Error NotRetired(const RetiredSecret& retired) const {
+    return Error(ErrorCode::kDestinationOtherKey, Action::kFixInput,
+                 "the key that is to stay opens no other keyslot of " + path_ + ": keyslot " +
+                     std::to_string(retired.keyslot) + " is not removed",
+                 "hand that key over first; nothing was changed");
+  }
+
+  Result<bool> Remove(LuksVolume& volume, const RetiredSecret& retired) {
+    RETURN_IF_ERROR(volume.RemoveKeyslot(retired.keyslot));
+    volume_.reset();
+    return true;
+  }
+
   // Unlock has the volume key after the first call.
   Status Unlock() {
     if (!volume_) {

@@ -43,9 +43,11 @@ struct KeyFacts {
   std::string name;
   std::string host;
   std::uint32_t version = 0;
-  std::int64_t created = 0;              // of this version
-  std::int64_t first_created = 0;        // of the oldest version that is known
-  std::optional<std::int64_t> restored;  // when this version was last released
+  std::int64_t created = 0;        // of this version
+  std::int64_t first_created = 0;  // of the oldest version that is known
+  // When the key's bytes were made, where that is known: a version of the same bytes is no new key.
+  std::optional<std::int64_t> made;
+  std::optional<std::int64_t> restored;  // when they were last released
   std::vector<PathFacts> paths;
 };
 

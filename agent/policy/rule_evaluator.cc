@@ -291,12 +291,13 @@ void RuleEvaluator::Drills() {
 void RuleEvaluator::Rotation() {
   const KeyFacts& key = subject_.key;
   const std::int64_t now = subject_.facts.now;
-  const std::string remedy =
-      fmt::format("make a new version of the key and back it up: 'keyescrow backup {}'", key.name);
-  if (rule_.rotate_every_s && now - key.created > *rule_.rotate_every_s) {
+  const std::string remedy = fmt::format("make a new key: 'keyescrow rotate {}'", key.name);
+  // One that was imported was made before its entry.
+  const std::int64_t made = std::min(key.made.value_or(key.created), key.created);
+  if (rule_.rotate_every_s && now - made > *rule_.rotate_every_s) {
     Add("rotation_due",
-        fmt::format("{} asks for a new version every {}, and version {} is of {}", RuleName(),
-                    FormatDuration(*rule_.rotate_every_s), key.version, Day(key.created)),
+        fmt::format("{} asks for a new key every {}, and that of version {} is of {}", RuleName(),
+                    FormatDuration(*rule_.rotate_every_s), key.version, Day(made)),
         remedy);
   }
   if (!rule_.rotate_after_restore_s || !key.restored) return;

@@ -761,6 +761,7 @@ class Verifier:
         self.agents, self.imported = {options.agent} - {None}, set()
         self.stateless, self.num_unknown_drills = {}, 0
         self.trust_log, self.claims = Trust(self), Claims(self)
+        self.unmatched, self.rotations, self.destroyed = {}, {}, {}  # of versions
         self.tokens, self.num_tokens = {}, 0
         self.thumbprint, self.vkeys, self.time = "", [], 0
 
@@ -951,6 +952,7 @@ class Verifier:
         self.check_checkpoints(recent, count)
         self.findings += ["entry %d: the restore of %s has no end" % item
                           for item in sorted(self.open.values())]
+        self.check_destroyed()
         for seq in sorted(set(self.summaries) - self.matched):
             self.fail("summaries", "entry %d escrowed no envelope" % seq)
         self.trust_log.compare(self.pack.json("keys/trusted-agents.json"))
@@ -980,6 +982,21 @@ class Verifier:
                                     "that were given" % plural(self.trails[1].count,
                                                                "certificate"))
 
+    def check_destroyed(self):
+        """What was destroyed, and nothing else, has no summary."""
+        for seq, version in sorted(self.unmatched.items()):
+            if version not in self.destroyed:
+                self.fail("summaries", "the envelope of entry %d has no summary" % seq)
+        for item in self.summaries.values():
+            version = (item["key"]["name"], item["key"]["version"])
+            if version in self.destroyed:
+                self.fail("summaries", "entry %d destroys %s version %d, and the pack has its "
+                          "facts" % (self.destroyed[version], *version))
+
+    def in_use(self, name, version):
+        return (self.rotations.get((name, version), (0, "success", False))[1] == "success" and
+                (name, version) not in self.destroyed)
+
     def check_tokens(self):
         for row in self.pack.json("keys/tokens.json"):
             need_texts("keys/tokens.json", row, "name", "uri", "spki")
@@ -1007,11 +1024,15 @@ class Verifier:
             if not self.trust_log.allows(item, seq):
                 self.fail("summaries", "%s version %d revision %d: its agent %s was not trusted "
                           "for it" % (*at, item["agent"]))
+        gone = {}
+        for name, version in self.destroyed:
+            gone[name] = max(gone.get(name, 0), version)
         for (name, version, revision), seq in sorted(in_order.items()):
             last_name, last_version, last_revision, last_hash = before or ("", 0, 0, "")
             same_version = (name, version) == (last_name, last_version)
             follows = (revision == last_revision + 1 if same_version else revision == 1 and
-                       version == (last_version + 1 if name == last_name else 1))
+                       version == 1 + (last_version if name == last_name
+                                       else gone.get(name, 0)))
             what = "%s version %d revision %d" % (name, version, revision)
             if not follows and seq not in self.imported:
                 self.fail("summaries", what + ": what comes before it is not in the pack")
@@ -1083,6 +1104,9 @@ class Verifier:
                                              factor.get("key_sha256"))
         elif event["type"] == "policy.changed":
             self.trust_log.add(seq, event.get("reason", ""))
+        elif event["type"] in ("key.rotated", "key.destroyed"):
+            if not stateless:
+                self.read_life(seq, event)
         else:
             self.read_release(seq, event, stateless)
         holds = self.read_drill(seq, event, stateless) if "drill" in event else True
@@ -1115,10 +1139,25 @@ class Verifier:
             if event["type"] == "restore.completed":
                 self.fail("entries", "entry %d: a restore that no entry asked for" % seq)
 
+    def read_life(self, seq, event):
+        version = (event["key"]["name"], event["key"].get("version", 0))
+        if event["type"] == "key.rotated":
+            _, outcome, begun = self.rotations.get(version, (0, "", False))
+            if begun and outcome != "pending":
+                self.fail("entries", "entry %d: the rotation to %s version %d had ended" % (
+                    seq, *version))
+            begun = begun or event["outcome"] != "success"
+            self.rotations[version] = (seq, event["outcome"], begun)
+        elif "envelope" in event and event["outcome"] == "success":
+            if version in self.destroyed:
+                self.fail("entries", "entry %d: %s version %d was destroyed before" % (
+                    seq, *version))
+            self.destroyed.setdefault(version, seq)
+
     def match_summary(self, seq, event):
         key, envelope, item = event["key"], event["envelope"], self.summaries.get(seq)
         if item is None:
-            self.fail("summaries", "the envelope of entry %d has no summary" % seq)
+            self.unmatched[seq] = (key["name"], key["version"])
             return
         self.matched.add(seq)
         if (item["key"], item["envelope_id"], item["revision"], item["envelope_sha256"]) != (
@@ -1195,7 +1234,8 @@ class Verifier:
         for seq, item in self.summaries.items():
             name, at = item["key"]["name"], (item["key"]["version"], item["revision"])
             first[name] = min(first.get(name, (at, item["created"])), (at, item["created"]))
-            newest[name] = max(newest.get(name, (at, seq)), (at, seq))
+            if self.in_use(name, item["key"]["version"]):
+                newest[name] = max(newest.get(name, (at, seq)), (at, seq))
         for name, (_, seq) in sorted(newest.items()):
             try:
                 violations = list(policy.violations(self.summaries[seq], seconds(first[name][1])))
@@ -1278,6 +1318,8 @@ class Verifier:
         for seq, item in self.summaries.items():
             fact = (item["key"]["version"], item["revision"], item["envelope_sha256"], seq)
             name = item["key"]["name"]
+            if not self.in_use(name, item["key"]["version"]):
+                continue
             newest[name] = max(newest.get(name, (0,)), fact)
         inventory, status = self.pack.json("inventory.json"), self.pack.json("status.json")
         listed = {item["name"]: (item["version"], item["revision"], item["envelope_sha256"],

@@ -20,6 +20,15 @@ namespace keyescrow::agent::store {
 
 // ---- rows
 
+// VersionStanding: what a version counts for. The version in use of a key is the highest one that
+// is kEscrowed.
+enum class VersionStanding : std::uint8_t {
+  kEscrowed,   // in use, or superseded by a higher one
+  kRotating,   // its rotation is not confirmed yet
+  kAbandoned,  // its rotation was rolled back; it can be restored by its number
+  kDestroyed,  // its envelope is gone
+};
+
 struct EnvelopeRecord {
   std::string key_name;
   std::uint32_t key_version = 0;
@@ -31,6 +40,7 @@ struct EnvelopeRecord {
   std::uint64_t log_seq = 0;    // the entry that escrowed it; set by Commit from event_index
   std::size_t event_index = 0;  // which of the commit's events escrows it
   std::optional<Bytes32> path_set = {};  // which paths it is under; read by PathSets alone
+  VersionStanding standing = VersionStanding::kEscrowed;  // read by Envelopes alone
 };
 
 // PathSetRow: the newest revision of a version, and which paths it is under. None where an older
@@ -197,6 +207,46 @@ struct GateOverrideRecord {
   std::string reason;
 };
 
+// RotationStep: how far a rotation is known to have come; each is durable before what it names.
+enum class RotationStep : std::uint8_t {
+  kEscrowed,     // the new version is escrowed; nobody else has it
+  kProven,       // and a path of it was opened
+  kHandingOver,  // the sink or the command may have it, or not
+  kHandedOver,   // the command ended well; what stands at the source did not confirm it yet
+  kConfirmed,    // the new version is in use
+  kAbandoned,    // rolled back: the old version is in use
+};
+std::string_view RotationStepName(RotationStep step);  // "escrowed", "handing_over" …
+
+// RotationRecord: one rotation, of the version that it made.
+struct RotationRecord {
+  std::string key_name;
+  std::uint32_t key_version = 0;  // the new one
+  std::uint32_t old_version = 0;  // the one in use when it began
+  RotationStep step = RotationStep::kEscrowed;
+  std::string sink;     // SINK, or ""
+  std::string command;  // of --apply, or ""
+  std::string process;  // which process the command is, while it runs; else ""
+  std::int64_t started = 0;
+  std::int64_t changed = 0;
+
+  bool IsOpen() const {
+    return step != RotationStep::kConfirmed && step != RotationStep::kAbandoned;
+  }
+};
+
+// Destruction: one version, every revision of it. The commit's event of that number says so.
+struct Destruction {
+  std::string key_name;
+  std::uint32_t key_version = 0;
+  std::size_t event_index = 0;
+};
+struct DestroyedRecord {
+  std::string key_name;
+  std::uint32_t key_version = 0;
+  std::uint64_t log_seq = 0;
+};
+
 struct Setting {
   std::string name;
   std::optional<std::string> value;  // none removes it
@@ -221,6 +271,8 @@ struct Change {
   std::vector<LuksBindingRecord> luks_bindings;      // replace those of their name, version, device
   std::vector<ForeignEscrowRecord> foreign_escrows;  // replace those of their place and item
   std::vector<ForeignEscrowName> removed_foreign_escrows;
+  std::vector<RotationRecord> rotations;  // replace those of their name and version
+  std::vector<Destruction> destructions;
   std::vector<Setting> settings;
   std::vector<PolicyRecord> policies;  // serials above all that are there
 };
@@ -298,8 +350,8 @@ class EscrowStore {
   virtual Status ReadTogether(const std::function<Status()>& body) = 0;
   virtual Result<std::optional<std::uint64_t>> ImportedSeq(const Bytes16& event_id) = 0;
 
-  // FindEnvelope returns the highest revision of a version; of the highest version where none is
-  // given. Errors: kKeyNotFound, kVersionNotFound.
+  // FindEnvelope returns the highest revision of a version; of the version in use where none is
+  // given. Errors: kKeyNotFound, kVersionNotFound; kNotFound where it was destroyed.
   virtual Result<EnvelopeRecord> FindEnvelope(std::string_view key_name,
                                               std::optional<std::uint32_t> version) = 0;
   // Envelopes calls `visit` for the highest revision of every version of every key, or with
@@ -308,9 +360,24 @@ class EscrowStore {
     std::string key_name;  // "": all
     bool all_revisions = false;
     bool with_bytes = false;
+    bool with_destroyed = false;  // without, versions that were destroyed are left out
   };
   virtual Status Envelopes(const EnvelopeQuery& query,
                            const std::function<bool(const EnvelopeRecord&)>& visit) = 0;
+
+  // HighestVersion of a key, destroyed ones too; 0 where there is none.
+  virtual Result<std::uint32_t> HighestVersion(std::string_view key_name) = 0;
+  // VersionInUse is that of FindEnvelope; none where the key has no version that is in use.
+  virtual Result<std::optional<std::uint32_t>> VersionInUse(std::string_view key_name) = 0;
+
+  // Rotations ordered by name and version, of every key for "". OpenRotation is the one under way.
+  virtual Result<std::vector<RotationRecord>> Rotations(std::string_view key_name) = 0;
+  virtual Result<std::optional<RotationRecord>> OpenRotation(std::string_view key_name) = 0;
+  // Destroyed versions ordered by name and version, of every key for "".
+  virtual Result<std::vector<DestroyedRecord>> Destroyed(std::string_view key_name) = 0;
+  // Scrub removes what rows that were emptied or deleted left in the store's files; it writes the
+  // whole store anew. Errors: kStoreBusy while another process reads; kStoreFull.
+  virtual Status Scrub() = 0;
 
   // PathSets reads no envelope: of every version of every key, or of one key, in the order of
   // Envelopes.
@@ -331,6 +398,8 @@ class EscrowStore {
   virtual Result<std::vector<PolicyFile>> PolicyFiles(std::uint64_t serial) = 0;
   // Fingerprints of every version, ordered by name and version. "": of all keys.
   virtual Result<std::vector<FingerprintRecord>> Fingerprints(std::string_view key_name) = 0;
+  virtual Result<std::optional<FingerprintRecord>> FindFingerprint(std::string_view key_name,
+                                                                   std::uint32_t version) = 0;
   virtual Result<std::vector<GateOverrideRecord>> GateOverrides() = 0;
   // ForeignEscrows, ordered by place and item.
   virtual Result<std::vector<ForeignEscrowRecord>> ForeignEscrows() = 0;

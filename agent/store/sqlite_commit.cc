@@ -214,6 +214,13 @@ Status SqliteStore::Impl::WriteRows(const Change& change, const LogHead& head) {
   for (const ForeignEscrowRecord& row : change.foreign_escrows) {
     RETURN_IF_ERROR(PutForeignEscrow(connection, row));
   }
+  for (const RotationRecord& row : change.rotations) {
+    RETURN_IF_ERROR(PutRotation(connection, row));
+  }
+  for (const Destruction& row : change.destructions) {
+    RETURN_IF_ERROR(
+        PutDestruction(connection, row, static_cast<std::int64_t>(head.size + row.event_index)));
+  }
   for (const Setting& setting : change.settings) RETURN_IF_ERROR(PutSetting(setting));
   return Ok();
 }
@@ -246,6 +253,10 @@ Status SqliteStore::Impl::Write(const Change& change, const LogHead& head,
 
 Result<LogHead> SqliteStore::Commit(const Change& change, const BuildAppend& build) {
   Impl& impl = *impl_;
+  // What is freed is overwritten at once; Scrub does the rest.
+  if (!change.destructions.empty()) {
+    RETURN_IF_ERROR(impl.connection.Execute("PRAGMA secure_delete = ON"));
+  }
   Transaction transaction(impl.connection);
   RETURN_IF_ERROR(transaction.BeginImmediate());
   ASSIGN_OR_RETURN(const LogHead head, impl.ReadHead());

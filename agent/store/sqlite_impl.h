@@ -25,6 +25,16 @@ struct SqliteStore::Impl {
   int wal_pages = 0;  // after our last commit
 };
 
+// In use counts what no rotation has still to confirm, and nobody destroyed.
+#define KEYESCROW_IS_DESTROYED(e)                       \
+  "EXISTS (SELECT 1 FROM destroyed WHERE key_name = " e \
+  ".key_name "                                          \
+  "AND key_version = " e ".key_version)"
+#define KEYESCROW_COUNTS_IN_USE(e)                                                               \
+  "NOT " KEYESCROW_IS_DESTROYED(e) " AND NOT EXISTS (SELECT 1 FROM rotation WHERE key_name = " e \
+                                   ".key_name "                                                  \
+                                   "AND key_version = " e ".key_version AND step <> 'confirmed')"
+
 // Rows in the order of the columns that their queries name.
 #define KEYESCROW_ENVELOPE_COLUMNS \
   "key_name, key_version, revision, envelope_id, sha256, created, log_seq"
@@ -35,6 +45,14 @@ PathState ReadPathState(const Statement& row);
 Result<std::vector<RecoveryKeyRecord>> ReadRecoveryKeyRows(Connection& connection);
 // WriteRecoveryKeys does that part of a change.
 Status WriteRecoveryKeys(Connection& connection, const Change& change, const LogHead& head);
+// Of a key, "" for all.
+Result<std::vector<RotationRecord>> ReadRotationRows(Connection& connection,
+                                                     std::string_view key_name);
+Result<std::vector<DestroyedRecord>> ReadDestroyedRows(Connection& connection,
+                                                       std::string_view key_name);
+Status PutRotation(Connection& connection, const RotationRecord& row);
+// PutDestruction empties every revision of the version; entry `log_seq` says so.
+Status PutDestruction(Connection& connection, const Destruction& row, std::int64_t log_seq);
 Result<std::vector<TrustRecord>> ReadTrustRows(Connection& connection);
 // The newest `limit` ones, all for 0.
 Result<std::vector<PolicyRecord>> ReadPolicyRows(Connection& connection, std::size_t limit);

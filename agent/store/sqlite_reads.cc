@@ -185,6 +185,13 @@ Result<std::optional<std::uint64_t>> SqliteStore::ImportedSeq(const Bytes16& eve
   return std::optional(static_cast<std::uint64_t>(row.Integer(0)));
 }
 
+// DestroyedError tells of the version's entry: when, and by whom.
+Error SqliteStore::DestroyedError(std::string_view key_name, std::uint32_t version) {
+  return Error(ErrorCode::kNotFound, Action::kFixInput,
+               fmt::format("{} version {} was destroyed", key_name, version),
+               "an exported file opens it still, where there is one; nothing here does");
+}
+
 Result<EnvelopeRecord> SqliteStore::FindEnvelope(std::string_view key_name,
                                                  std::optional<std::uint32_t> version) {
   Statement row = impl_->connection.Prepare(
@@ -192,12 +199,20 @@ Result<EnvelopeRecord> SqliteStore::FindEnvelope(std::string_view key_name,
                 ", bytes FROM envelope WHERE key_name = ? AND key_version = ? "
                 "ORDER BY revision DESC LIMIT 1"
               : "SELECT " KEYESCROW_ENVELOPE_COLUMNS
-                ", bytes FROM envelope WHERE key_name = ? "
-                "ORDER BY key_version DESC, revision DESC LIMIT 1");
+                ", bytes FROM envelope AS e WHERE key_name = ? AND " KEYESCROW_COUNTS_IN_USE(
+                    "e") " ORDER BY key_version DESC, revision DESC LIMIT 1");
   row.Bind(key_name);
   if (version) row.Bind(*version);
   ASSIGN_OR_RETURN(const bool found, row.Step());
-  if (found) return ReadEnvelope(row, true);
+  if (found) {
+    EnvelopeRecord record = ReadEnvelope(row, true);
+    if (!record.bytes.empty()) return record;
+    return DestroyedError(key_name, record.key_version);
+  }
+  if (!version) {
+    ASSIGN_OR_RETURN(const auto destroyed, Destroyed(key_name));
+    if (!destroyed.empty()) return DestroyedError(key_name, destroyed.back().key_version);
+  }
   if (version) {
     ASSIGN_OR_RETURN(const EnvelopeRecord newest, FindEnvelope(key_name, std::nullopt));
     return Error(ErrorCode::kVersionNotFound, Action::kFixInput,
@@ -213,9 +228,14 @@ Result<EnvelopeRecord> SqliteStore::FindEnvelope(std::string_view key_name,
 Status SqliteStore::Envelopes(const EnvelopeQuery& query,
                               const std::function<bool(const EnvelopeRecord&)>& visit) {
   // Eight fixed texts, so that each is prepared once.
-#define KEYESCROW_ENVELOPE_QUERY(bytes, filter, current)                                         \
-  "SELECT " KEYESCROW_ENVELOPE_COLUMNS bytes " FROM envelope AS e WHERE " filter " AND " current \
-  " ORDER BY key_name, key_version, revision"
+#define KEYESCROW_STANDING \
+  ", CASE WHEN " KEYESCROW_IS_DESTROYED("e") " THEN 3 ELSE coalesce((SELECT CASE step "  \
+  "WHEN 'confirmed' THEN 0 WHEN 'abandoned' THEN 2 ELSE 1 END FROM rotation "            \
+  "WHERE key_name = e.key_name AND key_version = e.key_version), 0) END"
+#define KEYESCROW_ENVELOPE_QUERY(bytes, filter, current)        \
+  "SELECT " KEYESCROW_ENVELOPE_COLUMNS bytes KEYESCROW_STANDING \
+  " FROM envelope AS e WHERE " filter " AND " current           \
+  " AND (?2 OR NOT " KEYESCROW_IS_DESTROYED("e") ") ORDER BY key_name, key_version, revision"
 #define KEYESCROW_CURRENT                                                           \
   "revision = (SELECT max(revision) FROM envelope WHERE key_name = e.key_name AND " \
   "key_version = e.key_version)"
@@ -231,13 +251,17 @@ Status SqliteStore::Envelopes(const EnvelopeQuery& query,
   };
 #undef KEYESCROW_CURRENT
 #undef KEYESCROW_ENVELOPE_QUERY
+#undef KEYESCROW_STANDING
   const std::size_t choice = (query.key_name.empty() ? 0U : 4U) + (query.all_revisions ? 2U : 0U) +
                              (query.with_bytes ? 1U : 0U);
   Statement row = impl_->connection.Prepare(kQueries[choice]);
-  row.Bind(std::string_view(query.key_name));
+  row.Bind(std::string_view(query.key_name)).Bind(query.with_destroyed ? 1 : 0);
   for (;;) {
     ASSIGN_OR_RETURN(const bool found, row.Step());
-    if (!found || !visit(ReadEnvelope(row, query.with_bytes))) return Ok();
+    if (!found) return Ok();
+    EnvelopeRecord record = ReadEnvelope(row, query.with_bytes);
+    record.standing = static_cast<VersionStanding>(row.Integer(query.with_bytes ? 8 : 7));
+    if (!visit(record)) return Ok();
   }
 }
 
@@ -245,13 +269,14 @@ Status SqliteStore::PathSets(std::string_view key_name,
                              const std::function<bool(const PathSetRow&)>& visit) {
   // Both are read from the index of envelopes and from path_set; envelopes lie elsewhere.
   Statement row = impl_->connection.Prepare(
-      key_name.empty()
-          ? "SELECT key_name, key_version, max(revision), digest FROM envelope AS e "
-            "INDEXED BY envelope_by_key LEFT JOIN path_set ON envelope_row = e.id "
-            "WHERE ?1 = '' GROUP BY key_name, key_version ORDER BY key_name, key_version"
-          : "SELECT key_name, key_version, max(revision), digest FROM envelope AS e "
-            "INDEXED BY envelope_by_key LEFT JOIN path_set ON envelope_row = e.id "
-            "WHERE key_name = ?1 GROUP BY key_name, key_version ORDER BY key_name, key_version");
+      key_name.empty() ? "SELECT key_name, key_version, max(revision), digest FROM envelope AS e "
+                         "INDEXED BY envelope_by_key LEFT JOIN path_set ON envelope_row = e.id "
+                         "WHERE ?1 = '' AND NOT " KEYESCROW_IS_DESTROYED(
+                             "e") " GROUP BY key_name, key_version ORDER BY key_name, key_version"
+                       : "SELECT key_name, key_version, max(revision), digest FROM envelope AS e "
+                         "INDEXED BY envelope_by_key LEFT JOIN path_set ON envelope_row = e.id "
+                         "WHERE key_name = ?1 AND NOT " KEYESCROW_IS_DESTROYED(
+                             "e") " GROUP BY key_name, key_version ORDER BY key_name, key_version");
   row.Bind(key_name);
   for (;;) {
     ASSIGN_OR_RETURN(const bool found, row.Step());
@@ -349,34 +374,50 @@ Result<std::vector<PolicyFile>> SqliteStore::PolicyFiles(std::uint64_t serial) {
   }
 }
 
+#define KEYESCROW_FINGERPRINT_COLUMNS \
+  "key_name, key_version, mac_key_id, mac, machine, source, uid, gid, mode, time"
+
+static FingerprintRecord ReadFingerprint(const Statement& row) {
+  FingerprintRecord record;
+  record.key_name = std::string(row.Text(0));
+  record.key_version = static_cast<std::uint32_t>(row.Integer(1));
+  const ByteView id = row.Blob(2);
+  std::copy_n(id.begin(), std::min(id.size(), record.mac_key_id.size()), record.mac_key_id.begin());
+  record.mac = CopyHash(row.Blob(3));
+  record.machine = std::string(row.Text(4));
+  record.source = std::string(row.Text(5));
+  if (!row.IsNull(6) && !row.IsNull(7) && !row.IsNull(8)) {
+    record.access = FingerprintRecord::SourceAccess{static_cast<std::uint32_t>(row.Integer(6)),
+                                                    static_cast<std::uint32_t>(row.Integer(7)),
+                                                    static_cast<std::uint32_t>(row.Integer(8))};
+  }
+  record.time = row.Integer(9);
+  return record;
+}
+
 Result<std::vector<FingerprintRecord>> SqliteStore::Fingerprints(std::string_view key_name) {
   Statement row = impl_->connection.Prepare(
-      key_name.empty()
-          ? "SELECT key_name, key_version, mac_key_id, mac, machine, source, uid, gid, mode, time "
-            "FROM fingerprint ORDER BY key_name, key_version"
-          : "SELECT key_name, key_version, mac_key_id, mac, machine, source, uid, gid, mode, time "
-            "FROM fingerprint WHERE key_name = ? ORDER BY key_version");
+      key_name.empty() ? "SELECT " KEYESCROW_FINGERPRINT_COLUMNS
+                         " FROM fingerprint ORDER BY key_name, key_version"
+                       : "SELECT " KEYESCROW_FINGERPRINT_COLUMNS
+                         " FROM fingerprint WHERE key_name = ? ORDER BY key_version");
   if (!key_name.empty()) row.Bind(key_name);
   std::vector<FingerprintRecord> fingerprints;
   for (;;) {
     ASSIGN_OR_RETURN(const bool found, row.Step());
     if (!found) return fingerprints;
-    FingerprintRecord& record = fingerprints.emplace_back();
-    record.key_name = std::string(row.Text(0));
-    record.key_version = static_cast<std::uint32_t>(row.Integer(1));
-    const ByteView id = row.Blob(2);
-    std::copy_n(id.begin(), std::min(id.size(), record.mac_key_id.size()),
-                record.mac_key_id.begin());
-    record.mac = CopyHash(row.Blob(3));
-    record.machine = std::string(row.Text(4));
-    record.source = std::string(row.Text(5));
-    if (!row.IsNull(6) && !row.IsNull(7) && !row.IsNull(8)) {
-      record.access = FingerprintRecord::SourceAccess{static_cast<std::uint32_t>(row.Integer(6)),
-                                                      static_cast<std::uint32_t>(row.Integer(7)),
-                                                      static_cast<std::uint32_t>(row.Integer(8))};
-    }
-    record.time = row.Integer(9);
+    fingerprints.push_back(ReadFingerprint(row));
   }
+}
+
+Result<std::optional<FingerprintRecord>> SqliteStore::FindFingerprint(std::string_view key_name,
+                                                                      std::uint32_t version) {
+  Statement row = impl_->connection.Prepare("SELECT " KEYESCROW_FINGERPRINT_COLUMNS
+                                            " FROM fingerprint WHERE key_name = ? "
+                                            "AND key_version = ?");
+  ASSIGN_OR_RETURN(const bool found, row.Bind(key_name).Bind(version).Step());
+  if (!found) return std::optional<FingerprintRecord>();
+  return std::optional(ReadFingerprint(row));
 }
 
 Result<std::vector<GateOverrideRecord>> SqliteStore::GateOverrides() {

@@ -55,6 +55,12 @@ class SqliteStore final : public EscrowStore {
                                       std::optional<std::uint32_t> version) override;
   Status Envelopes(const EnvelopeQuery& query,
                    const std::function<bool(const EnvelopeRecord&)>& visit) override;
+  Result<std::uint32_t> HighestVersion(std::string_view key_name) override;
+  Result<std::optional<std::uint32_t>> VersionInUse(std::string_view key_name) override;
+  Result<std::vector<RotationRecord>> Rotations(std::string_view key_name) override;
+  Result<std::optional<RotationRecord>> OpenRotation(std::string_view key_name) override;
+  Result<std::vector<DestroyedRecord>> Destroyed(std::string_view key_name) override;
+  Status Scrub() override;
   Status PathSets(std::string_view key_name,
                   const std::function<bool(const PathSetRow&)>& visit) override;
   Result<std::vector<TokenRecord>> Tokens() override;
@@ -68,12 +74,15 @@ class SqliteStore final : public EscrowStore {
   Result<std::vector<PolicyRecord>> Policies(std::size_t limit) override;
   Result<std::vector<PolicyFile>> PolicyFiles(std::uint64_t serial) override;
   Result<std::vector<FingerprintRecord>> Fingerprints(std::string_view key_name) override;
+  Result<std::optional<FingerprintRecord>> FindFingerprint(std::string_view key_name,
+                                                           std::uint32_t version) override;
   Result<std::vector<GateOverrideRecord>> GateOverrides() override;
   Result<std::vector<ForeignEscrowRecord>> ForeignEscrows() override;
   Result<std::vector<LuksBindingRecord>> LuksBindings(std::string_view key_name) override;
   Result<std::optional<std::string>> GetSetting(std::string_view name) override;
 
  private:
+  static Error DestroyedError(std::string_view key_name, std::uint32_t version);
   struct Impl;
   explicit SqliteStore(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;

@@ -21,6 +21,7 @@ namespace {
   "FROM envelope WHERE key_name = ? AND key_version = ? AND revision = ?"
 
 constexpr int kBusyTimeoutMs = 30'000;
+constexpr int kSchemaWithRotations = 12;
 
 // OptionalBlob returns the first column of the only row; nothing where there is none.
 Result<std::optional<Bytes>> OptionalBlob(Statement& row) {
@@ -386,8 +387,13 @@ Result<std::optional<Bytes>> StoreReader::EnvelopeBytes(std::string_view key_nam
 
 Result<EnvelopeRecord> StoreReader::FindEnvelope(std::string_view key_name) {
   Statement row = impl_->connection.Prepare(
-      "SELECT " KEYESCROW_ENVELOPE_COLUMNS
-      ", bytes FROM envelope WHERE key_name = ? ORDER BY key_version DESC, revision DESC LIMIT 1");
+      impl_->schema_version < kSchemaWithRotations
+          ? "SELECT " KEYESCROW_ENVELOPE_COLUMNS
+            ", bytes FROM envelope WHERE key_name = ? "
+            "ORDER BY key_version DESC, revision DESC LIMIT 1"
+          : "SELECT " KEYESCROW_ENVELOPE_COLUMNS
+            ", bytes FROM envelope AS e WHERE key_name = ? AND " KEYESCROW_COUNTS_IN_USE(
+                "e") " ORDER BY key_version DESC, revision DESC LIMIT 1");
   row.Bind(key_name);
   ASSIGN_OR_RETURN(const bool found, row.Step());
   if (found) return ReadEnvelope(row, true);
@@ -398,7 +404,8 @@ Result<EnvelopeRecord> StoreReader::FindEnvelope(std::string_view key_name) {
 
 Result<std::optional<std::int64_t>> StoreReader::FirstCreated(std::string_view key_name) {
   Statement row = impl_->connection.Prepare(
-      "SELECT created FROM envelope WHERE key_name = ? ORDER BY key_version, revision LIMIT 1");
+      "SELECT created FROM envelope WHERE key_name = ? AND length(bytes) > 0 "
+      "ORDER BY key_version, revision LIMIT 1");
   ASSIGN_OR_RETURN(const bool found, row.Bind(key_name).Step());
   return found ? std::optional(row.Integer(0)) : std::nullopt;
 }
@@ -439,6 +446,16 @@ Result<std::optional<std::string>> StoreReader::NewestCounts() {
   ASSIGN_OR_RETURN(const bool found, row.Step());
   if (!found || row.IsNull(0)) return std::optional<std::string>();
   return std::optional(std::string(row.Text(0)));
+}
+
+Result<std::vector<RotationRecord>> StoreReader::Rotations() {
+  if (impl_->schema_version < kSchemaWithRotations) return std::vector<RotationRecord>();
+  return ReadRotationRows(impl_->connection, "");
+}
+
+Result<std::vector<DestroyedRecord>> StoreReader::Destroyed() {
+  if (impl_->schema_version < kSchemaWithRotations) return std::vector<DestroyedRecord>();
+  return ReadDestroyedRows(impl_->connection, "");
 }
 
 Result<std::vector<TokenRecord>> StoreReader::Tokens() {

@@ -117,12 +117,15 @@ class StoreReader {
   // EnvelopeBytes returns the file of one revision.
   Result<std::optional<Bytes>> EnvelopeBytes(std::string_view key_name, std::int64_t version,
                                              std::int64_t revision);
-  // FindEnvelope returns the newest revision of the newest version. Errors: kKeyNotFound.
+  // FindEnvelope returns the newest revision of the version in use. Errors: kKeyNotFound.
   Result<EnvelopeRecord> FindEnvelope(std::string_view key_name);
-  // FirstCreated returns when the key's first version was made, where it is here.
+  // FirstCreated returns when the key's first version was made: the oldest one that was not
+  // destroyed.
   Result<std::optional<std::int64_t>> FirstCreated(std::string_view key_name);
-  Result<std::vector<PolicyRecord>> Policies();  // the newest first, with their files
-  Result<std::vector<TokenRecord>> Tokens();     // without pin_source
+  Result<std::vector<RotationRecord>> Rotations();   // of stores that have them
+  Result<std::vector<DestroyedRecord>> Destroyed();  // the same
+  Result<std::vector<PolicyRecord>> Policies();      // the newest first, with their files
+  Result<std::vector<TokenRecord>> Tokens();         // without pin_source
   Result<std::vector<TrustRecord>> Trust();
   Result<std::vector<RecoveryKeyRecord>> RecoveryKeys();  // none in an older schema
   Result<std::vector<GateOverrideRecord>> GateOverrides();

@@ -15,6 +15,7 @@
 #include "agent/usecases/path_set.h"
 #include "agent/usecases/policy_checks.h"
 #include "agent/usecases/prove_written.h"
+#include "agent/usecases/rotation_record.h"
 #include "agent/usecases/token_names.h"
 #include "envelope/base/pause_point.h"
 #include "envelope/password.h"
@@ -29,13 +30,17 @@ using envelope::SealedEnvelope;
 // of another key.
 Result<std::uint32_t> VersionHere(Agent& agent, const std::string& name,
                                   const envelope::Header& origin) {
+  ASSIGN_OR_RETURN(const auto open, agent.store().OpenRotation(name));
+  if (open) return RotationIsOpen(*open);
+  ASSIGN_OR_RETURN(const std::uint32_t highest, agent.store().HighestVersion(name));
   const auto newest = agent.store().FindEnvelope(name, std::nullopt);
   if (!newest) {
-    if (newest.error().code() == ErrorCode::kKeyNotFound) return 1U;
+    const ErrorCode code = newest.error().code();
+    if (code == ErrorCode::kKeyNotFound || code == ErrorCode::kNotFound) return highest + 1;
     return newest.error();
   }
   if (newest->envelope_id == origin.envelope_id) {
-    if (origin.agent != agent.identity().Thumbprint()) return newest->key_version + 1;
+    if (origin.agent != agent.identity().Thumbprint()) return highest + 1;
     return Error(ErrorCode::kUsage, Action::kFixInput,
                  name + " is a key of this agent, and escrowed here",
                  "change its paths with 'keyescrow path add " + name + "'");
@@ -262,10 +267,10 @@ Result<AdoptResult> Adopt(Agent& agent, const AdoptRequest& request, Secrets& se
                                old.host, old.key_name, old.key_version, old.envelope_id, old.agent);
   if (!request.reason.empty()) created.reason += ": " + request.reason;
   created.ticket = request.ticket;
-  if (version > 1) {
+  if (const auto in_use = agent.store().FindEnvelope(name, std::nullopt)) {
     audit::Event& superseded = events.emplace_back();
     superseded.type = audit::EventType::kEscrowSuperseded;
-    superseded.key = audit::EventKey{name, version - 1};
+    superseded.key = audit::EventKey{name, in_use->key_version};
   }
   TrialContext trial;
   trial.agent = &agent;

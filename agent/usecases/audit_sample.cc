@@ -67,6 +67,7 @@ Result<Population> OfState(Agent& agent, bool with_tokens) {
     any.accept_unknown_agent = true;
     Status status;
     RETURN_IF_ERROR(agent.store().Envelopes(query, [&](const store::EnvelopeRecord& record) {
+      if (record.standing != store::VersionStanding::kEscrowed) return true;
       // One that is damaged is drawn as well: its drill will tell.
       const auto sealed = envelope::SealedEnvelope::Read(record.bytes, any);
       if (!sealed) {

@@ -53,13 +53,6 @@ Result<std::vector<PathOption>> ChoosePaths(Agent& agent, const std::string& key
   return paths;
 }
 
-Result<std::uint32_t> NextKeyVersion(Agent& agent, const std::string& key_name) {
-  auto newest = agent.store().FindEnvelope(key_name, std::nullopt);
-  if (newest) return newest->key_version + 1;
-  if (newest.error().code() == ErrorCode::kKeyNotFound) return 1U;
-  return std::move(newest).error();
-}
-
 void AddEscrow(const EscrowEntry& entry, std::vector<audit::Event>& events, store::Change& change) {
   const envelope::Header& header = entry.read_back->header();
   store::EnvelopeRecord record;
@@ -83,10 +76,7 @@ void AddEscrow(const EscrowEntry& entry, std::vector<audit::Event>& events, stor
   for (const envelope::PathRecord& path : header.paths) paths.push_back(&path);
   created.paths = DescribePaths(paths);
   created.reason = header.note.value_or("");
-  if (header.key_version == 1) return;
-  audit::Event& superseded = events.emplace_back();
-  superseded.type = audit::EventType::kEscrowSuperseded;
-  superseded.key = audit::EventKey{header.key_name, header.key_version - 1};
+  AddSuccession(entry.succession, header.key_name, header.key_version, events, change);
 }
 
 std::string CoverText(const store::RecoveryKeyRecord& row,
@@ -118,6 +108,10 @@ struct KeyMaterial {
 
 Result<KeyMaterial> ObtainKey(Agent& agent, const BackupRequest& request) {
   KeyMaterial material;
+  if (request.key != nullptr) {
+    ASSIGN_OR_RETURN(material.key, SecretBytes::CopyOf(request.key->Expose()));
+    return material;
+  }
   if (request.generate_bytes > 0) {
     ASSIGN_OR_RETURN(material.sink, ParseLocation(request.sink, {request.luks_unlock_file}));
     RETURN_IF_ERROR(CheckNotMixed(agent, request.key_name, *material.sink, true));
@@ -258,6 +252,14 @@ Result<std::vector<PathProof>> ProvePaths(Agent& agent, const BackupRequest& req
     }
     proofs.push_back(std::move(proof));
   }
+  if (request.rotation && !events.empty() && MayHandOver(proofs)) {
+    ASSIGN_OR_RETURN(auto open, agent.store().OpenRotation(written.key_name));
+    if (open && open->key_version == written.key_version) {
+      open->step = store::RotationStep::kProven;
+      open->changed = agent.Now();
+      change.rotations.push_back(std::move(*open));
+    }
+  }
   if (!events.empty()) RETURN_IF_ERROR(agent.journal().Append(std::move(events), change));
   return proofs;
 }
@@ -274,7 +276,8 @@ Status RecordDelivery(Agent& agent, const BackupRequest& request, const KeyLocat
     if (older.uuid != binding->uuid || !older.keyslot) continue;
     result.findings.push_back("keyslot " + std::to_string(older.keyslot->number) + " of version " +
                               std::to_string(older.key_version) +
-                              " is left as it was: 'cryptsetup luksKillSlot' removes it");
+                              " is left as it was: 'cryptsetup luksKillSlot' removes it; "
+                              "'keyescrow rotate' replaces a keyslot by itself");
   }
   audit::Event event;
   event.type = audit::EventType::kKeyDelivered;
@@ -294,12 +297,9 @@ Status Deliver(Agent& agent, const BackupRequest& request, const KeyMaterial& ma
   PausePoint("proven");
   result.delivered = false;
   const bool portable_wanted = std::ranges::any_of(result.paths, &PathProof::portable);
-  const bool proven = std::ranges::any_of(result.paths, [&](const PathProof& proof) {
-    return (proof.proven || proof.covered_since) && (proof.portable || !portable_wanted);
-  });
   const std::string restore =
       "'keyescrow restore " + result.key_name + " --to " + request.sink + "'";
-  if (!proven) {
+  if (!MayHandOver(result.paths)) {
     result.findings.push_back(
         std::string("the key was made and escrowed, and not handed over: no path ") +
         (portable_wanted ? "that opens without this host's tpm " : "") +
@@ -347,6 +347,13 @@ Status CheckRequest(const BackupRequest& request, const std::vector<PathOption>&
 }
 
 }  // namespace
+
+bool MayHandOver(const std::vector<PathProof>& paths) {
+  const bool portable_wanted = std::ranges::any_of(paths, &PathProof::portable);
+  return std::ranges::any_of(paths, [&](const PathProof& proof) {
+    return (proof.proven || proof.covered_since) && (proof.portable || !portable_wanted);
+  });
+}
 
 Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets& secrets,
                             Progress& progress) {
@@ -412,10 +419,13 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
     ASSIGN_OR_RETURN(volume, MakeLuksBinding(agent, draft.key_name, draft.key_version,
                                              *material.source, std::nullopt));
   }
+  ASSIGN_OR_RETURN(const Succession succession,
+                   FindSuccession(agent, draft.key_name, draft.key_version, material.key,
+                                  fingerprinter, request.rotation));
   PausePoint("before-commit");
   std::vector<audit::Event> events;
   store::Change change;
-  AddEscrow({&sealed, &read_back, in_force, fingerprint}, events, change);
+  AddEscrow({&sealed, &read_back, in_force, fingerprint, succession}, events, change);
   if (volume) change.luks_bindings.push_back(*volume);
   auto committed = agent.journal().Append(std::move(events), change);
   if (!committed && committed.error().code() == ErrorCode::kAlreadyExists) {
@@ -458,7 +468,10 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
     result.findings.push_back(
         "the log's checkpoint lacks the agent key's signature: the tpm did not sign");
   }
-  if (!result.Recoverable()) result.findings.push_back(NotRecoverable(result.paths));
+  // A rotation looks at more before it says so.
+  if (!result.Recoverable() && !request.rotation) {
+    result.findings.push_back(NotRecoverable(result.paths));
+  }
   return result;
 }
 

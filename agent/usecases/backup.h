@@ -8,6 +8,7 @@
 #include "agent/usecases/agent.h"
 #include "agent/usecases/open_path.h"
 #include "agent/usecases/secrets.h"
+#include "agent/usecases/succession.h"
 #include "envelope/path_expression.h"
 
 namespace keyescrow::agent {
@@ -24,6 +25,9 @@ struct BackupRequest {
   bool prove_none = false;
   std::string note;
   std::string output;  // SINK of a portable file, or ""
+  // Of a rotation: the key, which the caller has and hands over itself.
+  const SecretBytes* key = nullptr;
+  std::optional<RotationStart> rotation = {};
 };
 
 struct PathProof {
@@ -36,6 +40,10 @@ struct PathProof {
   // drill is asked for. What was written was read back by the writer's side of the same secret.
   std::optional<std::int64_t> covered_since = {};
 };
+
+// MayHandOver: a path that opens elsewhere was proven, or goes to a recovery key that was opened
+// lately; any such path, where none is made that opens elsewhere.
+bool MayHandOver(const std::vector<PathProof>& paths);
 
 struct BackupResult {
   std::string key_name;

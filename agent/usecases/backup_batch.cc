@@ -87,6 +87,8 @@ Result<UnattendedBackup::Sealed> UnattendedBackup::Seal(
   store::FingerprintRecord fingerprint = MakeFingerprint(
       agent, fingerprinter_, key.name, draft.key_version, content, location->FilePath());
   fingerprint.time = now;
+  ASSIGN_OR_RETURN(Succession succession, FindSuccession(agent, key.name, draft.key_version,
+                                                         content, fingerprinter_, std::nullopt));
   result.key_name = key.name;
   result.key_version = draft.key_version;
   result.envelope_id = draft.envelope_id;
@@ -94,7 +96,8 @@ Result<UnattendedBackup::Sealed> UnattendedBackup::Seal(
   result.thumbprint = read_back.header().agent;
   result.findings = FindingTexts(reported);
   if (!result.Recoverable()) result.findings.push_back(NotRecoverable(result.paths));
-  return Sealed{std::move(sealed), std::move(read_back), std::move(fingerprint), std::move(result)};
+  return Sealed{std::move(sealed), std::move(read_back), std::move(fingerprint),
+                std::move(succession), std::move(result)};
 }
 
 Status UnattendedBackup::Add(const DeclaredKey& key, const std::vector<envelope::PathOption>& paths,
@@ -110,7 +113,8 @@ Status UnattendedBackup::Commit(std::span<Pending> pending) {
   for (const Pending& item : pending) {
     positions.push_back(events.size());
     if (!item.sealed) continue;
-    AddEscrow({&item.sealed->bytes, &item.sealed->read_back, in_force_, item.sealed->fingerprint},
+    AddEscrow({&item.sealed->bytes, &item.sealed->read_back, in_force_, item.sealed->fingerprint,
+               item.sealed->succession},
               events, change);
   }
   if (events.empty()) return Ok();

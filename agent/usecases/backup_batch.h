@@ -14,6 +14,7 @@
 #include "agent/usecases/backup.h"
 #include "agent/usecases/fingerprint.h"
 #include "agent/usecases/policy_in_force.h"
+#include "agent/usecases/succession.h"
 #include "envelope/sealed_envelope.h"
 
 namespace keyescrow::agent {
@@ -24,7 +25,6 @@ namespace keyescrow::agent {
 // requires, or the defaults. Errors: kUsage where there are none, ParsePathOptions', CheckPaths'.
 Result<std::vector<envelope::PathOption>> ChoosePaths(Agent& agent, const std::string& key_name,
                                                       const std::vector<std::string>& given);
-Result<std::uint32_t> NextKeyVersion(Agent& agent, const std::string& key_name);
 
 // EscrowEntry: an envelope that is sealed, signed and read back.
 struct EscrowEntry {
@@ -32,6 +32,7 @@ struct EscrowEntry {
   const envelope::SealedEnvelope* read_back;
   const PolicyInForce* in_force;
   const store::FingerprintRecord& fingerprint;
+  const Succession& succession;
 };
 // AddEscrow adds its rows and events to a commit.
 void AddEscrow(const EscrowEntry& entry, std::vector<audit::Event>& events, store::Change& change);
@@ -71,6 +72,7 @@ class UnattendedBackup {
     envelope::SealedBytes bytes;
     envelope::SealedEnvelope read_back;
     store::FingerprintRecord fingerprint;
+    Succession succession;
     BackupResult result;
   };
   struct Pending {

@@ -15,6 +15,11 @@ void AddKeys(store::StoreReader& reader, Names& names) {
     names.emplace(row.key_name);
     return true;
   });
+  const auto destroyed = reader.Destroyed();
+  if (!destroyed) return;
+  for (const store::DestroyedRecord& gone : *destroyed) {
+    if (!reader.FindEnvelope(gone.key_name)) names.erase(gone.key_name);
+  }
 }
 
 void AddTokens(store::StoreReader& reader, std::string_view prefix, Names& names) {

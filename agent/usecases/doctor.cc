@@ -17,10 +17,12 @@
 #include "agent/key_locations/key_location.h"
 #include "agent/key_locations/secret_file.h"
 #include "agent/usecases/anchoring.h"
+#include "agent/usecases/destroy.h"
 #include "agent/usecases/doctor_needs.h"
 #include "agent/usecases/kdf_choice.h"
 #include "agent/usecases/process_facts.h"
 #include "agent/usecases/registry.h"
+#include "agent/usecases/rotation_record.h"
 #include "envelope/base/secret_bytes.h"
 
 namespace keyescrow::agent {
@@ -359,6 +361,16 @@ void CheckState(const Environment& environment, const std::string& module,
                      "bring the tpm back; the next entry that it signs ends the finding");
   } else {
     examination.Good("log", std::to_string(health->size) + " entries, signed");
+  }
+  if (const auto rotating = RotationFindings(**agent, "")) {
+    for (const Finding& finding : *rotating) {
+      examination.Warn("rotation", finding.key + ": " + finding.what, finding.remedy);
+    }
+  }
+  if (const auto traces = ScrubFindings(**agent)) {
+    for (const Finding& finding : *traces) {
+      examination.Warn("destroy", finding.key + ": " + finding.what, finding.remedy);
+    }
   }
   CheckMachine(**agent, examination);
   CheckOrder(**agent, examination);

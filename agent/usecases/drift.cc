@@ -41,9 +41,11 @@ std::string_view KeyInUseName(KeyInUse in_use) {
   return "not_compared";
 }
 
-DriftChecker::DriftChecker(Records records, std::optional<Fingerprinter> fingerprinter,
-                           std::string machine, const DriftOptions& options)
+DriftChecker::DriftChecker(Records records, std::vector<store::RotationRecord> rotations,
+                           std::optional<Fingerprinter> fingerprinter, std::string machine,
+                           const DriftOptions& options)
     : records_(std::move(records)),
+      rotations_(std::move(rotations)),
       fingerprinter_(std::move(fingerprinter)),
       machine_(std::move(machine)),
       options_(options) {}
@@ -51,6 +53,8 @@ DriftChecker::DriftChecker(Records records, std::optional<Fingerprinter> fingerp
 Result<DriftChecker> DriftChecker::Make(Agent& agent, const std::string& key_name,
                                         const DriftOptions& options) {
   ASSIGN_OR_RETURN(Records records, agent.store().Fingerprints(key_name));
+  ASSIGN_OR_RETURN(auto rotations, agent.store().Rotations(key_name));
+  std::erase_if(rotations, [](const auto& rotation) { return !rotation.IsOpen(); });
   std::optional<Fingerprinter> fingerprinter;
   std::string machine;
   if (!records.empty()) {
@@ -62,9 +66,16 @@ Result<DriftChecker> DriftChecker::Make(Agent& agent, const std::string& key_nam
     }
     machine = MachineId();
   }
-  DriftChecker checker(std::move(records), std::move(fingerprinter), std::move(machine), options);
+  DriftChecker checker(std::move(records), std::move(rotations), std::move(fingerprinter),
+                       std::move(machine), options);
   ASSIGN_OR_RETURN(checker.luks_bindings_, agent.store().LuksBindings(key_name));
   return checker;
+}
+
+bool DriftChecker::Rotating(const std::string& key_name, std::uint32_t version) const {
+  return std::any_of(rotations_.begin(), rotations_.end(), [&](const auto& rotation) {
+    return rotation.key_name == key_name && rotation.key_version == version;
+  });
 }
 
 const store::FingerprintRecord* DriftChecker::Find(const std::string& key_name,
@@ -108,13 +119,17 @@ void DriftChecker::Compare(const std::string& key_name, std::uint32_t newest,
   result.in_use = KeyInUse::kOther;
   for (const store::FingerprintRecord& other : records_) {
     if (other.key_name == key_name && fingerprinter_->Matches(other, key)) {
+      if (Rotating(key_name, other.key_version)) {
+        result.in_use = KeyInUse::kEscrowed;
+        return;
+      }
       result.in_use = KeyInUse::kOlderVersion;
       result.older_version = other.key_version;
     }
   }
   std::string what = "the key in use is not the escrowed one: ";
   what += result.in_use == KeyInUse::kOlderVersion
-              ? fmt::format("{} holds version {}, and the newest is {}", where,
+              ? fmt::format("{} holds version {}, and the one in use is {}", where,
                             result.older_version, newest)
               : fmt::format("{} holds other bytes than version {}", where, newest);
   result.findings.push_back({"key_drift", true, std::move(what),
@@ -188,6 +203,10 @@ Result<DriftResult> DriftChecker::Check(const std::string& key_name, std::uint32
   }
   if (const std::string volume = (*location)->VolumePath(); !volume.empty()) {
     result = CheckVolume(luks_bindings_, key_name, newest, volume);
+    if (result.in_use == KeyInUse::kOlderVersion && Rotating(key_name, result.older_version)) {
+      result = DriftResult();
+      result.in_use = KeyInUse::kEscrowed;
+    }
     if (const store::FingerprintRecord* record = Find(key_name, newest)) {
       CompareContext(*record, "", {}, result);
     }

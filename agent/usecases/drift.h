@@ -14,8 +14,8 @@ namespace keyescrow::agent {
 
 // KeyInUse: what stands at the source, against the newest escrowed version.
 enum class KeyInUse : std::uint8_t {
-  kEscrowed,      // the same bytes
-  kOlderVersion,  // those of an older escrowed version
+  kEscrowed,      // the same bytes; in a rotation, those of the old or the new version
+  kOlderVersion,  // those of another escrowed version, which is not in use
   kOther,         // bytes that no escrowed version has
   kMissing,       // nothing
   kUnreadable,    // it could not be read
@@ -62,8 +62,11 @@ class DriftChecker {
 
  private:
   using Records = std::vector<store::FingerprintRecord>;
-  DriftChecker(Records records, std::optional<Fingerprinter> fingerprinter, std::string machine,
+  DriftChecker(Records records, std::vector<store::RotationRecord> rotations,
+               std::optional<Fingerprinter> fingerprinter, std::string machine,
                const DriftOptions& options);
+  // Rotating: that version is the new one of a rotation that is under way.
+  bool Rotating(const std::string& key_name, std::uint32_t version) const;
   const store::FingerprintRecord* Find(const std::string& key_name, std::uint32_t version) const;
   void Compare(const std::string& key_name, std::uint32_t newest, const std::string& where,
                const SecretBytes& key, DriftResult& result) const;
@@ -72,6 +75,7 @@ class DriftChecker {
 
   Records records_;                                      // by name and version
   std::vector<store::LuksBindingRecord> luks_bindings_;  // the same
+  std::vector<store::RotationRecord> rotations_;
   std::optional<Fingerprinter> fingerprinter_;
   std::string machine_;
   DriftOptions options_;

@@ -323,7 +323,8 @@ Result<std::vector<Target>> AllTargets(Agent& agent, const DrillRequest& request
   std::vector<Target> targets;
   store::EscrowStore::EnvelopeQuery query;
   RETURN_IF_ERROR(agent.store().Envelopes(query, [&](const store::EnvelopeRecord& record) {
-    // Versions of one key follow each other; the newest one stays.
+    // Versions of one key follow each other; the one in use stays.
+    if (record.standing != store::VersionStanding::kEscrowed) return true;
     if (targets.empty() || targets.back().name_or_file != record.key_name) targets.emplace_back();
     targets.back().name_or_file = record.key_name;
     targets.back().version = record.key_version;

@@ -140,6 +140,7 @@ Status EnvelopeChecker::Check(const store::EnvelopeRow& row) {
           fmt::format("entry {} escrows another row too", row.log_seq));
       break;
   }
+  if (CheckGone(row)) return Ok();
   const Bytes32 kept_hash = HashColumn(row.sha256);
   const auto hash = PayloadHash(row.bytes);
   const bool is_good = hash && *hash == kept_hash;
@@ -149,6 +150,22 @@ Status EnvelopeChecker::Check(const store::EnvelopeRow& row) {
     return Ok();
   }
   return CheckContent(row, kept_hash);
+}
+
+bool EnvelopeChecker::CheckGone(const store::EnvelopeRow& row) {
+  if (!row.bytes.empty() && life_.destroyed().empty()) return false;
+  const auto destroyed = life_.destroyed().find(
+      {std::string(row.key_name), static_cast<std::uint32_t>(row.key_version)});
+  if (destroyed == life_.destroyed().end()) {
+    if (!row.bytes.empty()) return false;
+    Add(LogFault::kDestroyed, row, "its envelope is gone, and no entry destroys it");
+  } else if (!row.bytes.empty()) {
+    Add(LogFault::kDestroyed, row,
+        fmt::format("entry {} destroys it, and its envelope is here", destroyed->second));
+  } else {
+    ++tally_.num_destroyed;
+  }
+  return true;
 }
 
 Status EnvelopeChecker::CheckContent(const store::EnvelopeRow& row, const Bytes32& kept_hash) {

@@ -73,6 +73,7 @@ std::optional<Bytes32> PayloadHash(ByteView file);
 
 struct EnvelopeTally {
   std::uint64_t num_envelopes = 0;
+  std::uint64_t num_destroyed = 0;  // of these, those that are gone as the log says
   std::uint64_t num_signatures = 0;
   std::uint64_t num_paths = 0;
   std::uint64_t num_tpm_objects = 0;  // whose public area was recomputed
@@ -84,8 +85,14 @@ class EnvelopeChecker {
  public:
   // With `quick`, an envelope is hashed and compared with its entry, and not read. All outlive it.
   EnvelopeChecker(store::StoreReader& reader, ExpectedEnvelopes& expected,
-                  const TrustTimeline& trust, const PolicyTimeline& policies, bool quick)
-      : reader_(reader), expected_(expected), trust_(trust), policies_(policies), quick_(quick) {}
+                  const TrustTimeline& trust, const PolicyTimeline& policies,
+                  const VersionLife& life, bool quick)
+      : reader_(reader),
+        expected_(expected),
+        trust_(trust),
+        policies_(policies),
+        life_(life),
+        quick_(quick) {}
   Status Check(const store::EnvelopeRow& row);
   EnvelopeTally& tally() { return tally_; }
 
@@ -93,12 +100,15 @@ class EnvelopeChecker {
   Status CheckContent(const store::EnvelopeRow& row, const Bytes32& kept_hash);
   Status CheckPrevious(const store::EnvelopeRow& row, const envelope::Header& header);
   Status CheckPolicy(const store::EnvelopeRow& row, const envelope::Header& header);
+  // CheckGone tells whether the envelope is to be gone, having looked that it is.
+  bool CheckGone(const store::EnvelopeRow& row);
   void Add(audit::LogFault fault, const store::EnvelopeRow& row, std::string_view what);
 
   store::StoreReader& reader_;
   ExpectedEnvelopes& expected_;
   const TrustTimeline& trust_;
   const PolicyTimeline& policies_;
+  const VersionLife& life_;
   bool quick_;
   EnvelopeTally tally_;
 };

@@ -6,6 +6,7 @@
 
 #include <cerrno>
 
+#include "agent/usecases/destroy.h"
 #include "envelope/json_strict.h"
 #include "envelope/sheet_lines.h"
 
@@ -90,7 +91,7 @@ Result<EnvelopeSource> FindEnvelope(Agent* agent, const std::string& name_or_fil
         return source;
       }
       if (record.error().code() != ErrorCode::kKeyNotFound || !IsExistingFile(path)) {
-        return std::move(record).error();
+        return TellDestroyed(*agent, name_or_file, std::move(record).error());
       }
     }
     if (agent == nullptr && !IsExistingFile(path)) {

@@ -32,6 +32,8 @@ bool MattersInOrder(EventType type) {
     case EventType::kRestoreDenied:
     case EventType::kFactorEnrolled:
     case EventType::kFactorRemoved:
+    case EventType::kKeyRotated:
+    case EventType::kKeyDestroyed:
     case EventType::kPolicyChanged:
     case EventType::kGateOverridden: return true;
     default: return false;
@@ -96,7 +98,7 @@ void NoticedSegment::Notice(std::uint64_t seq, const audit::EventFacts& facts) {
        sets_policy
            ? std::optional(PolicySet{seq, facts.time, facts.policy_serial, facts.policy_sha256})
            : std::nullopt,
-       anchors ? std::make_shared<const audit::Event>(*facts.event) : nullptr});
+       anchors ? std::make_shared<const audit::Event>(*facts.event) : nullptr, facts.has_envelope});
 }
 
 void EventOrder::Add(NoticedSegment segment, audit::LogFindings& findings) {
@@ -138,6 +140,18 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
       if (event.key_name.empty()) {
         (event.is_recovery_key ? recovery_keys_ : tokens_)[event.name] = {
             event.seq, event.type == EventType::kFactorEnrolled, event.key_sha256};
+      }
+      return;
+    case EventType::kKeyRotated:
+      if (!event.stateless) {
+        life_.AddRotated({event.key_name, event.key_version}, event.seq, event.outcome, findings);
+      }
+      return;
+    case EventType::kKeyDestroyed:
+      // Without an envelope it tells of a previous generation that was removed beside a key.
+      if (!event.stateless && event.has_envelope && event.outcome == audit::Outcome::kSuccess) {
+        life_.AddDestroyed({event.key_name, event.key_version}, event.seq, findings);
+        gate_overrides_.erase(event.key_name);  // its row went with the key
       }
       return;
     case EventType::kPolicyChanged: {

@@ -16,6 +16,7 @@
 #include "agent/audit/event_facts.h"
 #include "agent/audit/log_faults.h"
 #include "agent/store/escrow_store.h"
+#include "agent/usecases/version_life.h"
 #include "envelope/sealed_envelope.h"
 
 namespace keyescrow::agent {
@@ -46,6 +47,7 @@ struct NoticedEvent {
   std::string reason;
   std::optional<PolicySet> policy;             // of a policy that was set
   std::shared_ptr<const audit::Event> anchor;  // the whole event, where it is about an anchor
+  bool has_envelope = false;
 };
 
 struct NoticedSegment {
@@ -101,6 +103,7 @@ class EventOrder {
   // gate_overrides: by key; the last one.
   const std::map<std::string, GateOverride>& gate_overrides() const { return gate_overrides_; }
   const std::map<Bytes16, std::uint64_t>& imported() const { return imported_; }
+  const VersionLife& life() const { return life_; }
   std::uint64_t num_releases() const { return num_releases_; }
   std::uint64_t num_anchors() const { return anchors_.num_checked(); }
   std::uint64_t num_unchecked_anchors() const { return other_anchors_.num_unchecked(); }
@@ -121,6 +124,7 @@ class EventOrder {
   std::vector<PolicySet> policies_;
   std::map<std::string, GateOverride> gate_overrides_;
   std::map<Bytes16, std::uint64_t> imported_;
+  VersionLife life_;
   std::map<std::string, Request> open_;
   std::optional<std::int64_t> last_time_;
   std::uint64_t num_releases_ = 0;

@@ -210,8 +210,10 @@ class PackWriter {
         status = std::move(sealed).error().WithContext(record.key_name);
         return false;
       }
-      // Versions and revisions ascend: the last of each key is its newest.
-      inventory_[record.key_name] = InventoryItem(record, *sealed);
+      // Versions and revisions ascend: the last of each key that counts is the one in use.
+      if (record.standing == store::VersionStanding::kEscrowed) {
+        inventory_[record.key_name] = InventoryItem(record, *sealed);
+      }
       status = AddSummary(lines, SummaryLine(record, *sealed));
       return status.has_value();
     }));

@@ -7,9 +7,11 @@
 #include <set>
 
 #include "agent/usecases/anchoring.h"
+#include "agent/usecases/destroy.h"
 #include "agent/usecases/gate.h"
 #include "agent/usecases/policy_in_force.h"
 #include "agent/usecases/recovery_keys.h"
+#include "agent/usecases/rotation_record.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -111,10 +113,12 @@ Status AddPolicyFindings(Agent& agent, const std::vector<KeyView>& keys,
     policy::KeyFacts key_facts = key.facts;
     const auto rules = policy::MatchingRules(in_force->policy, key.name, key.host, facts.now);
     const bool asks = std::any_of(rules.begin(), rules.end(), [](const policy::Rule* rule) {
-      return rule->rotate_after_restore_s.has_value();
+      return rule->rotate_after_restore_s.has_value() || rule->rotate_every_s.has_value();
     });
     if (asks) {
-      ASSIGN_OR_RETURN(key_facts.restored, LastRelease(agent, key.name, key.version));
+      ASSIGN_OR_RETURN(const KeySince since, ReadKeySince(agent, key.name, key.version));
+      key_facts.made = since.made;
+      key_facts.restored = since.released;
     }
     add(EvaluateKey(in_force->policy, key_facts, facts).findings);
   }
@@ -217,8 +221,12 @@ Result<std::vector<KeyView>> ListKeys(Agent& agent, const std::string& key_name)
     }
     AddConditions(view, own, in_force->policy, agent.Now());
     view.num_versions = 1;
-    // Versions of one key follow each other; the newest one stays.
+    // Versions of one key follow each other; the one in use stays.
     if (!keys.empty() && keys.back().name == view.name) {
+      if (record.standing != store::VersionStanding::kEscrowed) {
+        ++keys.back().num_versions;
+        return true;
+      }
       view.num_versions += keys.back().num_versions;
       view.facts.first_created = keys.back().facts.first_created;
       keys.back() = std::move(view);
@@ -315,6 +323,10 @@ Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name,
   }
   if (report.keys.empty() && !any_declared) {
     if (!key_name.empty()) {
+      auto found = agent.store().FindEnvelope(key_name, std::nullopt);
+      if (!found && found.error().code() == ErrorCode::kNotFound) {
+        return TellDestroyed(agent, key_name, std::move(found).error());
+      }
       return Error(ErrorCode::kKeyNotFound, Action::kFixInput,
                    "no key named " + key_name + " is escrowed or declared here",
                    "'keyescrow list' shows those that are");
@@ -323,6 +335,10 @@ Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name,
                  "escrow one with 'keyescrow backup NAME --from FILE --path EXPR'");
   }
   RETURN_IF_ERROR(AddDrift(agent, key_name, drift, report));
+  ASSIGN_OR_RETURN(std::vector<Finding> rotating, RotationFindings(agent, key_name));
+  for (Finding& finding : rotating) report.findings.push_back(std::move(finding));
+  ASSIGN_OR_RETURN(std::vector<Finding> traces, ScrubFindings(agent));
+  for (Finding& finding : traces) report.findings.push_back(std::move(finding));
   RETURN_IF_ERROR(AddOverrideFindings(agent, key_name, report.findings));
   if (health.p256_missing) {
     collector.Add("checkpoint_signature_missing", "", Severity::kWarning,

@@ -198,6 +198,22 @@ DriftResult CheckVolume(const std::vector<Binding>& bindings, const std::string&
   return result;
 }
 
+Result<std::vector<std::string>> StandingKeyslots(Agent& agent, const std::string& key_name) {
+  std::vector<std::string> standing;
+  ASSIGN_OR_RETURN(const auto bindings, agent.store().LuksBindings(key_name));
+  for (const Binding& binding : bindings) {
+    const auto header = ReadLuksHeader(binding.device);
+    if (!header || Compare(binding, binding.device, *header) != Comparison::kSame) continue;
+    std::string text =
+        binding.keyslot ? fmt::format("keyslot {} of {}", binding.keyslot->number, binding.device)
+                        : "the volume " + binding.device;
+    if (std::find(standing.begin(), standing.end(), text) == standing.end()) {
+      standing.push_back(std::move(text));
+    }
+  }
+  return standing;
+}
+
 Result<std::optional<unsigned>> RetireKeyslot(Agent& agent, const std::string& key_name,
                                               std::uint32_t old_version, KeyLocation& location,
                                               const SecretBytes& in_use) {
@@ -210,6 +226,38 @@ Result<std::optional<unsigned>> RetireKeyslot(Agent& agent, const std::string& k
     if (removed) return std::optional<unsigned>(binding->keyslot->number);
   }
   return std::optional<unsigned>();
+}
+
+Result<std::optional<SupersededKeyslot>> FindSupersededKeyslot(
+    Agent& agent, const store::RotationRecord& rotation) {
+  const std::optional<SupersededKeyslot> none;
+  if (rotation.step != store::RotationStep::kConfirmed || !rotation.command.empty()) return none;
+  const auto location = ParseLocation(rotation.sink.empty() ? "-" : rotation.sink);
+  if (!location || (*location)->VolumePath().empty()) return none;
+  const std::string device = AbsolutePath((*location)->VolumePath());
+  const auto header = ReadLuksHeader(device);
+  if (!header) return none;
+  ASSIGN_OR_RETURN(const auto bindings, agent.store().LuksBindings(rotation.key_name));
+  const Binding* old_one = nullptr;
+  const Binding* new_one = nullptr;
+  for (const Binding* binding : BindingsOf(bindings, rotation.key_name, device, header->uuid)) {
+    if (!binding->keyslot) continue;
+    if (binding->key_version == rotation.key_version) new_one = binding;
+    if (binding->key_version != rotation.old_version) continue;
+    if (binding->time > rotation.changed) return none;
+    old_one = binding;
+  }
+  if (old_one == nullptr || new_one == nullptr) return none;
+  if (Compare(*old_one, device, *header) != Comparison::kSame) return none;
+  return std::optional(SupersededKeyslot{device, *old_one->keyslot, *new_one->keyslot});
+}
+
+Status RetireSuperseded(const SupersededKeyslot& superseded) {
+  ASSIGN_OR_RETURN(const auto location, ParseLocation("luks:" + superseded.device));
+  const auto removed =
+      location->RetireBeside({superseded.old_keyslot.number, superseded.old_keyslot.hash},
+                             {superseded.new_keyslot.number, superseded.new_keyslot.hash});
+  return removed ? Ok() : Status(removed.error());
 }
 
 }  // namespace keyescrow::agent

@@ -41,6 +41,10 @@ Status CheckNotMixed(Agent& agent, const std::string& key_name, const KeyLocatio
 DriftResult CheckVolume(const std::vector<store::LuksBindingRecord>& bindings,
                         const std::string& key_name, std::uint32_t newest, const std::string& path);
 
+// StandingKeyslots names the keyslots that versions of the key still open, as their headers say:
+// "keyslot 1 of /dev/sda3"; where one is the volume's own key, "the volume /dev/sda3".
+Result<std::vector<std::string>> StandingKeyslots(Agent& agent, const std::string& key_name);
+
 // RetireKeyslot removes the keyslot of an older version, once `in_use`, the newer version's bytes,
 // opens another one: KeyLocation::Retire, by what the store knows of the old keyslot. For a
 // rotation whose new key is confirmed. Returns the keyslot's number; none where it is gone already
@@ -48,5 +52,20 @@ DriftResult CheckVolume(const std::vector<store::LuksBindingRecord>& bindings,
 Result<std::optional<unsigned>> RetireKeyslot(Agent& agent, const std::string& key_name,
                                               std::uint32_t old_version, KeyLocation& location,
                                               const SecretBytes& in_use);
+
+// SupersededKeyslot: a keyslot of a version that a rotation superseded still stands at the volume
+// where that rotation put the new one: it ended between its last two steps.
+struct SupersededKeyslot {
+  std::string device;
+  store::LuksBindingRecord::Keyslot old_keyslot;
+  store::LuksBindingRecord::Keyslot new_keyslot;
+};
+// FindSupersededKeyslot looks, without any secret, for what a confirmed rotation left. Not for what
+// was put back there since, nor for a rotation by a command. Errors: kStore*.
+Result<std::optional<SupersededKeyslot>> FindSupersededKeyslot(
+    Agent& agent, const store::RotationRecord& rotation);
+// RetireSuperseded removes it, where the new version's keyslot is as it was when it was proven.
+// Errors: KeyLocation::RetireBeside's.
+Status RetireSuperseded(const SupersededKeyslot& superseded);
 
 }  // namespace keyescrow::agent

@@ -186,11 +186,13 @@ Result<PolicyFacts> ParsePolicyFacts(std::string_view text) {
 }
 
 Result<PackStatus> ComparePackStatus(std::string_view inventory_text, std::string_view status_text,
-                                     std::string_view checkpoint, const Summaries& summaries) {
+                                     std::string_view checkpoint, const Summaries& summaries,
+                                     const VersionLife& life) {
   // Version, revision, hash and entry of each key's newest envelope.
   using Newest = std::tuple<std::uint32_t, std::uint32_t, Bytes32, std::uint64_t>;
   std::map<std::string, Newest> newest;
   for (const auto& [seq, item] : summaries) {
+    if (!life.CountsInUse({item.key_name, item.key_version})) continue;
     auto& of_key = newest[item.key_name];
     of_key = std::max(of_key, Newest{item.key_version, item.revision, item.sha256, seq});
   }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "agent/audit/event.h"
+#include "agent/usecases/version_life.h"
 #include "envelope/base/bytes.h"
 #include "envelope/base/result.h"
 
@@ -95,10 +96,11 @@ struct PackStatus {
   std::size_t num_critical = 0;           // findings of status.json
   std::vector<std::string> not_escrowed;  // declared
 };
-// ComparePackStatus holds both against the newest checkpoint and each key's newest summary.
-// Errors: kLogDamaged.
+// ComparePackStatus holds both against the newest checkpoint and the newest summary of each key's
+// version in use. Errors: kLogDamaged.
 Result<PackStatus> ComparePackStatus(std::string_view inventory, std::string_view status,
-                                     std::string_view checkpoint, const Summaries& summaries);
+                                     std::string_view checkpoint, const Summaries& summaries,
+                                     const VersionLife& life);
 
 // SplitLines returns the lines without their LF. Errors: kLogDamaged where the last one has none.
 Result<std::vector<std::string_view>> SplitLines(std::string_view text);

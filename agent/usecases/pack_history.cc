@@ -29,7 +29,8 @@ std::string_view EndOf(EventType type) {
 }  // namespace
 
 void CheckSummaries(const Summaries& summaries, const std::set<std::uint64_t>& imported,
-                    const TrustTimeline& trust, audit::LogFindings& findings) {
+                    const TrustTimeline& trust, const VersionLife& life,
+                    audit::LogFindings& findings) {
   std::map<std::tuple<std::string_view, std::uint32_t, std::uint32_t>, std::uint64_t> in_order;
   for (const auto& [seq, summary] : summaries) {
     const auto [other, is_new] = in_order.emplace(
@@ -57,10 +58,12 @@ void CheckSummaries(const Summaries& summaries, const std::set<std::uint64_t>& i
                                          summary.key_version, summary.revision);
     const bool same_name = before != nullptr && before->key_name == summary.key_name;
     const bool same_version = same_name && before->key_version == summary.key_version;
-    const bool follows = same_version
-                             ? summary.revision == before->revision + 1
-                             : summary.revision == 1 &&
-                                   summary.key_version == (same_name ? before->key_version + 1 : 1);
+    const bool follows =
+        same_version
+            ? summary.revision == before->revision + 1
+            : summary.revision == 1 &&
+                  summary.key_version == 1 + (same_name ? before->key_version
+                                                        : life.HighestDestroyed(summary.key_name));
     if (!follows && !imported.contains(seq)) {
       findings.Add(LogFault::kVersionGap, seq, what + ": what comes before it is not in the pack");
     }

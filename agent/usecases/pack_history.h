@@ -19,9 +19,11 @@ namespace keyescrow::agent {
 
 // CheckSummaries finds what no log of whole envelopes has: a revision that does not continue the
 // one before it, a gap (but before an envelope that came by `import`), and an agent that did not
-// count at the entry, for that host and key. `imported`: the entries of such imports.
+// count at the entry, for that host and key. `imported`: the entries of such imports. What was
+// destroyed, by `life`, has no summary, and leaves no gap.
 void CheckSummaries(const Summaries& summaries, const std::set<std::uint64_t>& imported,
-                    const TrustTimeline& trust, audit::LogFindings& findings);
+                    const TrustTimeline& trust, const VersionLife& life,
+                    audit::LogFindings& findings);
 
 // StatusClaims: what status.json says that entries must tell: when a path was proven last, and each
 // release with its end.

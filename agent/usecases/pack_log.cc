@@ -102,6 +102,7 @@ Status PackLog::Verify() {
 
 Status PackLog::CheckHistory() {
   claims_.Finish(findings_);
+  CheckDestroyed();
   ASSIGN_OR_RETURN(const std::string text, pack_.Read("keys/trusted-agents.json"));
   ASSIGN_OR_RETURN(const auto rows, ParseTrustedAgents(text));
   CompareTrust(rows, order_.trust(), findings_);
@@ -109,10 +110,26 @@ Status PackLog::CheckHistory() {
   ASSIGN_OR_RETURN(const auto tokens, ParseTokens(token_text));
   CompareTokens(tokens, order_.tokens(), findings_);
   CheckSummaries(summaries_, imported_, TrustTimeline(options_.agents, order_.trust(), rows),
-                 findings_);
+                 order_.life(), findings_);
   num_trusted_ = rows.size();
   num_tokens_ = tokens.size();
   return Ok();
+}
+
+void PackLog::CheckDestroyed() {
+  const auto& destroyed = order_.life().destroyed();
+  for (const auto& [seq, version] : unmatched_) {
+    if (destroyed.contains(version)) continue;
+    findings_.Add(LogFault::kPackContents, seq,
+                  fmt::format("the envelope of entry {} has no summary", seq));
+  }
+  for (const auto& [seq, summary] : summaries_) {
+    const auto entry = destroyed.find({summary.key_name, summary.key_version});
+    if (entry == destroyed.end()) continue;
+    findings_.Add(LogFault::kDestroyed, entry->second,
+                  fmt::format("entry {} destroys {} version {}, and the pack has its facts",
+                              entry->second, summary.key_name, summary.key_version));
+  }
 }
 
 Status PackLog::CompareCheckpoint() {
@@ -225,8 +242,8 @@ void PackLog::MatchSummary(std::uint64_t seq, std::string_view line,
                            const audit::EventFacts& facts) {
   const auto found = summaries_.find(seq);
   if (found == summaries_.end()) {
-    return findings_.Add(LogFault::kPackContents, seq,
-                         fmt::format("the envelope of entry {} has no summary", seq));
+    unmatched_.emplace(seq, KeyVersion(facts.key_name, facts.key_version));
+    return;
   }
   const EnvelopeSummary& summary = found->second;
   ++num_matched_;

@@ -41,6 +41,7 @@ class PackLog {
   Status Verify();
 
   const Summaries& summaries() const { return summaries_; }
+  const VersionLife& life() const { return order_.life(); }
   const std::string& checkpoint() const { return checkpoint_; }  // the newest, as it was signed
   const Bytes32& root() const { return report_.root; }           // of the entries
   // The policies that were set, in the log's order.
@@ -58,6 +59,8 @@ class PackLog {
   Status CompareCheckpoint();
   void ReadEntry(std::uint64_t seq, std::string_view line, const audit::EventFacts& facts);
   void MatchSummary(std::uint64_t seq, std::string_view line, const audit::EventFacts& facts);
+  // CheckDestroyed: what was destroyed, and nothing else, has no summary.
+  void CheckDestroyed();
   Status CheckHistory();
   // CheckDrill returns whether the proof does not hold.
   bool CheckDrill(std::uint64_t seq, const audit::Event& event);
@@ -72,6 +75,7 @@ class PackLog {
   std::string last_note_;                   // of checkpoints/
   std::map<std::uint64_t, Bytes32> roots_;  // of the checkpoints, by size
   Summaries summaries_;
+  std::map<std::uint64_t, KeyVersion> unmatched_;  // escrows without a summary
   std::uint64_t num_matched_ = 0;
   std::set<std::uint64_t> imported_;  // escrows of envelopes that came by import
   StatusClaims claims_;

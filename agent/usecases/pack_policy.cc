@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <iterator>
 #include <map>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -78,12 +79,14 @@ Result<Stated> CriticalFindings(std::string_view status) {
   return stated;
 }
 
-// NewestOfKeys returns the entry of each key's newest envelope, with when its first was made.
-std::map<std::uint64_t, std::int64_t> NewestOfKeys(const Summaries& summaries) {
+// NewestOfKeys returns the entry of the newest envelope of each key's version in use, with when the
+// key's first was made.
+std::map<std::uint64_t, std::int64_t> NewestOfKeys(const Summaries& summaries,
+                                                   const VersionLife& life) {
   struct Ends {
     std::pair<std::uint32_t, std::uint32_t> first;
-    std::pair<std::uint32_t, std::uint32_t> last;
-    std::uint64_t newest = 0;
+    std::pair<std::uint32_t, std::uint32_t> last{};
+    std::optional<std::uint64_t> newest;
     std::int64_t created = 0;
   };
   std::map<std::string, Ends> keys;
@@ -95,13 +98,15 @@ std::map<std::uint64_t, std::int64_t> NewestOfKeys(const Summaries& summaries) {
       ends.first = at;
       ends.created = summary.created;
     }
-    if (is_new || at > ends.last) {
+    if (life.CountsInUse({summary.key_name, summary.key_version}) && at > ends.last) {
       ends.last = at;
       ends.newest = seq;
     }
   }
   std::map<std::uint64_t, std::int64_t> newest;
-  for (const auto& [name, ends] : keys) newest[ends.newest] = ends.created;
+  for (const auto& [name, ends] : keys) {
+    if (ends.newest) newest[*ends.newest] = ends.created;
+  }
   return newest;
 }
 
@@ -110,9 +115,10 @@ std::map<std::uint64_t, std::int64_t> NewestOfKeys(const Summaries& summaries) {
 Result<PackPolicyCheck> HoldToPackPolicy(const report::TarReader& pack,
                                          const policy::Policy& policy, std::int64_t policy_set,
                                          std::int64_t now, const Summaries& summaries,
-                                         std::string_view status, audit::LogFindings& findings) {
+                                         const VersionLife& life, std::string_view status,
+                                         audit::LogFindings& findings) {
   ASSIGN_OR_RETURN(const Stated stated, CriticalFindings(status));
-  const std::map<std::uint64_t, std::int64_t> newest = NewestOfKeys(summaries);
+  const std::map<std::uint64_t, std::int64_t> newest = NewestOfKeys(summaries, life);
   policy::Facts facts;
   facts.now = now;
   facts.policy_set = policy_set;

@@ -17,12 +17,13 @@ struct PackPolicyCheck {
 };
 
 // HoldToPackPolicy evaluates require, forbid, portable, kdf and fips for the newest envelope of
-// each key, with graces and exceptions as of `now`. Losses and thefts, drills, rotation, and what
-// devices and recovery keys are, stay status.json's word. A critical finding that status.json
-// (`status`) does not state goes to `findings`. Errors: kLogDamaged.
+// each key's version in use, with graces and exceptions as of `now`. Losses and thefts, drills,
+// rotation, and what devices and recovery keys are, stay status.json's word. A critical finding
+// that status.json (`status`) does not state goes to `findings`. Errors: kLogDamaged.
 Result<PackPolicyCheck> HoldToPackPolicy(const report::TarReader& pack,
                                          const policy::Policy& policy, std::int64_t policy_set,
                                          std::int64_t now, const Summaries& summaries,
-                                         std::string_view status, audit::LogFindings& findings);
+                                         const VersionLife& life, std::string_view status,
+                                         audit::LogFindings& findings);
 
 }  // namespace keyescrow::agent

@@ -170,6 +170,34 @@ Result<std::vector<Finding>> CheckRelease(Agent& agent, const envelope::Header& 
                                       {header.key_name, header.host, reason, ticket}, facts));
 }
 
+Result<std::vector<Finding>> CheckDestruction(Agent& agent, const std::string& key_name,
+                                              const std::string& reason,
+                                              const std::string& ticket) {
+  if (agent.environment().config->FindKey(key_name) != nullptr) {
+    return Error(
+        ErrorCode::kPolicyRefused, Action::kFixInput,
+        fmt::format("{} is declared in agent.toml as a key that must be escrowed", key_name),
+        "take it off the list first with 'keyescrow key remove " + key_name + "'");
+  }
+  ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
+  std::vector<Finding> findings;
+  for (const policy::Rule* rule : RulesOf(agent, *in_force, key_name)) {
+    if (rule->require.empty()) continue;
+    const bool enforced = in_force->policy.ModeOf(*rule) == policy::Mode::kEnforce;
+    findings.push_back({"key_required", key_name, agent.identity().host,
+                        enforced ? Severity::kCritical : Severity::kWarning,
+                        fmt::format("the rule \"{}\" requires that it is escrowed", rule->name),
+                        "have an exception for this key signed into the policy"});
+  }
+  ASSIGN_OR_RETURN(findings, Keep(*in_force, std::move(findings)));
+  envelope::Header header;
+  header.key_name = key_name;
+  header.host = agent.identity().host;
+  ASSIGN_OR_RETURN(auto more, CheckRelease(agent, header, reason, ticket));
+  findings.insert(findings.end(), more.begin(), more.end());
+  return findings;
+}
+
 Status CheckExport(Agent& agent, const envelope::Header& header) {
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
   ASSIGN_OR_RETURN(const policy::Facts facts, GatherFacts(agent));

@@ -42,6 +42,12 @@ Result<std::vector<Finding>> CheckPlan(Agent& agent, const std::string& key_name
 Result<std::vector<Finding>> CheckRelease(Agent& agent, const envelope::Header& header,
                                           const std::string& reason, const std::string& ticket);
 
+// CheckDestruction refuses to destroy a key that must be escrowed: one that agent.toml declares, or
+// for which a rule that is enforced requires a path; and asks for what a release must come with.
+// Errors: kPolicyRefused.
+Result<std::vector<Finding>> CheckDestruction(Agent& agent, const std::string& key_name,
+                                              const std::string& reason, const std::string& ticket);
+
 // CheckExport refuses to hand out an envelope whose paths do not comply. Errors: RefusedBy's.
 Status CheckExport(Agent& agent, const envelope::Header& header);
 

@@ -155,21 +155,6 @@ void AddProofs(policy::KeyFacts& key, std::uint32_t revision,
   }
 }
 
-Result<std::optional<std::int64_t>> LastRelease(Agent& agent, const std::string& key_name,
-                                                std::uint32_t key_version) {
-  std::optional<std::int64_t> released;
-  EventFilter filter;
-  filter.key_name = key_name;
-  filter.types = {audit::EventType::kRestoreCompleted};
-  RETURN_IF_ERROR(agent.journal().Events(filter, [&](const LoggedEvent& logged) {
-    if (logged.event && logged.event->key && logged.event->key->version == key_version) {
-      released = std::max(released.value_or(0), logged.event->time);
-    }
-    return true;
-  }));
-  return released;
-}
-
 Result<std::vector<std::string>> LoadBlocklist(store::EscrowStore& store,
                                                const PolicyInForce& in_force,
                                                const policy::PasswordRule& rule) {

@@ -44,10 +44,6 @@ Result<policy::Facts> GatherFacts(Agent& agent);
 void AddProofs(policy::KeyFacts& key, std::uint32_t revision,
                const std::vector<store::PathState>& states);
 
-// LastRelease returns when that version was last released, from the log; none where it never was.
-Result<std::optional<std::int64_t>> LastRelease(Agent& agent, const std::string& key_name,
-                                                std::uint32_t key_version);
-
 // LoadBlocklist returns the lines of a password profile's list, none where it has none.
 Result<std::vector<std::string>> LoadBlocklist(store::EscrowStore& store,
                                                const PolicyInForce& in_force,

@@ -342,12 +342,25 @@ Status RegistrationChecker::CheckOverrides(StoreReader& reader) {
   return Ok();
 }
 
+Status RegistrationChecker::CheckLife(StoreReader& reader) {
+  ASSIGN_OR_RETURN(const auto rotations, reader.Rotations());
+  ASSIGN_OR_RETURN(const auto destroyed, reader.Destroyed());
+  audit::LogFindings findings;
+  CompareRotations(rotations, order_.life(), findings);
+  CompareDestroyed(destroyed, order_.life(), findings);
+  const std::lock_guard lock(mutex_);
+  tally_.findings.Append(std::move(findings));
+  tally_.num_rotations = rotations.size();
+  return Ok();
+}
+
 Status RegistrationChecker::CheckRows(StoreReader& reader) {
   RETURN_IF_ERROR(CheckTokens(reader));
   RETURN_IF_ERROR(CheckRecoveryKeys(reader));
   RETURN_IF_ERROR(CheckTrust(reader));
   RETURN_IF_ERROR(CheckImported(reader));
   RETURN_IF_ERROR(CheckOverrides(reader));
+  RETURN_IF_ERROR(CheckLife(reader));
   ASSIGN_OR_RETURN(auto names, reader.SettingNames());
   const std::lock_guard lock(mutex_);
   tally_.settings = std::move(names);

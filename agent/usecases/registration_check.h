@@ -52,6 +52,7 @@ struct RegistrationTally {
   std::uint64_t num_recovery_keys = 0;
   std::uint64_t num_trusted = 0;
   std::uint64_t num_imported = 0;
+  std::uint64_t num_rotations = 0;
   std::uint64_t num_proofs = 0;
   std::uint64_t num_signed_proofs = 0;  // of these, signed with the path's own key
   std::vector<std::string> settings;    // names
@@ -89,6 +90,7 @@ class RegistrationChecker {
   Status CheckTrust(store::StoreReader& reader);
   Status CheckImported(store::StoreReader& reader);
   Status CheckOverrides(store::StoreReader& reader);
+  Status CheckLife(store::StoreReader& reader);
 
   const EventOrder& order_;
   const KeyedSum& entry_keys_;

@@ -14,6 +14,7 @@
 #include "agent/usecases/foreign_checks.h"
 #include "agent/usecases/path_set.h"
 #include "agent/usecases/policy_checks.h"
+#include "agent/usecases/rotation_record.h"
 #include "agent/usecases/token_sessions.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/hash.h"
@@ -446,6 +447,8 @@ Result<ImportKeyResult> ImportKey(Agent& agent, const std::string& file) {
     return std::move(existing).error();
   }
   RETURN_IF_ERROR(CheckSameKey(agent, header, existing ? &*existing : nullptr));
+  ASSIGN_OR_RETURN(const auto rotating, agent.store().OpenRotation(header.key_name));
+  if (rotating && !existing) return RotationIsOpen(*rotating);  // it would be in use at once
   ASSIGN_OR_RETURN(const std::vector<Finding> reported, CheckImport(agent, header));
   result.findings = FindingTexts(reported);
   if (existing && header.revision > existing->revision + 1) {

@@ -273,8 +273,11 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
   std::size_t index = *chosen;
   RETURN_IF_ERROR(secrets.MayAsk([&] { return TokensToOpen(header, request.via, options.store); }));
   // What would make the write fail is found before a PIN or a try is spent.
-  ASSIGN_OR_RETURN(const std::unique_ptr<KeyLocation> sink,
-                   FindSink(environment, request, header.key_name));
+  std::unique_ptr<KeyLocation> found_sink;
+  if (request.into == nullptr) {
+    ASSIGN_OR_RETURN(found_sink, FindSink(environment, request, header.key_name));
+  }
+  KeyLocation* const sink = request.into != nullptr ? request.into : found_sink.get();
   if (!sealed.agent_trusted()) {
     std::string factors = envelope::FactorTypes(header.paths[index].factors);
     progress.Warn("the path " + header.paths[index].id + " asks for: " + factors);

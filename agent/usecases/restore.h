@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/key_locations/key_location.h"
 #include "agent/usecases/agent.h"
 #include "agent/usecases/open_path.h"
 #include "agent/usecases/secrets.h"
@@ -27,6 +28,7 @@ struct RestoreRequest {
   bool use_last_try = false;
   std::string pcr_policy_signature = {};  // FILE; "": none
   std::string event_log;                  // FILE; without state only
+  KeyLocation* into = nullptr;            // where the key goes, in the place of `sink`; not owned
 };
 
 struct RestoreResult {

@@ -10,6 +10,7 @@
 
 #include "agent/policy/signature.h"
 #include "agent/usecases/inventory.h"
+#include "agent/usecases/rotation_record.h"
 #include "envelope/base/hash.h"
 
 namespace keyescrow::agent {
@@ -96,7 +97,9 @@ Result<std::vector<PolicyEffect>> Effects(Agent& agent, const policy::Policy& ca
   std::vector<PolicyEffect> effects;
   for (const KeyView& key : keys) {
     policy::KeyFacts key_facts = key.facts;
-    ASSIGN_OR_RETURN(key_facts.restored, LastRelease(agent, key.name, key.version));
+    ASSIGN_OR_RETURN(const KeySince since, ReadKeySince(agent, key.name, key.version));
+    key_facts.made = since.made;
+    key_facts.restored = since.released;
     PolicyEffect& effect = effects.emplace_back();
     effect.key_name = key.name;
     effect.complies_now = EvaluateKey(in_force->policy, key_facts, facts).Complies();

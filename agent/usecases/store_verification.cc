@@ -295,7 +295,8 @@ Status StoreVerifier::ReadEnvelopes() {
   const auto num_ranges = static_cast<std::uint64_t>(max_id / span) + 1;
   next_range_ = 0;
   return Parallel([&](unsigned worker) -> Status {
-    EnvelopeChecker checker(*readers_[worker], *expected_, *trust_, *policies_, options_.quick);
+    EnvelopeChecker checker(*readers_[worker], *expected_, *trust_, *policies_, order_.life(),
+                            options_.quick);
     KeyedSum keys(key_);
     for (;;) {
       const std::uint64_t range = next_range_.fetch_add(1);
@@ -319,6 +320,7 @@ Status StoreVerifier::ReadEnvelopes() {
     const std::lock_guard lock(mutex_);
     EnvelopeTally& tally = checker.tally();
     result_.num_envelopes += tally.num_envelopes;
+    result_.num_destroyed += tally.num_destroyed;
     result_.num_envelope_signatures += tally.num_signatures;
     result_.num_paths += tally.num_paths;
     result_.num_tpm_objects += tally.num_tpm_objects;
@@ -386,6 +388,7 @@ Status StoreVerifier::ReadRegistrations() {
   result_.num_tokens = tally.num_tokens;
   result_.num_trusted = tally.num_trusted;
   result_.num_imported = tally.num_imported;
+  result_.num_rotations = tally.num_rotations;
   result_.num_proofs = tally.num_proofs;
   result_.num_signed_proofs = tally.num_signed_proofs;
   result_.unlogged_settings = std::move(tally.settings);

@@ -39,6 +39,7 @@ struct StoreVerifyOptions {
 struct StoreVerification {
   audit::LogReport log;  // with the findings of the store's rows
   std::uint64_t num_envelopes = 0;
+  std::uint64_t num_destroyed = 0;  // of these, those that are gone as the log says
   std::uint64_t num_keys = 0;
   std::uint64_t num_envelope_signatures = 0;
   std::uint64_t num_paths = 0;
@@ -49,6 +50,7 @@ struct StoreVerification {
   std::uint64_t num_tokens = 0;
   std::uint64_t num_trusted = 0;
   std::uint64_t num_imported = 0;
+  std::uint64_t num_rotations = 0;
   std::uint64_t num_releases = 0;
   std::uint64_t num_anchors = 0;               // whose certificates were checked
   std::uint64_t num_unchecked_anchors = 0;     // no key of the counter was known

@@ -277,7 +277,7 @@ class PackVerifier {
     ASSIGN_OR_RETURN(const std::string status, pack_.Read("status.json"));
     ASSIGN_OR_RETURN(const PackPolicyCheck check,
                      HoldToPackPolicy(pack_, *policy, facts.set_time, pack_.time(), log.summaries(),
-                                      status, findings_));
+                                      log.life(), status, findings_));
     item_.checked.push_back("the paths of " + Plural(check.num_held, "key", "keys") +
                             " against require, forbid, portable, kdf and fips of the policy");
     if (check.num_unknown > 0) {
@@ -311,8 +311,8 @@ class PackVerifier {
   Status CheckStatus(const PackLog& log) {
     ASSIGN_OR_RETURN(const std::string inventory, pack_.Read("inventory.json"));
     ASSIGN_OR_RETURN(const std::string status, pack_.Read("status.json"));
-    ASSIGN_OR_RETURN(const PackStatus found,
-                     ComparePackStatus(inventory, status, log.checkpoint(), log.summaries()));
+    ASSIGN_OR_RETURN(const PackStatus found, ComparePackStatus(inventory, status, log.checkpoint(),
+                                                               log.summaries(), log.life()));
     for (const std::string& name : found.not_escrowed) {
       findings_.Add(LogFault::kNotEscrowed, 0, name + " is declared and not escrowed");
     }

@@ -96,6 +96,11 @@ void SayChecked(const StateVerifyRequest& request, const StoreVerification& foun
                                 Plural(found.num_tokens, "token", "tokens"),
                                 Plural(found.num_trusted, "trusted agent", "trusted agents"),
                                 Plural(found.num_imported, "imported event", "imported events")));
+  if (found.num_rotations + found.num_destroyed > 0) {
+    checked.push_back(fmt::format("{} by its entries; {} gone, each by the entry that destroyed it",
+                                  Plural(found.num_rotations, "rotation", "rotations"),
+                                  Plural(found.num_destroyed, "envelope", "envelopes")));
+  }
   if (found.num_anchors > 0) {
     checked.push_back(
         fmt::format("{} of the TPM's counter, which rose by one from each to the next",

@@ -89,8 +89,8 @@ Result<int> DoAdopt(const GlobalOptions& global, const AdoptOptions& options, Se
   Terminal& terminal = session.terminal();
   for (const std::string& finding : escrowed.findings) terminal.Warn(finding);
   terminal.Note("the envelope of " + result.from_host +
-                " still opens as it did: where that matters, give the application a new key, and "
-                "escrow that with 'keyescrow backup'");
+                " still opens as it did: where that matters, give the application a new key with "
+                "'keyescrow rotate'");
   terminal.Note("put the key in its place with: keyescrow restore " + escrowed.key_name +
                 " --to SINK");
   return status;

@@ -12,6 +12,7 @@
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
 #include "agent/key_locations/crash_safe_file.h"
+#include "agent/usecases/destroy.h"
 #include "agent/usecases/foreign_escrow.h"
 #include "agent/usecases/inventory.h"
 
@@ -51,13 +52,26 @@ Result<int> DoList(Session& session) {
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
   ASSIGN_OR_RETURN(const std::vector<KeyView> keys, ListKeys(*agent));
   ASSIGN_OR_RETURN(const std::vector<ForeignEscrow> foreign, ForeignInventory(*agent));
-  if (keys.empty() && foreign.empty()) return NothingEscrowed();
+  ASSIGN_OR_RETURN(const std::vector<DestroyedKey> destroyed, DestroyedKeys(*agent, ""));
+  if (keys.empty() && foreign.empty() && destroyed.empty()) return NothingEscrowed();
   Json document = NewDocument("list");
   document["keys"] = Json::array();
   for (const KeyView& key : keys) document["keys"].push_back(KeyViewJson(key));
   document["foreign"] = ForeignListJson(foreign);
+  document["destroyed"] = Json::array();
   std::string text = keys.empty() ? "" : RenderTable(KeyRows(document["keys"]), kKeyColumns);
-  if (!keys.empty() && !foreign.empty()) text += "\n";
+  for (const DestroyedKey& key : destroyed) {
+    document["destroyed"].push_back({{"name", key.name},
+                                     {"versions", key.num_versions},
+                                     {"time", TimeJson(key.time)},
+                                     {"by", key.by},
+                                     {"reason", TextOrNull(key.reason)}});
+    text += EscapeForTerminal(fmt::format("destroyed: {}, {}, on {} by {}", key.name,
+                                          Count(key.num_versions, "version"), FormatUtc(key.time),
+                                          key.by)) +
+            "\n";
+  }
+  if (!text.empty() && !foreign.empty()) text += "\n";
   return session.Finish(document, text + RenderForeign(document["foreign"]));
 }
 

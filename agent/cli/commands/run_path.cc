@@ -115,9 +115,8 @@ Result<int> DoEdit(std::string_view command, const EditRequest& request,
     terminal.Warn(
         "copies of the envelope from before (exported files, backups of the store, its older "
         "revisions) still open as they did");
-    terminal.Note(
-        "where that matters, give the application a new key, and escrow that: keyescrow backup " +
-        result.key_name);
+    terminal.Note("where that matters, give the application a new key: keyescrow rotate " +
+                  result.key_name);
   }
   terminal.Note("a new copy for the safe: keyescrow export " + result.key_name + " -o FILE");
   return status;

@@ -24,6 +24,8 @@ extern const CommandSpec kKeyListCommand;
 extern const CommandSpec kKeyRemoveCommand;
 extern const CommandSpec kBackupCommand;
 extern const CommandSpec kRestoreCommand;
+extern const CommandSpec kRotateCommand;
+extern const CommandSpec kDestroyCommand;
 extern const CommandSpec kDrillCommand;
 extern const CommandSpec kVerifyCommand;
 extern const CommandSpec kPathListCommand;

@@ -29,6 +29,7 @@ from envelopes_cases import *  # noqa: E402,F403
 from evidence_cases import *  # noqa: E402,F403
 from foreign_cases import *  # noqa: E402,F403
 from gate_cases import *  # noqa: E402,F403
+from life_cases import *  # noqa: E402,F403
 from luks_cases import *  # noqa: E402,F403
 from monitoring_cases import *  # noqa: E402,F403
 from offline_cases import *  # noqa: E402,F403

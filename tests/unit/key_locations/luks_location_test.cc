@@ -84,6 +84,25 @@ TEST_F(LuksVolumeAt, RetiresAnOldSecretOnceTheNewOneOpensIt) {
   EXPECT_EQ(Volume()->Write(two_, {})->keyslot, 2U);
 }
 
+TEST_F(LuksVolumeAt, RetiresBesideAKeyslotThatIsAsItWas) {
+  const auto volume = Volume();
+  ASSERT_TRUE(volume->Write(one_, kRandom));
+  ASSERT_TRUE(volume->Write(two_, kRandom));
+  const auto keyslot = [this](unsigned number) {
+    return RetiredSecret{number, *KeyslotHash(At("image"), *ReadLuksHeader(At("image")), number)};
+  };
+  const RetiredSecret old = keyslot(1);
+  const RetiredSecret stays = keyslot(2);
+  for (const RetiredSecret& other : {RetiredSecret{2, Bytes32{}}, old}) {
+    EXPECT_EQ(volume->RetireBeside(old, other).error().code(), ErrorCode::kDestinationOtherKey);
+  }
+  EXPECT_EQ(*volume->FindKeyslot(one_), std::optional(1U));
+  EXPECT_TRUE(*volume->RetireBeside(old, stays));
+  EXPECT_FALSE(*volume->RetireBeside(old, stays));
+  EXPECT_EQ(*volume->FindKeyslot(one_), std::nullopt);
+  EXPECT_EQ(*volume->FindKeyslot(two_), std::optional(2U));
+}
+
 TEST_F(LuksVolumeAt, RefusesAWrongUnlockFile) {
   Put("other", "of another volume\n");
   const auto volume = *ParseLocation("luks:" + At("image"), {At("other")});

@@ -235,7 +235,7 @@ struct Stated {
     // An older revision of the same version.
     summaries[5] = summaries[7];
     summaries[5].revision = 1;
-    return ComparePackStatus(inventory.dump(), status.dump(), "the note", summaries);
+    return ComparePackStatus(inventory.dump(), status.dump(), "the note", summaries, {});
   }
 };
 

@@ -49,7 +49,7 @@ struct History {
   History() { summaries[5].previous = EncodeBase64Url(summaries[3].sha256); }
   std::vector<LogFault> Check() const {
     audit::LogFindings findings;
-    CheckSummaries(summaries, imported, TrustTimeline({"own"}, changes, rows), findings);
+    CheckSummaries(summaries, imported, TrustTimeline({"own"}, changes, rows), {}, findings);
     return FaultsOf(findings);
   }
 };

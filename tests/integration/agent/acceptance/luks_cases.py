@@ -121,6 +121,76 @@ class Luks(AcceptanceCase):  # one test
         image.with_suffix(".away").rename(image)
         self.world.path("out.key").unlink()
 
+    def test_rotated(self):
+        """A new keyslot beside the old one, which goes once the new version is in use."""
+        image = self.format("rot.img")
+        self.succeeds("key", "add", "host/rot", "--source", f"luks:{image}")
+        self.addCleanup(lambda: self.succeeds("key", "remove", "host/rot", "--yes"))
+        self.succeeds(*self.backup("host/rot", "rot.img"))
+        self.succeeds("restore", "host/rot", "--to", "old.key", *UNLOCK)
+        rotate = ("rotate", "host/rot", *UNLOCK)
+        unlock = ("--luks-unlock-file", "pass")
+        before = image.read_bytes()
+        self.refused("secret_source_missing", 2, *rotate)
+        self.refused("wrong_password", 3, *rotate, "--luks-unlock-file", "wrong.pass")
+        self.assertEqual(image.read_bytes(), before)
+        done = self.succeeds(*rotate, *unlock, "--json").json()
+        self.assertEqual((done["keyslot"], done["retired_keyslot"], done["outcome"]),
+                         (2, 1, "confirmed"), done)
+        self.assertEqual(self.keyslots("rot.img"), ["0", "2"])
+        self.assertEqual((self.status("host/rot"), self.in_use), ({}, "escrowed"))
+        self.succeeds("gate", "host/rot")
+        self.succeeds("restore", "host/rot", "--to", "new.key", *UNLOCK)
+        self.assertEqual(self.world.path("new.key").stat().st_size, 64)
+        self.assertEqual([self.opens("rot.img", key) for key in ("new.key", "old.key", "pass")],
+                         [True, False, True])
+        self.assertIn(b"keyslot 1 of", self.world.run("audit", "log").out)
+
+        # Unlocked by the very key that is replaced: nobody is locked out at the next boot.
+        self.world.path("old.key").unlink()
+        self.world.path("new.key").rename(self.world.path("boot.key"))
+        boot = ("--luks-unlock-file", "boot.key")
+        done = self.world.run(*rotate, *boot, "--json")
+        self.assertEqual((done.status, done.json()["retired_keyslot"]), (1, None), str(done))
+        self.assertIn("boot.key has its key", "\n".join(done.json()["findings"]))
+        self.refused("findings", 1, *rotate, *boot)
+        self.assertTrue(self.opens("rot.img", "boot.key"))
+        self.assertEqual(list(self.status("host/rot")), ["keyslot_superseded"])
+        self.succeeds("restore", "host/rot", "--to", "boot.key", "--replace", *UNLOCK)
+        done = self.succeeds(*rotate, "--json").json()
+        self.assertEqual(done["interrupted"]["outcome"], "old keyslot removed", done)
+        self.assertTrue(self.opens("rot.img", "boot.key"))
+        self.succeeds("restore", "host/rot", "--discard-previous", "--to", "boot.key", "--yes")
+        self.assertEqual((self.status("host/rot"), len(self.keyslots("rot.img"))), ({}, 2))
+
+        # By a command: that the new key opens a keyslot is seen without unlocking the volume.
+        change = ("cryptsetup -q luksChangeKey --pbkdf pbkdf2 --pbkdf-force-iterations 1000 "
+                  "--key-file /dev/fd/3 rot.img /dev/fd/4")
+        done = self.succeeds(*rotate, "--apply", change, "--json").json()
+        self.assertEqual((done["confirmed_by"], done["retired_keyslot"]),
+                         (f"the key at {image}", None), done)
+        self.assertEqual((self.status("host/rot"), self.in_use), ({}, "escrowed"))
+        error = self.check_json(self.world.run(*rotate, "--apply", "true", "--json"), "findings", 1)
+        self.assertIn("still has the old key", error["message"])
+        self.assertEqual(list(self.status("host/rot")), ["rotation_open"])
+        # What opens the volume is the old key: seen by the new one, which a path gives.
+        done = self.succeeds(*rotate, *unlock, "--to", f"luks:{image}", "--json").json()
+        self.assertEqual(done["interrupted"]["outcome"], "handed over again", done)
+        self.assertEqual((self.status("host/rot"), len(self.keyslots("rot.img"))), ({}, 2))
+
+        # Without room nothing is begun; the volume's own key is not replaced.
+        self.format("tight.img", "--luks2-keyslots-size", "512k", "--luks2-metadata-size", "16k")
+        self.succeeds(*self.backup("host/tight", "tight.img"))
+        self.refused("destination_full", 11, "rotate", "host/tight", "--to", "luks:tight.img",
+                     *unlock, *UNLOCK, num_runs=1)
+        self.succeeds("backup", "host/whole", "--from", "luks:rot.img", *unlock, *PATH, *UNLOCK)
+        error = self.refused("usage", 2, "rotate", "host/whole", "--to", "luks:rot.img", *unlock,
+                             *UNLOCK, num_runs=1)
+        self.assertIn("reencrypt", error["hint"])
+        self.assertIn("what it opens: keyslot 1 of", "\n".join(self.succeeds(
+            "destroy", "host/tight", "--confirm", "host/tight", "--json").json()["not_shredded"]))
+        self.world.path("boot.key").unlink()
+
     def test_the_volume_key(self):
         image = self.format("volume.img")
         self.world.write("line.pass", b"the passphrase of the volume\n")  # as an editor leaves it

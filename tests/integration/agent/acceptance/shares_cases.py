@@ -69,6 +69,10 @@ class Officers(AcceptanceCase):
         return self.world.run("restore", "app/key", "--to", "out.key", "--via", via, *pins,
                               *arguments)
 
+    def rotated(self, name, *arguments):
+        return self.world.run("rotate", name, "--no-input", "--json", "--generate", "32", "--to",
+                              f"{name}.key", *arguments)
+
     def brings_the_key(self, done):
         self.assertEqual(done.status, 0, str(done))
         self.assertEqual(self.world.path("out.key").read_bytes(), self.world.key)
@@ -76,6 +80,31 @@ class Officers(AcceptanceCase):
 
 
 class Shares(Officers):  # one test: its methods share the tokens and one key
+    def test_a_rotation_needs_no_officer(self):
+        """New versions go to the officers' public keys; who opened the old one lately is known."""
+        self.world.must("backup", "rotated", "--from", "app.key", "--path",
+                        f"officers={EXPRESSION}", *PINS)
+        self.insert()
+        done = self.rotated("rotated")
+        self.assertEqual((done.status, done.json()["outcome"]), (0, "confirmed"), str(done))
+        path, = done.json()["paths"]
+        self.assertEqual((path["proven"], path["covered_since"] is None), (False, False), path)
+        self.insert("alice", "carol")
+        self.succeeds("restore", "rotated", "--to", "out.key", *PINS)
+        self.assertEqual(self.world.path("out.key").read_bytes(),
+                         self.world.path("rotated.key").read_bytes())
+        self.world.path("out.key").unlink()
+        # Nobody ever opened it: the old key stays in use.
+        self.world.run("backup", "unopened", "--from", "app.key", "--path",
+                       f"officers={EXPRESSION}", "--prove", "none")
+        self.insert()
+        error = self.check_json(self.rotated("unopened"), "findings", 1)
+        self.assertIn("drill unopened --via officers", error["hint"])
+        self.assertEqual(self.succeeds("show", "unopened", "--json").json()["key"]["version"], 1)
+        self.insert(*OFFICERS)
+        done = self.rotated("unopened", "--prove", "officers", *PINS)
+        self.assertTrue(done.json()["paths"][0]["proven"], str(done))
+
     def test_any_two_of_three_open_and_one_does_not(self):
         for here in (OFFICERS, ("bob", "carol"), ("alice", "carol"), ("alice", "bob")):
             self.insert(*here)

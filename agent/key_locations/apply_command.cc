@@ -1,0 +1,278 @@
+#include "agent/key_locations/apply_command.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <utility>
+#include <vector>
+
+namespace keyescrow::agent {
+namespace {
+
+// The numbers of the descriptors in the command.
+constexpr int kOldKeyFd = 3;
+constexpr int kNewKeyFd = 4;
+constexpr int kLastWord = 127;                     // of exit statuses that say which key is in use
+constexpr std::chrono::milliseconds kGrace{2000};  // from SIGTERM to SIGKILL
+
+Error Failed(const char* step, int error_number) {
+  return ErrnoError(ErrorCode::kDestinationCommand, Action::kCheckSystemState,
+                    fmt::format("the command could not be started ({})", step),
+                    "check that /bin/sh is there and that processes can be started", error_number);
+}
+
+std::string FirstLine(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+// StartTime is the process's start in clock ticks since boot (proc(5), stat, field 22), or "".
+std::string StartTime(pid_t pid) {
+  std::string line = FirstLine(fmt::format("/proc/{}/stat", pid));
+  const std::size_t name_end = line.rfind(')');  // the name may hold anything
+  if (name_end == std::string::npos) return "";
+  std::size_t at = name_end + 1;
+  for (int field = 3; field <= 22; ++field) {
+    at = line.find_first_not_of(' ', at);
+    if (at == std::string::npos) return "";
+    const std::size_t end = std::min(line.find(' ', at), line.size());
+    if (field == 22) return line.substr(at, end - at);
+    if (field == 3 && line[at] == 'Z') return "";  // it is dead, and not yet buried
+    at = end;
+  }
+  return "";
+}
+
+std::string NameOf(pid_t pid) {
+  return fmt::format("{} {} {}", FirstLine("/proc/sys/kernel/random/boot_id"), pid, StartTime(pid));
+}
+
+class Pipe {
+ public:
+  Pipe() = default;
+  Pipe(const Pipe&) = delete;
+  Pipe& operator=(const Pipe&) = delete;
+  ~Pipe() {
+    for (const int end : ends_) {
+      if (end >= 0) close(end);
+    }
+  }
+  // Open gives both ends numbers above those that the command will know.
+  int Open() {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) return errno;
+    for (int i = 0; i < 2; ++i) {
+      ends_[i] = fcntl(ends[i], F_DUPFD_CLOEXEC, kNewKeyFd + 1);
+      const int error_number = errno;
+      close(ends[i]);
+      if (ends_[i] < 0) return error_number;
+    }
+    return 0;
+  }
+  int reader() const { return ends_[0]; }
+  int TakeWriter() { return std::exchange(ends_[1], -1); }
+
+ private:
+  std::array<int, 2> ends_ = {-1, -1};
+};
+
+// RunChild is the child between fork and exec: async-signal-safe calls alone.
+[[noreturn]] void RunChild(const std::array<int, 3>& readers, const std::array<int, 3>& writers,
+                           char* const* arguments, char* const* environment) {
+  setpgid(0, 0);
+  for (const int writer : writers) close(writer);
+  char go = 0;
+  ssize_t got = 0;
+  do {
+    got = read(readers[0], &go, 1);
+  } while (got < 0 && errno == EINTR);
+  if (got != 1) _exit(125);  // who was to say it is gone: nothing ran
+  const int nothing = open("/dev/null", O_RDONLY);
+  if (nothing < 0 || dup2(nothing, STDIN_FILENO) < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0 ||
+      dup2(readers[1], kOldKeyFd) < 0 || dup2(readers[2], kNewKeyFd) < 0) {
+    _exit(126);
+  }
+  close_range(kNewKeyFd + 1, ~0U, 0);
+  for (int signal_number = 1; signal_number < NSIG; ++signal_number) {
+    signal(signal_number, SIG_DFL);
+  }
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  execve("/bin/sh", arguments, environment);
+  _exit(127);
+}
+
+struct Feed {
+  int fd = -1;
+  ByteView left;
+};
+
+// WriteSome feeds a pipe; closes it once all is in, or nobody reads.
+void WriteSome(Feed& feed) {
+  while (!feed.left.empty()) {
+    const ssize_t written = write(feed.fd, feed.left.data(), feed.left.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0 && errno == EAGAIN) return;
+    if (written < 0) break;
+    feed.left = feed.left.subspan(static_cast<std::size_t>(written));
+  }
+  close(feed.fd);
+  feed.fd = -1;
+}
+
+std::string HowItEnded(int status) {
+  if (WIFSIGNALED(status)) return fmt::format("it was killed by signal {}", WTERMSIG(status));
+  if (WEXITSTATUS(status) == 0) return "";
+  return fmt::format("its exit status was {}", WEXITSTATUS(status));
+}
+
+}  // namespace
+
+Result<ApplyCommand> ApplyCommand::Start(const ApplyRequest& request) {
+  std::array<Pipe, 3> pipes;  // go, old key, new key
+  for (Pipe& pipe : pipes) {
+    if (const int error_number = pipe.Open(); error_number != 0)
+      return Failed("pipe", error_number);
+  }
+  std::vector<std::string> variables;
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    const std::string_view text(*variable);
+    const bool is_ours = text.starts_with("KEYESCROW_KEY=") || text.starts_with("KEYESCROW_OLD_") ||
+                         text.starts_with("KEYESCROW_NEW_");
+    if (!is_ours) variables.emplace_back(text);
+  }
+  variables.push_back(fmt::format("KEYESCROW_OLD_KEY_FD={}", kOldKeyFd));
+  variables.push_back(fmt::format("KEYESCROW_NEW_KEY_FD={}", kNewKeyFd));
+  variables.push_back("KEYESCROW_KEY=" + request.key_name);
+  variables.push_back(fmt::format("KEYESCROW_OLD_VERSION={}", request.old_version));
+  variables.push_back(fmt::format("KEYESCROW_NEW_VERSION={}", request.new_version));
+  std::vector<char*> environment;
+  for (std::string& variable : variables) environment.push_back(variable.data());
+  environment.push_back(nullptr);
+  std::string shell = "sh", option = "-c", script = request.command;
+  char* const arguments[] = {shell.data(), option.data(), script.data(), nullptr};
+
+  ApplyCommand command;
+  command.timeout_ = request.timeout;
+  command.go_ = pipes[0].TakeWriter();
+  command.old_key_ = pipes[1].TakeWriter();
+  command.new_key_ = pipes[2].TakeWriter();
+  command.pid_ = fork();
+  if (command.pid_ < 0) return Failed("fork", errno);
+  if (command.pid_ == 0) {
+    RunChild({pipes[0].reader(), pipes[1].reader(), pipes[2].reader()},
+             {command.go_, command.old_key_, command.new_key_}, arguments, environment.data());
+  }
+  setpgid(command.pid_, command.pid_);  // whoever is first
+  command.process_ = NameOf(command.pid_);
+  command.child_ = static_cast<int>(syscall(SYS_pidfd_open, command.pid_, 0));
+  if (command.child_ < 0) return Failed("pidfd_open", errno);
+  return command;
+}
+
+ApplyCommand::ApplyCommand(ApplyCommand&& other) noexcept
+    : pid_(std::exchange(other.pid_, -1)),
+      child_(std::exchange(other.child_, -1)),
+      go_(std::exchange(other.go_, -1)),
+      old_key_(std::exchange(other.old_key_, -1)),
+      new_key_(std::exchange(other.new_key_, -1)),
+      timeout_(other.timeout_),
+      process_(std::move(other.process_)) {}
+
+ApplyCommand::~ApplyCommand() {
+  CloseAll();
+  if (pid_ <= 0) return;
+  // It waits for the word that will not come, and ends by itself.
+  while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+  }
+}
+
+void ApplyCommand::CloseAll() {
+  for (int* fd : {&go_, &old_key_, &new_key_, &child_}) {
+    if (*fd >= 0) close(*fd);
+    *fd = -1;
+  }
+}
+
+ApplyOutcome ApplyCommand::Run(const SecretBytes& old_key, const SecretBytes& new_key) {
+  struct sigaction ignore {};
+  struct sigaction before {};
+  ignore.sa_handler = SIG_IGN;
+  sigaction(SIGPIPE, &ignore, &before);
+  std::array<Feed, 2> feeds = {Feed{std::exchange(old_key_, -1), old_key.Expose()},
+                               Feed{std::exchange(new_key_, -1), new_key.Expose()}};
+  for (Feed& feed : feeds) fcntl(feed.fd, F_SETFL, O_NONBLOCK);
+  const bool started = write(go_, "g", 1) == 1;
+  close(std::exchange(go_, -1));
+  ApplyOutcome outcome;
+  int status = 0;
+  bool ended = false;
+  bool timed_out = false;
+  auto limit = std::chrono::steady_clock::now() + timeout_;
+  int next_signal = SIGTERM;
+  const pid_t group = pid_;
+  while (started && !ended) {
+    for (Feed& feed : feeds) {
+      if (feed.fd >= 0) WriteSome(feed);
+    }
+    std::array<pollfd, 3> waits = {pollfd{child_, POLLIN, 0}, pollfd{feeds[0].fd, POLLOUT, 0},
+                                   pollfd{feeds[1].fd, POLLOUT, 0}};
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(limit - std::chrono::steady_clock::now());
+    const int wait_ms = static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 3'600'000));
+    const int ready = poll(waits.data(), waits.size(), wait_ms);
+    if (ready < 0 && errno != EINTR) break;
+    if (ready > 0 && (waits[0].revents & POLLIN) != 0) {
+      ended = waitpid(pid_, &status, 0) == pid_;
+      if (ended) pid_ = -1;
+      break;
+    }
+    if (std::chrono::steady_clock::now() < limit) continue;
+    timed_out = true;
+    kill(-group, next_signal);
+    next_signal = SIGKILL;
+    limit += kGrace;
+  }
+  // What the command left in its group goes with it when the time was over.
+  if (started && (timed_out || !ended)) kill(-group, SIGKILL);
+  for (Feed& feed : feeds) {
+    if (feed.fd >= 0) close(feed.fd);
+  }
+  sigaction(SIGPIPE, &before, nullptr);
+  if (!started) {
+    outcome.failure = "it was ended before it began";
+    outcome.gave_word = true;
+    return outcome;
+  }
+  outcome.failure = ended ? HowItEnded(status) : "its exit status was lost";
+  outcome.gave_word = ended && !timed_out && WIFEXITED(status) && WEXITSTATUS(status) <= kLastWord;
+  if (timed_out) {
+    outcome.failure =
+        fmt::format("it did not end within {} s",
+                    std::chrono::duration_cast<std::chrono::seconds>(timeout_).count());
+  }
+  return outcome;
+}
+
+bool StillRuns(const std::string& process) {
+  const std::size_t space = process.find(' ');
+  if (space == std::string::npos) return false;
+  const pid_t pid = std::atoi(process.c_str() + space + 1);
+  return pid > 0 && !StartTime(pid).empty() && NameOf(pid) == process;
+}
+
+}  // namespace keyescrow::agent

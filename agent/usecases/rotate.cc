@@ -1,0 +1,450 @@
+#include "agent/usecases/rotate.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "agent/key_locations/apply_command.h"
+#include "agent/key_locations/key_location.h"
+#include "agent/policy/facts.h"
+#include "agent/usecases/backup_batch.h"
+#include "agent/usecases/backup_plan.h"
+#include "agent/usecases/envelope_source.h"
+#include "agent/usecases/rotation_cover.h"
+#include "agent/usecases/rotation_keys.h"
+#include "agent/usecases/rotation_record.h"
+#include "agent/usecases/rotation_steps.h"
+#include "envelope/base/pause_point.h"
+
+namespace keyescrow::agent {
+namespace {
+
+using audit::Outcome;
+using store::RotationRecord;
+using store::RotationStep;
+
+Error Unresolved(const RotationRecord& record, const std::string& cause) {
+  return Error(ErrorCode::kFindings, Action::kCallOperator,
+               fmt::format("which key is in use is not known: the rotation of {} was interrupted "
+                           "{}, and {}",
+                           record.key_name, StepText(record), cause),
+               fmt::format("look which key the application has; then hand version {} over again "
+                           "with --apply CMD or --to SINK, or roll back with 'keyescrow rotate {} "
+                           "--abandon'; both versions can be restored by --version",
+                           record.key_version, record.key_name));
+}
+
+std::string WhyUnresolved(const HeldKey& held) {
+  switch (held.held) {
+    case Held::kOld: return held.where + " still has the old key";
+    case Held::kOther: return held.where + " holds neither of the two keys";
+    case Held::kNothing: return "there is no key at " + held.where;
+    default: return held.why_not;
+  }
+}
+
+class Rotation {
+ public:
+  Rotation(Agent& agent, const RotateRequest& request, Secrets& secrets, Progress& progress)
+      : agent_(agent),
+        request_(request),
+        secrets_(secrets),
+        progress_(progress),
+        keys_(agent, request, secrets, progress),
+        steps_(agent, request, progress) {}
+
+  Result<RotateResult> Run() {
+    ASSIGN_OR_RETURN(const RotationLock lock,
+                     RotationLock::Take(agent_.environment().state_dir, request_.key_name));
+    ASSIGN_OR_RETURN(const auto open, agent_.store().OpenRotation(request_.key_name));
+    if (open) {
+      steps_.record = *open;
+      RETURN_IF_ERROR(GoOn());
+      if (steps_.result.rotated || request_.abandon) return std::move(steps_.result);
+    } else if (request_.abandon) {
+      return Error(ErrorCode::kNotFound, Action::kFixInput,
+                   "no rotation of " + request_.key_name + " is under way",
+                   "'keyescrow status' lists those that are");
+    } else {
+      ASSIGN_OR_RETURN(const bool finished, steps_.RetireLeft());
+      if (finished) return std::move(steps_.result);
+    }
+    RETURN_IF_ERROR(Begin());
+    return std::move(steps_.result);
+  }
+
+ private:
+  // ---- one that was interrupted
+
+  Status GoOn() {
+    RotationRecord& record = steps_.record;
+    steps_.result.interrupted = InterruptedRotation{record.key_version, StepText(record), ""};
+    steps_.result.old_version = record.old_version;
+    steps_.result.new_version = record.key_version;
+    if (record.step == RotationStep::kEscrowed || record.step == RotationStep::kProven) {
+      return steps_.RollBack("interrupted " + StepText(record));
+    }
+    if (StillRuns(record.process)) {
+      return Error(ErrorCode::kStoreBusy, Action::kRetry,
+                   fmt::format("the command of the rotation of {} still runs, as process {}",
+                               record.key_name, ProcessNumber(record.process)),
+                   "wait for its end, or end it");
+    }
+    // A volume shows by the new key alone whether it has it.
+    std::optional<SecretBytes> new_key;
+    const bool is_volume = IsVolume(steps_.Place(record.sink));
+    if (is_volume && !request_.abandon) {
+      ASSIGN_OR_RETURN(new_key, OpenNew());
+    }
+    ASSIGN_OR_RETURN(const HeldKey held, steps_.LookAt(record.sink, new_key ? &*new_key : nullptr));
+    if (held.held == Held::kNew) {
+      if (request_.abandon) return IsInUse(held);
+      RETURN_IF_ERROR(steps_.Confirm(held, "the key at " + held.where));
+      if (new_key) steps_.Retire(*new_key);
+      return Ok();
+    }
+    if (request_.abandon) {
+      RETURN_IF_ERROR(steps_.RollBack("abandoned by hand"));
+      if (is_volume) AddMayOpen();
+      return Ok();
+    }
+    const bool again = !request_.command.empty() || !request_.sink.empty();
+    // Where a sink follows a command, what stands there tells nothing of the command.
+    const bool both = !record.command.empty() && !record.sink.empty();
+    if (held.held == Held::kOld && record.step == RotationStep::kHandingOver && !both) {
+      return steps_.RollBack(held.where + " has the old key");
+    }
+    if (held.held == Held::kNothing && record.step == RotationStep::kHandingOver &&
+        record.command.empty()) {
+      return steps_.RollBack("nothing was written to " + held.where);
+    }
+    if (both && record.step == RotationStep::kHandedOver && !again) {
+      return HandOverAgain("", record.sink);  // the command was done, the sink was not
+    }
+    if (!again) return Unresolved(record, WhyUnresolved(held));
+    return HandOverAgain(request_.command, AbsoluteLocation(request_.sink));
+  }
+
+  static std::string ProcessNumber(const std::string& process) {
+    const std::size_t first = process.find(' ');
+    return process.substr(first + 1, process.rfind(' ') - first - 1);
+  }
+
+  Result<SecretBytes> OpenNew() {
+    const RotationRecord& record = steps_.record;
+    auto key = keys_.Open(record.key_name, record.key_version);
+    if (key) return key;
+    return std::move(key).error().WithContext(
+        fmt::format("the rotation of {} was interrupted {}: whether the volume has version {} is "
+                    "seen by opening it",
+                    record.key_name, StepText(record), record.key_version));
+  }
+
+  Error IsInUse(const HeldKey& held) const {
+    const RotationRecord& record = steps_.record;
+    return Error(
+        ErrorCode::kFindings, Action::kFixInput,
+        fmt::format("{} holds version {}: it is in use", held.where, record.key_version),
+        fmt::format("put version {} back first: 'keyescrow restore {} --version {} "
+                    "--replace'; or let 'keyescrow rotate {}' confirm it",
+                    record.old_version, record.key_name, record.old_version, record.key_name));
+  }
+
+  void AddMayOpen() {
+    steps_.result.findings.push_back(
+        fmt::format("a keyslot of the volume may have version {}: look with 'cryptsetup "
+                    "luksDump', and remove it with 'cryptsetup luksKillSlot'",
+                    steps_.record.key_version));
+  }
+
+  Status HandOverAgain(const std::string& command, const std::string& sink) {
+    RotationRecord& record = steps_.record;
+    RETURN_IF_ERROR(keys_.CheckSink(record, sink, true));
+    ASSIGN_OR_RETURN(const SecretBytes new_key, keys_.Open(record.key_name, record.key_version));
+    SecretBytes old_key;
+    if (!command.empty()) {
+      ASSIGN_OR_RETURN(old_key, keys_.Open(record.key_name, record.old_version));
+    }
+    steps_.Told("handed over again");
+    again_ = true;
+    record.sink = sink;
+    record.command = command;
+    return HandOver(old_key, new_key);
+  }
+
+  // ---- a new one
+
+  Status Begin() {
+    auto found = agent_.store().FindEnvelope(request_.key_name, std::nullopt);
+    if (!found) {
+      if (found.error().code() != ErrorCode::kKeyNotFound) return std::move(found).error();
+      return std::move(found).error().WithHint("escrow it first with 'keyescrow backup " +
+                                               request_.key_name + "'");
+    }
+    RotationRecord& record = steps_.record;
+    record = RotationRecord();
+    record.key_name = request_.key_name;
+    record.old_version = found->key_version;
+    ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent_, "", true));
+    ASSIGN_OR_RETURN(const auto in_use, envelope::SealedEnvelope::Read(found->bytes, trust));
+    if (in_use.header().host != agent_.identity().host) {
+      return Error(ErrorCode::kUsage, Action::kFixInput,
+                   record.key_name + " is a key of the host " + in_use.header().host +
+                       ", and this is " + agent_.identity().host,
+                   "rotate it there; or make it a key of this host with 'keyescrow adopt " +
+                       record.key_name + "'");
+    }
+    ASSIGN_OR_RETURN(const std::string sink, ChooseSink());
+    RETURN_IF_ERROR(keys_.CheckNoVolumeKey(record, steps_.Place(sink)));
+    RETURN_IF_ERROR(keys_.CheckSink(record, sink, false));
+    ASSIGN_OR_RETURN(const SecretBytes new_key, keys_.New());
+    SecretBytes old_key;
+    if (!request_.command.empty()) {
+      ASSIGN_OR_RETURN(old_key, keys_.Old(record));
+    }
+    RETURN_IF_ERROR(Escrow(in_use.header(), sink, new_key));
+    if (!MayHandOver(steps_.result.paths)) {
+      RETURN_IF_ERROR(steps_.RollBack("no path was proven"));
+      return Error(
+          ErrorCode::kFindings, Action::kReauthenticate,
+          fmt::format("version {} was escrowed and not handed over, so it was abandoned, "
+                      "and version {} stays in use: {}",
+                      record.key_version, record.old_version, NotRecoverable(steps_.result.paths)),
+          HintToProve());
+    }
+    return HandOver(old_key, new_key);
+  }
+
+  std::string HintToProve() const {
+    for (const PathProof& path : steps_.result.paths) {
+      if (path.expression.find(" of (") == std::string::npos) continue;
+      return fmt::format(
+          "have its officers prove a path with 'keyescrow drill {} --via {}', and rotate again; or "
+          "have them here, and add --prove {}",
+          request_.key_name, path.path_id, path.path_id);
+    }
+    return "give the factors of a path that needs no tpm, and rotate again";
+  }
+
+  // ChooseSink: a later call may be made in another folder.
+  Result<std::string> ChooseSink() {
+    if (!request_.sink.empty()) return AbsoluteLocation(request_.sink);
+    if (!request_.command.empty()) return std::string();
+    const DeclaredKey* declared = agent_.environment().config->FindKey(request_.key_name);
+    if (declared != nullptr && declared->source != "-") return AbsoluteLocation(declared->source);
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 "where should the new key go? " + request_.key_name + " is not declared",
+                 "add --to SINK or --apply CMD, or declare it with 'keyescrow key add'");
+  }
+
+  Status Escrow(const envelope::Header& in_use, const std::string& sink,
+                const SecretBytes& new_key) {
+    BackupRequest backup;
+    backup.key_name = request_.key_name;
+    backup.paths = request_.paths;
+    if (backup.paths.empty()) {
+      for (const policy::PathFacts& path : policy::FactsOf(in_use).paths) {
+        backup.paths.push_back(path.id + "=" + envelope::FormatPathExpression(path.expression));
+      }
+    }
+    backup.kdf = request_.kdf;
+    backup.prove = request_.prove;
+    backup.note = request_.note;
+    backup.key = &new_key;
+    backup.rotation = RotationStart{in_use.key_version, sink, request_.command};
+    ASSIGN_OR_RETURN(BackupResult escrowed, Backup(agent_, backup, secrets_, progress_));
+    RotateResult& result = steps_.result;
+    result.findings = std::move(escrowed.findings);
+    result.paths = std::move(escrowed.paths);
+    RETURN_IF_ERROR(AddOfficersCover(agent_, in_use, escrowed.key_version, result.paths));
+    result.recoverable = std::any_of(
+        result.paths.begin(), result.paths.end(),
+        [](const PathProof& path) { return path.portable && (path.proven || path.covered_since); });
+    ASSIGN_OR_RETURN(auto open, agent_.store().OpenRotation(request_.key_name));
+    if (!open) {
+      return Error(ErrorCode::kInternal, Action::kReportBug, "the rotation's record is not there",
+                   "report this");
+    }
+    steps_.record = std::move(*open);
+    result.old_version = steps_.record.old_version;
+    result.new_version = steps_.record.key_version;
+    if (!result.recoverable) result.findings.push_back(NotRecoverable(result.paths));
+    PausePoint("rotation-proven");
+    return Ok();
+  }
+
+  // ---- handing over
+
+  Status HandOver(const SecretBytes& old_key, const SecretBytes& new_key) {
+    RotationRecord& record = steps_.record;
+    const bool has_sink = !record.sink.empty();
+    if (!record.command.empty()) RETURN_IF_ERROR(Apply(old_key, new_key));
+    if (has_sink && !record.command.empty()) {
+      RETURN_IF_ERROR(steps_.Commit(RotationStep::kHandedOver, Outcome::kPending,
+                                    "the command was done; the sink follows"));
+      PausePoint("rotation-between");
+    }
+    std::optional<unsigned> keyslot;
+    if (has_sink) {
+      ASSIGN_OR_RETURN(keyslot, WriteSink(new_key));
+    }
+    if (steps_.result.rotated) return Ok();
+    HeldKey held;
+    if (keyslot) {  // seen to open by whoever wrote it
+      ASSIGN_OR_RETURN(const auto location, ParseLocation(record.sink));
+      held = {Held::kNew, location->VolumePath(), "", keyslot};
+    } else {
+      ASSIGN_OR_RETURN(held, steps_.LookAt(record.sink, &new_key));
+    }
+    if (held.held == Held::kNew) {
+      RETURN_IF_ERROR(steps_.Confirm(held, "the key at " + held.where));
+      steps_.Retire(new_key);
+      return Ok();
+    }
+    if (held.held == Held::kUnknown && !held.is_not_new) {
+      if (!steps_.Place(record.sink).empty()) {
+        steps_.result.findings.push_back("the new key was not seen to be in use: " + held.why_not);
+      }
+      return steps_.Confirm(held, has_sink ? "the sink" : "the exit status of the command");
+    }
+    // It was handed over, and what stands where the key lives does not bear that out.
+    RETURN_IF_ERROR(steps_.Commit(RotationStep::kHandedOver, Outcome::kPending,
+                                  "handed over, and not seen to be in use"));
+    return Unresolved(record, WhyUnresolved(held));
+  }
+
+  Status Apply(const SecretBytes& old_key, const SecretBytes& new_key) {
+    RotationRecord& record = steps_.record;
+    progress_.Step("running the command");
+    ApplyRequest apply;
+    apply.command = record.command;
+    apply.key_name = record.key_name;
+    apply.old_version = record.old_version;
+    apply.new_version = record.key_version;
+    apply.timeout = request_.apply_timeout;
+    auto command = ApplyCommand::Start(apply);
+    if (!command) {
+      if (!again_) RETURN_IF_ERROR(steps_.RollBack("the command could not be started"));
+      return std::move(command).error();
+    }
+    record.process = command->process();
+    RETURN_IF_ERROR(steps_.Commit(RotationStep::kHandingOver, Outcome::kPending,
+                                  "to be handed over by a command"));
+    PausePoint("rotation-handing-over");
+    progress_.Pause();
+    const ApplyOutcome outcome = command->Run(old_key, new_key);
+    PausePoint("rotation-applied");
+    record.process.clear();
+    if (outcome.failure.empty()) return Ok();
+    return CommandFailed(outcome, new_key);
+  }
+
+  // CommandFailed: the old key is in use, unless what stands at its place says otherwise.
+  Status CommandFailed(const ApplyOutcome& outcome, const SecretBytes& new_key) {
+    const RotationRecord& record = steps_.record;
+    ASSIGN_OR_RETURN(const HeldKey held, steps_.LookAt("", &new_key));
+    constexpr ErrorCode code = ErrorCode::kDestinationCommand;
+    const std::string failed = fmt::format("the command failed: {}", outcome.failure);
+    if (held.held == Held::kNew) {
+      return Error(
+          code, Action::kCallOperator,
+          fmt::format("{}, yet {} holds version {}", failed, held.where, record.key_version),
+          fmt::format("if the application works with it, 'keyescrow rotate {}' confirms "
+                      "it; if not, put version {} back and run it with --abandon",
+                      record.key_name, record.old_version));
+    }
+    // Its exit status is its word. One that was run again may have failed because the first run was
+    // done.
+    const bool gave_word = outcome.gave_word && !again_;
+    const bool knows = gave_word || (held.held == Held::kOld && record.sink.empty());
+    if (!knows) {
+      Error error = Unresolved(record, WhyUnresolved(held));
+      return Error(code, Action::kCallOperator, failed + "; " + error.message(), error.hint());
+    }
+    RETURN_IF_ERROR(steps_.RollBack(failed));
+    if (held.held == Held::kOther) {
+      return Error(code, Action::kCallOperator,
+                   fmt::format("{}: version {} was abandoned, and {} holds neither it nor version "
+                               "{}",
+                               failed, record.key_version, held.where, record.old_version),
+                   "look which key the application has; 'keyescrow backup " + record.key_name +
+                       "' escrows what is there");
+    }
+    return Error(code, Action::kCheckSystemState,
+                 fmt::format("{}: version {} was abandoned, version {} stays in use", failed,
+                             record.key_version, record.old_version),
+                 "look at what it printed, put its cause right, and rotate again");
+  }
+
+  // WriteSink returns the keyslot where the sink is a LUKS volume.
+  Result<std::optional<unsigned>> WriteSink(const SecretBytes& new_key) {
+    RotationRecord& record = steps_.record;
+    ASSIGN_OR_RETURN(const auto location, ParseLocation(record.sink, {request_.luks_unlock_file}));
+    steps_.result.sink = location->Describe();
+    if (record.command.empty()) {
+      // Minutes may have gone by since it was looked at.
+      if (Status same = keys_.CheckStands(record, record.sink); !same) {
+        if (!again_) RETURN_IF_ERROR(steps_.RollBack(same.error().message()));
+        return std::move(same).error();
+      }
+      const bool named = !location->FilePath().empty() || !location->VolumePath().empty();
+      RETURN_IF_ERROR(
+          steps_.Commit(RotationStep::kHandingOver, Outcome::kPending,
+                        "to be handed over to " + (named ? record.sink : std::string("a sink"))));
+      PausePoint("rotation-handing-over");
+    }
+    progress_.Step("handing the new key over");
+    WriteOptions options;
+    options.replace = true;
+    options.random_key = !again_ && request_.source.empty() && new_key.size() >= kNoStretchingBytes;
+    auto written = location->Write(new_key, options);
+    if (!written) return SinkFailed(std::move(written).error(), new_key);
+    PausePoint("rotation-written");
+    steps_.result.previous_path = written->previous_path;
+    return written->keyslot;
+  }
+
+  // SinkFailed: a file has all of it or nothing, which is looked at; of others nothing is known.
+  Result<std::optional<unsigned>> SinkFailed(Error error, const SecretBytes& new_key) {
+    const RotationRecord& record = steps_.record;
+    ASSIGN_OR_RETURN(const HeldKey held, steps_.LookAt(record.sink, &new_key));
+    if (held.held == Held::kNew && record.command.empty()) {
+      RETURN_IF_ERROR(steps_.Confirm(held, "the key at " + held.where));
+      steps_.Retire(new_key);
+      return held.keyslot;
+    }
+    if ((held.held == Held::kOld || held.held == Held::kNothing) && record.command.empty()) {
+      RETURN_IF_ERROR(steps_.RollBack("the sink failed: " + error.message()));
+      return Error(error.code(), error.action(),
+                   fmt::format("{}; version {} was abandoned, version {} stays in use",
+                               error.message(), record.key_version, record.old_version),
+                   error.hint());
+    }
+    return std::move(error).WithHint(
+        fmt::format("the rotation stays open: when the cause is gone, 'keyescrow rotate {} --to "
+                    "SINK' hands version {} over again",
+                    record.key_name, record.key_version));
+  }
+
+  static constexpr std::size_t kNoStretchingBytes = 32;
+
+  Agent& agent_;
+  const RotateRequest& request_;
+  Secrets& secrets_;
+  Progress& progress_;
+  RotationKeys keys_;
+  RotationSteps steps_;
+  bool again_ = false;  // the version was handed over before, and how that ended is not known
+};
+
+}  // namespace
+
+Result<RotateResult> Rotate(Agent& agent, const RotateRequest& request, Secrets& secrets,
+                            Progress& progress) {
+  RETURN_IF_ERROR(CheckKeyName(request.key_name));
+  Rotation rotation(agent, request, secrets, progress);
+  return rotation.Run();
+}
+
+}  // namespace keyescrow::agent

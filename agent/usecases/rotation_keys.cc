@@ -1,0 +1,169 @@
+#include "agent/usecases/rotation_keys.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <utility>
+
+#include "agent/key_locations/file_location.h"
+#include "agent/key_locations/key_location.h"
+#include "agent/usecases/fingerprint.h"
+#include "agent/usecases/luks_binding.h"
+#include "agent/usecases/restore.h"
+#include "agent/usecases/rotation_record.h"
+
+namespace keyescrow::agent {
+namespace {
+
+using store::RotationRecord;
+
+constexpr std::size_t kKeyslotBytes = 64;
+
+// InMemory takes the key of a version that is opened for a rotation.
+class InMemory final : public KeyLocation {
+ public:
+  Result<SecretBytes> Read() override { return SecretBytes::CopyOf(key_.Expose()); }
+  Status CheckWritable() override { return Ok(); }
+  Result<WriteOutcome> Write(const SecretBytes& key, const WriteOptions& /*options*/) override {
+    ASSIGN_OR_RETURN(key_, SecretBytes::CopyOf(key.Expose()));
+    return WriteOutcome{.written = true};
+  }
+  std::string Describe() const override { return "the rotation"; }
+  SecretBytes Take() { return std::move(key_); }
+
+ private:
+  SecretBytes key_;
+};
+
+}  // namespace
+
+Status RotationKeys::CheckSink(const RotationRecord& record, const std::string& sink, bool again) {
+  if (sink.empty()) return Ok();
+  ASSIGN_OR_RETURN(const auto location, ParseLocation(sink, {request_.luks_unlock_file}));
+  RETURN_IF_ERROR(CheckNotMixed(agent_, record.key_name, *location, true));
+  RETURN_IF_ERROR(location->CheckWritable());
+  if (!again) RETURN_IF_ERROR(location->CheckRoom());
+  return CheckStands(record, sink);
+}
+
+Status RotationKeys::CheckStands(const RotationRecord& record, const std::string& sink) {
+  ASSIGN_OR_RETURN(const auto location, ParseLocation(sink));
+  const std::string path = location->FilePath();
+  if (path.empty()) return Ok();
+  ASSIGN_OR_RETURN(const HeldKey held, WhatStands(agent_, record, sink));
+  if (held.held == Held::kNew) return Ok();
+  // The new key may stand there already.
+  const bool is_source = SourceFilePath(request_.source) == AbsolutePath(path);
+  if (held.held == Held::kOther && !is_source) {
+    return Error(ErrorCode::kDestinationOtherKey, Action::kFixInput,
+                 fmt::format("{} holds other bytes than version {} of {}", path, record.old_version,
+                             record.key_name),
+                 "if that is the key in use, 'keyescrow backup " + record.key_name +
+                     "' escrows it first; if not, put the escrowed one back");
+  }
+  return CheckPrevious(record.key_name, path);
+}
+
+Status RotationKeys::CheckNoVolumeKey(const RotationRecord& record, const std::string& place) {
+  if (!IsVolume(place)) return Ok();
+  ASSIGN_OR_RETURN(const auto location, ParseLocation(place));
+  ASSIGN_OR_RETURN(const bool is_volume_key,
+                   IsVolumeKey(agent_, record.key_name, record.old_version));
+  if (!is_volume_key) return Ok();
+  return Error(
+      ErrorCode::kUsage, Action::kFixInput,
+      fmt::format("{} is the volume key of {}: another one means to encrypt all of it anew",
+                  record.key_name, location->VolumePath()),
+      "do that with 'cryptsetup reencrypt', then escrow the new one with 'keyescrow "
+      "backup " +
+          record.key_name + "'");
+}
+
+// CheckPrevious: a generation that is still there from before would be in the way.
+Status RotationKeys::CheckPrevious(const std::string& key_name, const std::string& path) {
+  struct stat status {};
+  const std::string previous = path + kPreviousSuffix;
+  if (lstat(previous.c_str(), &status) != 0) return Ok();
+  const auto kept = ReadKeyFile(previous);
+  const auto present = ReadKeyFile(path);
+  if (kept && present && kept->key.EqualsConstantTime(present->key)) return Ok();
+  return Error(ErrorCode::kDestinationOtherKey, Action::kFixInput,
+               previous + " still holds a key that was put aside earlier",
+               "when it is needed no more, remove it: 'keyescrow restore " + key_name +
+                   " --discard-previous --to " + path + "'; then rotate");
+}
+
+Result<SecretBytes> RotationKeys::New() {
+  if (!request_.source.empty()) {
+    ASSIGN_OR_RETURN(const auto location, ParseLocation(request_.source));
+    ASSIGN_OR_RETURN(SecretBytes key, location->Read());
+    RETURN_IF_ERROR(CheckIsNew(key));
+    return key;
+  }
+  std::size_t size_bytes = request_.generate_bytes;
+  if (size_bytes == 0) {
+    const std::string place = PlaceOf(agent_, request_.key_name, request_.sink);
+    if (IsVolume(place)) return RandomSecret(*agent_.environment().random, kKeyslotBytes);
+    const auto location = ParseLocation(place.empty() ? "-" : place);
+    auto key = location && !place.empty()
+                   ? (*location)->Read()
+                   : Result<SecretBytes>(Error(ErrorCode::kUsage, Action::kFixInput,
+                                               "where the key lives is not declared", ""));
+    if (!key) {
+      return Error(
+          ErrorCode::kUsage, Action::kFixInput,
+          "how long should the new key be? the one in use cannot be read: " + key.error().message(),
+          "add --generate BYTES, or --from SOURCE");
+    }
+    size_bytes = key->size();
+  }
+  return RandomSecret(*agent_.environment().random, size_bytes);
+}
+
+Status RotationKeys::CheckIsNew(const SecretBytes& key) {
+  ASSIGN_OR_RETURN(const auto records, agent_.store().Fingerprints(request_.key_name));
+  const auto fingerprinter = Fingerprinter::Load(agent_.environment().state_dir);
+  if (!fingerprinter) return Ok();
+  for (const store::FingerprintRecord& row : records) {
+    if (!fingerprinter->Matches(row, key)) continue;
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 fmt::format("{} holds the key of version {}: that is no new key", request_.source,
+                             row.key_version),
+                 "name another --from, or let --generate make one");
+  }
+  return Ok();
+}
+
+Result<SecretBytes> RotationKeys::Old(const RotationRecord& record) {
+  const std::string place = PlaceOf(agent_, request_.key_name, "");
+  if (!place.empty()) {
+    ASSIGN_OR_RETURN(const HeldKey held, WhatStands(agent_, record, place));
+    if (held.held == Held::kOther) {
+      return Error(ErrorCode::kDestinationOtherKey, Action::kFixInput,
+                   fmt::format("{} holds other bytes than version {} of {}", held.where,
+                               record.old_version, record.key_name),
+                   "if that is the key in use, 'keyescrow backup " + record.key_name +
+                       "' escrows it first; if not, put the escrowed one back");
+    }
+    if (held.held == Held::kOld) {
+      ASSIGN_OR_RETURN(const auto location, ParseLocation(place));
+      return location->Read();
+    }
+  }
+  return Open(record.key_name, record.old_version);
+}
+
+Result<SecretBytes> RotationKeys::Open(const std::string& key_name, std::uint32_t version) {
+  InMemory memory;
+  RestoreRequest restore;
+  restore.name_or_file = key_name;
+  restore.version = version;
+  restore.via = request_.via;
+  restore.reason = request_.reason;
+  restore.ticket = request_.ticket;
+  restore.into = &memory;
+  RETURN_IF_ERROR(Restore(agent_.environment(), &agent_, restore, secrets_, progress_));
+  return memory.Take();
+}
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,61 @@
+// The durable steps of a rotation: what is committed before each of them, and how it ends.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "agent/store/escrow_store.h"
+#include "agent/usecases/agent.h"
+#include "agent/usecases/rotate.h"
+#include "agent/usecases/rotation_record.h"
+#include "agent/usecases/secrets.h"
+
+namespace keyescrow::agent {
+
+class RotationSteps {
+ public:
+  // All outlive it.
+  RotationSteps(Agent& agent, const RotateRequest& request, Progress& progress)
+      : agent_(agent), request_(request), progress_(progress) {
+    result.key_name = request.key_name;
+  }
+
+  store::RotationRecord record;
+  RotateResult result;
+
+  // Commit makes a step durable, before it is taken. `how` is what RotationEvent's is.
+  Status Commit(store::RotationStep step, audit::Outcome outcome, std::string_view how);
+  // RollBack ends the rotation: the old version is in use, the new one can be restored by its
+  // number.
+  Status RollBack(const std::string& why);
+  // Confirm ends it: the new version is in use, as `by` has it, and the old one is superseded.
+  Status Confirm(const HeldKey& held, const std::string& by);
+
+  // Retire is the last step at a LUKS volume: the old version's keyslot is removed, now that the
+  // new one is in use. What stands in its way is a finding: the rotation is done.
+  void Retire(const SecretBytes& new_key);
+  // RetireLeft does it for a rotation that was interrupted before this step; false where none was.
+  Result<bool> RetireLeft();
+
+  // LookAt tells what stands where the new key was to go to.
+  Result<HeldKey> LookAt(const std::string& sink, const SecretBytes* new_key);
+  std::string Place(const std::string& sink) const;
+
+  // Told says at once what became of the rotation that this call found: whatever comes after may
+  // fail.
+  void Told(const char* outcome);
+
+ private:
+  Status AddPlace(const HeldKey& held, store::Change& change);
+  // UnlockedByOld: the unlock file has the old key. Who unlocks the volume by it would be locked out
+  // once its keyslot is gone.
+  Result<bool> UnlockedByOld();
+  Error KeyslotIsLeft() const;
+  Status LogRetired(std::uint32_t old_version, unsigned keyslot, const std::string& volume);
+
+  Agent& agent_;
+  const RotateRequest& request_;
+  Progress& progress_;
+};
+
+}  // namespace keyescrow::agent

@@ -1,0 +1,64 @@
+#include "agent/usecases/succession.h"
+
+#include "agent/usecases/rotation_record.h"
+
+namespace keyescrow::agent {
+
+Result<std::uint32_t> NextKeyVersion(Agent& agent, const std::string& key_name) {
+  ASSIGN_OR_RETURN(const auto open, agent.store().OpenRotation(key_name));
+  if (open) return RotationIsOpen(*open);
+  ASSIGN_OR_RETURN(const std::uint32_t highest, agent.store().HighestVersion(key_name));
+  return highest + 1;
+}
+
+Result<Succession> FindSuccession(Agent& agent, const std::string& key_name, std::uint32_t version,
+                                  const SecretBytes& key, const Fingerprinter& fingerprinter,
+                                  const std::optional<RotationStart>& rotation) {
+  Succession succession;
+  ASSIGN_OR_RETURN(const auto in_use, agent.store().VersionInUse(key_name));
+  if (rotation) {
+    if (in_use != rotation->old_version) {
+      return Error(ErrorCode::kStoreBusy, Action::kRetry,
+                   "another command escrowed " + key_name + " in this moment",
+                   "run the command again");
+    }
+    store::RotationRecord& record = succession.rotation.emplace();
+    record.key_name = key_name;
+    record.key_version = version;
+    record.old_version = rotation->old_version;
+    record.sink = rotation->sink;
+    record.command = rotation->command;
+    record.started = agent.Now();
+    record.changed = record.started;
+    return succession;
+  }
+  succession.superseded = in_use;
+  if (!in_use) return succession;
+  ASSIGN_OR_RETURN(const auto fingerprint, agent.store().FindFingerprint(key_name, *in_use));
+  succession.other_bytes =
+      fingerprint && fingerprinter.Made(*fingerprint) && !fingerprinter.Matches(*fingerprint, key);
+  return succession;
+}
+
+void AddSuccession(const Succession& succession, const std::string& key_name, std::uint32_t version,
+                   std::vector<audit::Event>& events, store::Change& change) {
+  if (succession.rotation) {
+    events.push_back(RotationEvent(*succession.rotation, audit::Outcome::kPending, "escrowed"));
+    change.rotations.push_back(*succession.rotation);
+    return;
+  }
+  if (!succession.superseded) return;
+  if (succession.other_bytes) {
+    store::RotationRecord changed;
+    changed.key_name = key_name;
+    changed.key_version = version;
+    changed.old_version = *succession.superseded;
+    events.push_back(
+        RotationEvent(changed, audit::Outcome::kSuccess, "a backup found other bytes"));
+  }
+  audit::Event& superseded = events.emplace_back();
+  superseded.type = audit::EventType::kEscrowSuperseded;
+  superseded.key = audit::EventKey{key_name, *succession.superseded};
+}
+
+}  // namespace keyescrow::agent
