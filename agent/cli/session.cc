@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -160,18 +161,22 @@ Result<int> Session::Finish(const Json& document, std::string_view text, int sta
     }
     return status;
   }
-  if (!terminal_.json()) {
-    RETURN_IF_ERROR(terminal_.WriteResult(text));
-    return status;
+  std::string told(text);
+  if (terminal_.json()) {
+    if (progress_.warnings().empty()) {
+      told = DumpDocument(document);
+    } else {
+      Json with_warnings = document;
+      with_warnings["warnings"] = ListJson(progress_.warnings());
+      told = DumpDocument(with_warnings);
+    }
   }
-  if (progress_.warnings().empty()) {
-    RETURN_IF_ERROR(terminal_.WriteResult(DumpDocument(document)));
-    return status;
-  }
-  Json told = document;
-  told["warnings"] = ListJson(progress_.warnings());
-  RETURN_IF_ERROR(terminal_.WriteResult(DumpDocument(told)));
-  return status;
+  const Status written = terminal_.WriteResult(told);
+  if (written) return status;
+  // Whoever closed standard output wants no words: what was done, and logged, is done.
+  const bool is_closed = written.error().native_code() == EBADF;
+  if (is_closed && agent_ != nullptr && agent_->journal().appended()) return status;
+  return written.error();
 }
 
 int Session::AnchorIfDue(int status) {

@@ -97,8 +97,9 @@ Result<ImportKeyResult> ImportKey(Agent& agent, const std::string& file);
 // Errors: kDestinationOtherKey, CheckTakesFiles'.
 Status CheckPortablePlace(Agent& agent, const KeyLocation& location);
 
-// WritePortable writes an envelope, and its receipt beside a file; used by backup too.
+// WritePortable writes an envelope, and its receipt beside a file; used by backup too. `receipt`:
+// one that was made before; "": it is made now, of the newest checkpoint.
 Result<std::string> WritePortable(Agent& agent, const store::EnvelopeRecord& record,
-                                  const std::string& sink);
+                                  const std::string& sink, std::string receipt = {});
 
 }  // namespace keyescrow::agent

@@ -47,8 +47,8 @@ class RotationSteps {
 
  private:
   Status AddPlace(const HeldKey& held, store::Change& change);
-  // UnlockedByOld: the unlock file has the old key. Who unlocks the volume by it would be locked out
-  // once its keyslot is gone.
+  // UnlockedByOld: the unlock file has the old key. Who unlocks the volume by it would be locked
+  // out once its keyslot is gone.
   Result<bool> UnlockedByOld();
   Error KeyslotIsLeft() const;
   Status LogRetired(std::uint32_t old_version, unsigned keyslot, const std::string& volume);

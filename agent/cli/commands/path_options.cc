@@ -75,8 +75,9 @@ constexpr Example kReplaceExamples[] = {
     {"keyescrow path replace prod/db token-ops --path 'password & token:ops2' --via tpm",
      "a token was lost: another one in its place, with the TPM's path open"},
     {"keyescrow path replace prod/db tpm --path 'password & tpm'",
-     "another TPM is in use: seal for it. An agent whose own key was in the old one signs no more: "
-     "'doctor' says so, and what to do"},
+     "another TPM is in use: seal for it ('doctor' says what to do where the agent's own key was "
+     "in "
+     "the old one)"},
 };
 
 // ---- path remove

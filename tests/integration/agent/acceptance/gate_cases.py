@@ -272,11 +272,17 @@ json.dump({"argv": sys.argv[1:], "environment": dict(os.environ), "fds": fds, "p
         self.succeeds("gate", "app/key", "--override", "not needed", "--", "true")
         self.assertEqual(size(), before)
         self.assertEqual(self.gate("--override", "  ", "--", "true").status, 2)
-        database = sqlite3.connect(self.world.path("state/store.db"))
-        database.execute("UPDATE gate_override SET time = time - 8 * 86400")
-        database.commit()
-        database.close()
+        def move(days):
+            database = sqlite3.connect(self.world.path("state/store.db"))
+            database.execute("UPDATE gate_override SET time = time + ? * 86400", (days,))
+            database.commit()
+            database.close()
+        move(-8)
         self.assertEqual(self.findings(), {})
+        done = self.world.run("verify", "--json")  # the log knows better
+        self.assertEqual(done.status, 4, str(done))
+        self.assertIn(b"override_unlogged", done.out)
+        move(8)
 
     def test_fails_closed(self):
         import shutil

@@ -400,9 +400,10 @@ class ForeignAgents(AcceptanceCase):
         narrower = ("trust", "add", "db2.json", "--host", "db2", "--key", "lax/*")
         error = self.refused("policy_refused", 7, *narrower, num_runs=1)
         self.assertIn("app/one", error["message"])
-        self.set_policy(3, "report")
+        self.set_policy(5, "report")
         done = self.succeeds(*narrower, "--json")
-        self.assertEqual(done.json()["beyond"], [{"name": "app/one", "version": 1}])
+        self.assertEqual(done.json()["beyond"], [{"name": name, "version": 1}
+                                                 for name in ("app/one", "app/three")])
         self.assertFalse(self.succeeds("show", "app/one", "--json").json()["agent_trusted"])
         for command in (("list",), ("status",), ("audit", "report"), ("policy", "check", "p.toml"),
                         ("what-if", "--lose", "password"), ("export", "app/one", "-o", "a.escrow")):
