@@ -72,15 +72,15 @@ class Pipe {
   }
   // Open gives both ends numbers above those that the command will know.
   int Open() {
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC) != 0) return errno;
-    for (int i = 0; i < 2; ++i) {
-      ends_[i] = fcntl(ends[i], F_DUPFD_CLOEXEC, kNewKeyFd + 1);
-      const int error_number = errno;
-      close(ends[i]);
-      if (ends_[i] < 0) return error_number;
+    std::array<int, 2> low{};
+    if (pipe2(low.data(), O_CLOEXEC) != 0) return errno;
+    int error_number = 0;
+    for (std::size_t i = 0; i < low.size(); ++i) {
+      ends_[i] = fcntl(low[i], F_DUPFD_CLOEXEC, kNewKeyFd + 1);
+      if (ends_[i] < 0) error_number = errno;
+      close(low[i]);
     }
-    return 0;
+    return error_number;
   }
   int reader() const { return ends_[0]; }
   int TakeWriter() { return std::exchange(ends_[1], -1); }
