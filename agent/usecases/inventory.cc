@@ -354,7 +354,7 @@ Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name,
     if (!key_name.empty() && record.key_name != key_name) continue;
     if (record.previous_path.empty() || lstat(record.previous_path.c_str(), &status) != 0) continue;
     collector.Add("previous_generation", record.key_name, Severity::kWarning,
-                  "the key that a restore replaced still lies in " + record.previous_path,
+                  "the key that was replaced still lies in " + record.previous_path,
                   "'keyescrow restore " + record.key_name + " --to " + record.path +
                       " --discard-previous' removes it");
   }

