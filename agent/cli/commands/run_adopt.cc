@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/cli/commands.h"
+#include "agent/cli/kdf_name.h"
 #include "agent/cli/officers_desk.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
@@ -19,8 +20,7 @@ AdoptRequest MakeRequest(const AdoptOptions& options) {
   request.as = options.as;
   request.paths = options.paths;
   request.via = options.via;
-  if (options.kdf == KdfChoice::kArgon2id) request.kdf = "argon2id";
-  if (options.kdf == KdfChoice::kPbkdf2Sha512) request.kdf = "pbkdf2-sha512";
+  request.kdf = KdfName(options.kdf);
   request.note = options.note;
   request.reason = options.reason;
   request.ticket = options.ticket;

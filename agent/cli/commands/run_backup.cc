@@ -5,6 +5,7 @@
 
 #include "agent/cli/commands.h"
 #include "agent/cli/commands/backup_output.h"
+#include "agent/cli/kdf_name.h"
 #include "agent/cli/officers_desk.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
@@ -28,8 +29,7 @@ Result<BackupRequest> MakeBackupRequest(const BackupOptions& options, const std:
   request.generate_bytes = options.generate_bytes.value_or(0);
   request.sink = options.to;
   request.paths = options.paths;
-  if (options.kdf == KdfChoice::kArgon2id) request.kdf = "argon2id";
-  if (options.kdf == KdfChoice::kPbkdf2Sha512) request.kdf = "pbkdf2-sha512";
+  request.kdf = KdfName(options.kdf);
   request.prove_none = options.prove.size() == 1 && options.prove.front() == "none";
   if (!request.prove_none) request.prove = options.prove;
   request.note = options.note;

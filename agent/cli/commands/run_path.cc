@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/cli/commands.h"
+#include "agent/cli/kdf_name.h"
 #include "agent/cli/officers_desk.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
@@ -92,8 +93,7 @@ EditRequest MakeRequest(const std::string& name, const EditOptions& edit,
   request.via = edit.via;
   request.module = edit.module;
   request.use_last_try = edit.use_last_try;
-  if (kdf == KdfChoice::kArgon2id) request.kdf = "argon2id";
-  if (kdf == KdfChoice::kPbkdf2Sha512) request.kdf = "pbkdf2-sha512";
+  request.kdf = KdfName(kdf);
   return request;
 }
 

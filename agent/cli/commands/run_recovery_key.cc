@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/cli/commands.h"
+#include "agent/cli/kdf_name.h"
 #include "agent/cli/officers_desk.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
@@ -12,11 +13,6 @@
 
 namespace keyescrow::agent {
 namespace {
-
-std::string KdfName(const std::optional<KdfChoice>& kdf) {
-  if (!kdf) return "";
-  return *kdf == KdfChoice::kArgon2id ? "argon2id" : "pbkdf2-sha512";
-}
 
 Json StateJson(const RecoveryKeyState& key) {
   Json json = Json::object();

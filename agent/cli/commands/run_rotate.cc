@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/cli/commands.h"
+#include "agent/cli/kdf_name.h"
 #include "agent/cli/officers_desk.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
@@ -26,8 +27,7 @@ RotateRequest MakeRequest(const RotateOptions& options) {
   request.luks_unlock_file = options.luks_unlock_file;
   request.via = options.via;
   request.paths = options.paths;
-  if (options.kdf == KdfChoice::kArgon2id) request.kdf = "argon2id";
-  if (options.kdf == KdfChoice::kPbkdf2Sha512) request.kdf = "pbkdf2-sha512";
+  request.kdf = KdfName(options.kdf);
   request.prove = options.prove;
   request.note = options.note;
   request.reason = options.reason;
