@@ -23,6 +23,7 @@
 #include "agent/usecases/process_facts.h"
 #include "agent/usecases/registry.h"
 #include "agent/usecases/rotation_record.h"
+#include "envelope/base/hash.h"
 #include "envelope/base/secret_bytes.h"
 
 namespace keyescrow::agent {
@@ -336,7 +337,7 @@ void CheckState(const Environment& environment, const std::string& module,
                      "run 'keyescrow init', or restore from a file: that needs none");
     CheckTpm(environment, {}, examination);
     CheckSecrets(environment, nullptr, examination);
-    examination.Add(CheckNeeds(environment, nullptr));
+    examination.Add(CheckNeeds(environment, nullptr).checks);
     return;
   }
   CheckSpace(environment.state_dir, examination);
@@ -380,7 +381,8 @@ void CheckState(const Environment& environment, const std::string& module,
   CheckTpm(environment, (*agent)->identity().srk_public, examination);
   CheckAnchor(**agent, examination);
   CheckSecrets(environment, agent->get(), examination);
-  examination.Add(CheckNeeds(environment, agent->get()));
+  Needed needed = CheckNeeds(environment, agent->get());
+  examination.Add(std::move(needed.checks));
   auto tokens = (*agent)->store().Tokens();
   if (!tokens) {
     examination.Bad("token", tokens.error());
@@ -393,7 +395,14 @@ void CheckState(const Environment& environment, const std::string& module,
     CheckModule(environment, token.module, examination);
   }
   for (const store::TokenRecord& token : *tokens) {
-    if (Status located = LocateToken(token, *environment.devices); !located) {
+    Status located = LocateToken(token, *environment.devices);
+    if (!located && located.error().code() == ErrorCode::kTokenNotFound &&
+        needed.officers_keys.contains(Sha256(token.spki))) {
+      examination.Warn(
+          "officer",
+          "token:" + token.name + " is not here: it holds a share, and its officer keeps it",
+          "nothing is wrong if the officer has it: a ceremony or a drill asks for it");
+    } else if (!located) {
       examination.Bad("token", std::move(located).error().WithContext("token:" + token.name));
     } else {
       examination.Good("token", "token:" + token.name + " is there with its key");

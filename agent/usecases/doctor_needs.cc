@@ -42,17 +42,17 @@ class Needs {
  public:
   Needs(const Environment& environment, Agent* agent) : environment_(environment), agent_(agent) {}
 
-  std::vector<Check> Take() {
+  Needed Take() {
     CheckVolumes();
-    if (agent_ == nullptr) return std::move(checks_);
+    if (agent_ == nullptr) return {std::move(checks_), {}};
     if (Status read = Read(); !read) {
       Bad("store", read.error());
-      return std::move(checks_);
+      return {std::move(checks_), {}};
     }
     CheckSheets();
     CheckRecoveryKeys();
-    CheckOfficers();
-    return std::move(checks_);
+    std::set<Bytes32> officers = CheckOfficers();
+    return {std::move(checks_), std::move(officers)};
   }
 
  private:
@@ -185,21 +185,27 @@ class Needs {
     }
   }
 
-  void CheckOfficers() {
+  // CheckOfficers returns the keys that shares alone are for.
+  std::set<Bytes32> CheckOfficers() {
     std::set<Bytes32> registered;
     for (const store::TokenRecord& token : tokens_) registered.insert(Sha256(token.spki));
     std::map<std::string, Keys> unknown;
+    std::set<Bytes32> shared;
+    std::set<Bytes32> direct;
     for (const envelope::Header& header : headers_) {
       for (const envelope::PathRecord& path : header.paths) {
         for (const envelope::FactorRecord& factor : path.factors) {
           const auto* shares = std::get_if<envelope::SharesRecord>(&factor);
-          if (shares == nullptr) continue;
+          if (shares == nullptr) {
+            if (const auto token = IdentityOf(factor)) direct.insert(Sha256(*token->spki));
+            continue;
+          }
           for (const envelope::ShareMember& member : shares->members) {
             const envelope::FactorRecord record = std::visit(
                 [](const auto& row) { return envelope::FactorRecord(row); }, member.factor);
-            if (!registered.contains(Sha256(*IdentityOf(record)->spki))) {
-              unknown[member.name].Add(header.key_name);
-            }
+            const Bytes32 key = Sha256(*IdentityOf(record)->spki);
+            shared.insert(key);
+            if (!registered.contains(key)) unknown[member.name].Add(header.key_name);
           }
         }
       }
@@ -212,6 +218,8 @@ class Needs {
            "register it with 'keyescrow token add " + name +
                " URI --module SO', or have the module's path at hand for --module");
     }
+    for (const Bytes32& key : direct) shared.erase(key);
+    return shared;
   }
 
   const Environment& environment_;
@@ -224,7 +232,7 @@ class Needs {
 
 }  // namespace
 
-std::vector<Check> CheckNeeds(const Environment& environment, Agent* agent) {
+Needed CheckNeeds(const Environment& environment, Agent* agent) {
   return Needs(environment, agent).Take();
 }
 

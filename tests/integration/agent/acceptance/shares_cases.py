@@ -80,6 +80,14 @@ class Officers(AcceptanceCase):
 
 
 class Shares(Officers):  # one test: its methods share the tokens and one key
+    def test_doctor_expects_no_token_that_lies_in_a_safe(self):
+        self.insert("alice")
+        done = self.world.run("doctor", "--json")
+        self.assertEqual(done.status, 0, str(done))
+        away = {check["what"].split()[0] for check in done.json()["checks"]
+                if (check["area"], check["outcome"]) == ("officer", "warning")}
+        self.assertEqual(away, {"token:bob", "token:carol"})
+
     def test_a_rotation_needs_no_officer(self):
         """New versions go to the officers' public keys; who opened the old one lately is known."""
         self.world.must("backup", "rotated", "--from", "app.key", "--path",
