@@ -3,7 +3,8 @@
 //   kill_at PROCESS N REPORT COMMAND [ARGUMENT]…
 //
 //   PROCESS  0: the command itself; 1: the first process that it starts; 2: the second …
-//   N        from 1; 0: nobody is killed. Threads count with their process
+//   N        from 1; 0: nobody is killed. Threads count with their process. N/CALL/FILE counts the
+//            calls of that name alone whose FILE, as the report has it, begins so
 //   REPORT   N = 0: a line for each system call, in order: "PROCESS CALL FILE", where FILE is what
 //            the first descriptor or path argument names, or "-". Else the one line of the kill
 //
@@ -38,6 +39,7 @@ std::map<pid_t, pid_t> process_of;  // thread → process
 std::map<pid_t, Process> processes;
 int num_processes = 0;
 std::FILE* report = nullptr;
+std::string counted_calls;  // "CALL FILE", of those that are counted; "": all
 
 [[noreturn]] void Die(const char* what) {
   std::fprintf(stderr, "kill_at: %s: %s\n", what, std::strerror(errno));
@@ -179,7 +181,7 @@ std::string FileOf(pid_t thread, std::uint64_t descriptor) {
   return size < 0 ? "-" : std::string(target, static_cast<std::size_t>(size));
 }
 
-void Report(int process, pid_t thread, const __ptrace_syscall_info& info) {
+std::string Describe(pid_t thread, const __ptrace_syscall_info& info) {
   std::string name = std::to_string(info.entry.nr);
   std::string file = "-";
   for (const Call& call : kCalls) {
@@ -189,7 +191,7 @@ void Report(int process, pid_t thread, const __ptrace_syscall_info& info) {
     if (call.names == Names::kPath) file = Text(thread, info.entry.args[0]);
     if (call.names == Names::kPathAt) file = Text(thread, info.entry.args[1]);
   }
-  std::fprintf(report, "%d %s %s\n", process, name.c_str(), file.empty() ? "-" : file.c_str());
+  return name + " " + (file.empty() ? "-" : file);
 }
 
 // LeaderOf returns the process that a thread belongs to.
@@ -216,8 +218,12 @@ bool Entered(pid_t thread, int wanted, long n) {
   if (ptrace(PTRACE_GET_SYSCALL_INFO, thread, sizeof info, &info) < 0) return false;
   if (info.op != PTRACE_SYSCALL_INFO_ENTRY) return false;
   Process& process = Of(thread);
-  const bool is_it = n != 0 && process.number == wanted && ++process.num_calls == n;
-  if (n == 0 || is_it) Report(process.number, thread, info);
+  std::string what;
+  if (n == 0 || !counted_calls.empty()) what = Describe(thread, info);
+  const bool counts = process.number == wanted && what.starts_with(counted_calls);
+  const bool is_it = n != 0 && counts && ++process.num_calls == n;
+  if (is_it && what.empty()) what = Describe(thread, info);
+  if (n == 0 || is_it) std::fprintf(report, "%d %s\n", process.number, what.c_str());
   return is_it;
 }
 
@@ -237,6 +243,11 @@ int main(int argc, char** argv) {
   }
   const int wanted = std::atoi(argv[1]);
   const long n = std::atol(argv[2]);
+  if (const char* call = std::strchr(argv[2], '/'); call != nullptr) {
+    counted_calls = call + 1;
+    const std::size_t name_end = counted_calls.find('/');
+    if (name_end != std::string::npos) counted_calls[name_end] = ' ';
+  }
   report = std::fopen(argv[3], "we");
   if (report == nullptr) Die(argv[3]);
   const pid_t command = fork();

@@ -17,6 +17,8 @@
 #include <utility>
 #include <vector>
 
+#include "agent/key_locations/stream.h"
+
 namespace keyescrow::agent {
 namespace {
 
@@ -215,7 +217,10 @@ ApplyOutcome ApplyCommand::Run(const SecretBytes& old_key, const SecretBytes& ne
   sigaction(SIGPIPE, &ignore, &before);
   std::array<Feed, 2> feeds = {Feed{std::exchange(old_key_, -1), old_key.Expose()},
                                Feed{std::exchange(new_key_, -1), new_key.Expose()}};
-  for (Feed& feed : feeds) fcntl(feed.fd, F_SETFL, O_NONBLOCK);
+  for (Feed& feed : feeds) {
+    feed.left = FillPipe(feed.fd, feed.left);
+    fcntl(feed.fd, F_SETFL, O_NONBLOCK);
+  }
   const bool started = write(go_, "g", 1) == 1;
   close(std::exchange(go_, -1));
   ApplyOutcome outcome;

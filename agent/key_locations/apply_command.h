@@ -3,7 +3,8 @@
 // The protocol, which the manual page tells to those who write such commands:
 //   KEYESCROW_OLD_KEY_FD, KEYESCROW_NEW_KEY_FD   the numbers of two descriptors, each read once to
 //                                                its end: pipes, which hold the keys and nothing
-//                                                else; /dev/fd/N opens them by name
+//                                                else; /dev/fd/N opens them by name. Up to
+//                                                64 KiB of each are there before it begins
 //   KEYESCROW_KEY, KEYESCROW_OLD_VERSION, KEYESCROW_NEW_VERSION
 // Standard input is /dev/null; standard output goes to our standard error. No other descriptor of
 // ours is open in it, and no key is in its arguments or environment. Exit status 0 means that the

@@ -23,14 +23,17 @@ struct Child {
   int fd = -1;  // our end of the pipe
 };
 
-// Spawn starts the shell: 0 or an errno. The child gets the default reaction to SIGPIPE and an
-// empty signal mask; every other descriptor of ours is close-on-exec.
-int Spawn(const std::string& command, Direction direction, Child* child) {
+// Spawn starts the shell: 0 or an errno. `input` is for the child, and becomes what the pipe did
+// not take before it began. The child gets the default reaction to SIGPIPE and an empty signal
+// mask; every other descriptor of ours is close-on-exec.
+int Spawn(const std::string& command, Direction direction, Child* child, ByteView* input) {
   int pipe_fds[2];
   if (pipe2(pipe_fds, O_CLOEXEC) != 0) return errno;
   const bool from_child = direction == Direction::kFromChild;
   const int ours = from_child ? pipe_fds[0] : pipe_fds[1];
   const int theirs = from_child ? pipe_fds[1] : pipe_fds[0];
+
+  if (!from_child) *input = FillPipe(ours, *input);
 
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
@@ -81,7 +84,7 @@ class CommandLocation final : public KeyLocation {
 
   Result<SecretBytes> Read() override {
     Child child;
-    if (const int result = Spawn(command_, Direction::kFromChild, &child); result != 0) {
+    if (const int result = Spawn(command_, Direction::kFromChild, &child, nullptr); result != 0) {
       return CannotStart(ErrorCode::kSourceCommand, result);
     }
     auto key = ReadKey(child.fd, "the output of '" + command_ + "'");
@@ -98,10 +101,11 @@ class CommandLocation final : public KeyLocation {
 
   Result<WriteOutcome> Write(const SecretBytes& key, const WriteOptions&) override {
     Child child;
-    if (const int result = Spawn(command_, Direction::kToChild, &child); result != 0) {
+    ByteView input = key.Expose();
+    if (const int result = Spawn(command_, Direction::kToChild, &child, &input); result != 0) {
       return CannotStart(ErrorCode::kDestinationCommand, result);
     }
-    const int result = WritePipe(child.fd, key.Expose());
+    const int result = WritePipe(child.fd, input);
     close(child.fd);
     const std::string failure = Outcome(child.pid);
     if (!failure.empty()) return Failed(ErrorCode::kDestinationCommand, failure);

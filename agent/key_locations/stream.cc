@@ -48,6 +48,19 @@ Result<SecretBytes> ReadKey(int fd, const std::string& name) {
   return SecretBytes::CopyOf(room.Expose().first(size));
 }
 
+ByteView FillPipe(int fd, ByteView bytes) {
+  const int flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) return bytes;
+  while (!bytes.empty()) {
+    const ssize_t count = write(fd, bytes.data(), bytes.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) break;
+    bytes = bytes.subspan(static_cast<std::size_t>(count));
+  }
+  fcntl(fd, F_SETFL, flags);
+  return bytes;
+}
+
 int WritePipe(int fd, ByteView bytes) {
   sigset_t pipe_signal, before;
   sigemptyset(&pipe_signal);

@@ -17,6 +17,11 @@ Result<SecretBytes> ReadKey(int fd, const std::string& name);
 // Returns 0 or an errno.
 int WritePipe(int fd, ByteView bytes);
 
+// FillPipe puts as much of `bytes` into a pipe as it takes without a reader, and returns what is
+// left: nothing of a key of up to 64 KiB. Whoever reads it later gets that much even if this
+// process is killed: done before a command begins, no command takes a part of a key for the whole.
+ByteView FillPipe(int fd, ByteView bytes);
+
 // KeySizeError: "… is empty" or "… is larger than 1 MiB".
 Error KeySizeError(const std::string& name, bool empty);
 

@@ -12,7 +12,7 @@ import tarfile
 import time
 
 from evidence_cases import editing
-from world import UNLOCK, AcceptanceCase, within
+from world import UNLOCK, AcceptanceCase, build_folder, within
 
 PATHS = ("--path", "password & token:ops")
 POLICY = """[policy]
@@ -280,6 +280,26 @@ class Rotation(LifeCase):  # one test
             done = self.world.run("rotate", "orphan", "--json", *UNLOCK)
         self.assertEqual(done.json()["interrupted"]["outcome"], "confirmed", str(done))
         self.assertEqual(self.version("orphan"), file.read_bytes())
+
+    def test_killed_it_gives_a_whole_key_or_none(self):
+        """By its command and by exec:, killed around each write to a pipe."""
+        kill_at, report = build_folder(self.world.binary) / "simulators/kill_at", self.world.path("calls")
+        self.addCleanup(setattr, self.world, "launcher", [])
+        for name, hand_over in (("whole", ("--apply", "cat <&4 >whole.got; mv whole.got whole.key")),
+                                ("piped", ("--to", "exec:cat >piped.got; mv piped.got piped.key"))):
+            file = self.make(name)
+            rotate = ("rotate", name, "--no-input", *UNLOCK, *hand_over)
+            self.world.launcher = [kill_at, "0", "0", report]
+            self.succeeds(*rotate)
+            num_writes = report.read_text().count("0 write pipe:")
+            for n in range(1, num_writes + 1):
+                self.world.launcher = [kill_at, "0", f"{n}/write/pipe:", report]
+                done = self.world.run(*rotate)  # kill_at waits for what outlives it
+                self.world.launcher = []
+                self.assertEqual(done.status, 128 + signal.SIGKILL, str(done))
+                self.assertEqual(len(file.read_bytes()), 32, f"killed before write {n} to a pipe")
+                if self.world.run("rotate", name, "--abandon").status == 1:  # it is in use
+                    self.rotate(name)
 
     def test_with_nobody_present(self):
         """To a recovery key that was drilled: no factor, no terminal; beside `backup --all` too."""
