@@ -70,7 +70,9 @@ Status CheckSameKey(Agent& agent, const envelope::Header& header,
                     const store::EnvelopeRecord* existing) {
   const auto newest = agent.store().FindEnvelope(header.key_name, std::nullopt);
   if (!newest) {
-    if (newest.error().code() == ErrorCode::kKeyNotFound) return Ok();
+    // Nobody's name, or that of a key whose every version was destroyed.
+    const ErrorCode code = newest.error().code();
+    if (code == ErrorCode::kKeyNotFound || code == ErrorCode::kNotFound) return Ok();
     return newest.error();
   }
   RETURN_IF_ERROR(CheckSameMaker(agent, *newest, header));

@@ -12,9 +12,7 @@
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/event_order.h"
 #include "agent/usecases/foreign_checks.h"
-#include "agent/usecases/path_set.h"
 #include "agent/usecases/policy_checks.h"
-#include "agent/usecases/rotation_record.h"
 #include "agent/usecases/token_sessions.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/hash.h"
@@ -416,74 +414,6 @@ Result<ExportResult> ExportKey(Agent& agent, const std::string& key_name, const 
   event.reason = "portable file";
   RETURN_IF_ERROR(agent.journal().Append(std::move(event)));
   ASSIGN_OR_RETURN(result.receipt, WritePortable(agent, record, sink, std::move(receipt)));
-  return result;
-}
-
-Result<ImportKeyResult> ImportKey(Agent& agent, const std::string& file) {
-  ASSIGN_OR_RETURN(
-      const EnvelopeSource source,
-      FindEnvelope(nullptr, file.starts_with("file:") ? file : "file:" + file, std::nullopt));
-  ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", false));
-  ASSIGN_OR_RETURN(const auto sealed, envelope::SealedEnvelope::Read(source.bytes, trust));
-  const envelope::Header& header = sealed.header();
-  ImportKeyResult result;
-  result.key_name = header.key_name;
-  result.key_version = header.key_version;
-  result.revision = header.revision;
-  auto existing = agent.store().FindEnvelope(header.key_name, header.key_version);
-  if (existing) {
-    if (existing->sha256 == sealed.hash()) {
-      result.already_there = true;
-      return result;
-    }
-    // Only the next edit of the very envelope that is here may follow it.
-    const bool forked = header.revision == existing->revision + 1 &&
-                        header.previous != EncodeBase64Url(existing->sha256);
-    if (existing->envelope_id != header.envelope_id || header.revision <= existing->revision ||
-        forked) {
-      return Error(ErrorCode::kAlreadyExists, Action::kFixInput,
-                   "another envelope of " + header.key_name + " version " +
-                       std::to_string(header.key_version) + " is in the store",
-                   "it was left alone; restore from the file itself if that is the one you want");
-    }
-  } else if (existing.error().code() != ErrorCode::kKeyNotFound &&
-             existing.error().code() != ErrorCode::kVersionNotFound) {
-    return std::move(existing).error();
-  }
-  RETURN_IF_ERROR(CheckSameKey(agent, header, existing ? &*existing : nullptr));
-  ASSIGN_OR_RETURN(const auto rotating, agent.store().OpenRotation(header.key_name));
-  if (rotating && !existing) return RotationIsOpen(*rotating);  // it would be in use at once
-  ASSIGN_OR_RETURN(const std::vector<Finding> reported, CheckImport(agent, header));
-  result.findings = FindingTexts(reported);
-  if (existing && header.revision > existing->revision + 1) {
-    // The agent that signed what is here signed this too; what it edited in between is its word.
-    result.findings.push_back("revisions " + std::to_string(existing->revision + 1) + " to " +
-                              std::to_string(header.revision - 1) +
-                              " are not here: that this one follows revision " +
-                              std::to_string(existing->revision) + " was not checked");
-  }
-  store::EnvelopeRecord record;
-  record.key_name = header.key_name;
-  record.key_version = header.key_version;
-  record.revision = header.revision;
-  record.envelope_id = header.envelope_id;
-  record.sha256 = sealed.hash();
-  // As old as its maker says: a rule's grace does not begin with the import.
-  record.created = std::min(ParseUtc(header.created).value_or(agent.Now()), agent.Now());
-  record.bytes = source.bytes;
-  record.path_set = PathSetDigest(header);
-  store::Change change;
-  change.envelopes.push_back(std::move(record));
-  audit::Event event;
-  event.type = audit::EventType::kEscrowCreated;
-  event.key = audit::EventKey{header.key_name, header.key_version};
-  event.envelope = audit::EventEnvelope{header.envelope_id, header.revision, sealed.hash()};
-  event.policy = audit::EventPolicy{header.policy, 0, {}};
-  std::vector<const envelope::PathRecord*> paths;
-  for (const envelope::PathRecord& path : header.paths) paths.push_back(&path);
-  event.paths = DescribePaths(paths);
-  event.reason = "imported; signed by " + header.agent;
-  RETURN_IF_ERROR(agent.journal().Append(std::move(event), change));
   return result;
 }
 

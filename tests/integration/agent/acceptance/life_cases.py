@@ -482,6 +482,28 @@ class Destruction(LifeCase):  # one test
         self.assertNotIn(b"destroyed: gone", self.succeeds("list").out)
         self.is_whole()
 
+    def test_an_imported_name_is_free_again(self):
+        for number in "12":  # nowhere declared
+            self.world.write("moved.key", os.urandom(32))
+            self.succeeds("backup", "moved", "--from", "moved.key", *PATHS, *UNLOCK)
+            self.succeeds("export", "moved", "-o", f"moved.{number}")
+        self.world.write("mover.pub", self.succeeds("agent-key", "export").out)
+        there = {"KEYESCROW_STATE": str(self.world.path("there"))}
+        self.succeeds("init", env=there)
+        error = self.check_json(self.world.run("import", "moved.1", "--json", env=there),
+                                "agent_not_trusted", 4)
+        self.assertIn("keyescrow trust add", error["hint"])
+        self.succeeds("trust", "add", "mover.pub", env=there)
+        self.succeeds("import", "moved.1", env=there)
+        self.succeeds("destroy", "moved", "--confirm", "moved", env=there)
+        error = self.check_json(self.world.run("import", "moved.1", "--json", env=there),
+                                "not_found", 8)
+        self.assertIn("its place stays empty", error["message"])
+        self.succeeds("import", "moved.2", env=there)
+        self.assertEqual(self.succeeds("show", "moved", "--json", env=there).json()["key"]["version"],
+                         2)
+        self.succeeds("verify", env=there)
+
     def test_typed_on_a_terminal(self):
         self.make("typed")
         self.succeeds("key", "remove", "typed", "--yes")
