@@ -335,6 +335,11 @@ const LuksKeyslot* LuksHeader::FindKeyslot(unsigned id) const {
   return found == keyslots.end() ? nullptr : &*found;
 }
 
+bool LuksHeader::IsReencrypting() const {
+  return std::any_of(requirements.begin(), requirements.end(),
+                     [](const std::string& name) { return name.find("reencrypt") != name.npos; });
+}
+
 bool LuksHeader::HasRoom() const {
   if (keyslots.size() >= kMaxKeyslots) return false;
   const std::uint64_t needed =

@@ -47,6 +47,8 @@ struct LuksHeader {
   const LuksKeyslot* FindKeyslot(unsigned id) const;
   // HasRoom: another keyslot has a number and a gap in the area left.
   bool HasRoom() const;
+  // IsReencrypting: a re-encryption was begun and is not done.
+  bool IsReencrypting() const;
 };
 
 // ParseLuksHeader reads a binary header and its JSON area: `bytes` begins with the magic and has as

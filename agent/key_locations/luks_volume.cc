@@ -27,11 +27,6 @@ void KeepError(int level, const char* message, void* log) {
 
 void Ignore(int /*level*/, const char* /*message*/, void* /*unused*/) {}
 
-bool IsReencrypting(const LuksHeader& header) {
-  return std::any_of(header.requirements.begin(), header.requirements.end(),
-                     [](const std::string& name) { return name.find("reencrypt") != name.npos; });
-}
-
 Error WrongUnlock(const std::string& path) {
   return Error(ErrorCode::kWrongPassword, Action::kReauthenticate,
                "the unlock file opens no keyslot of " + path + ", and is not its volume key",
@@ -57,7 +52,7 @@ Error LuksVolume::Failed(const char* step, int result) const {
 
 Result<LuksVolume> LuksVolume::Open(const std::string& path) {
   ASSIGN_OR_RETURN(LuksHeader header, ReadLuksHeader(path));
-  if (IsReencrypting(header)) {
+  if (header.IsReencrypting()) {
     return Error(ErrorCode::kInvalidLocation, Action::kRetry, path + " is being re-encrypted",
                  "finish that first: 'cryptsetup reencrypt --resume-only " + path + "'");
   }

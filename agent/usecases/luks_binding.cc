@@ -56,6 +56,21 @@ std::string RestoreCommand(const std::string& key_name, const std::string& path)
   return "'keyescrow restore " + key_name + " --to luks:" + path + " --luks-unlock-file FILE'";
 }
 
+// AddReencryption: the header still names the volume key that goes; a keyslot of it alone opens
+// nothing in the meantime.
+void AddReencryption(const Binding& binding, const std::string& key_name, const std::string& path,
+                     DriftResult& result) {
+  const std::string finish =
+      "finish it with 'cryptsetup reencrypt --resume-only " + path + "'; then ";
+  result.in_use = binding.keyslot ? KeyInUse::kOther : KeyInUse::kEscrowed;
+  result.findings.push_back(
+      {"key_drift", binding.keyslot.has_value(),
+       path + " is being re-encrypted: the escrowed " +
+           (binding.keyslot ? "keyslot may open it no more" : "volume key is on its way out"),
+       finish + (binding.keyslot ? RestoreCommand(key_name, path) + " looks, and adds it again"
+                                 : "'keyescrow backup " + key_name + "' escrows the new one")});
+}
+
 // BindingsOf returns those of the volume of that UUID, and those of the path; by version.
 std::vector<const Binding*> BindingsOf(const std::vector<Binding>& bindings,
                                        const std::string& key_name, const std::string& path,
@@ -163,6 +178,10 @@ DriftResult CheckVolume(const std::vector<Binding>& bindings, const std::string&
   }
   const Comparison comparison =
       binding == nullptr ? Comparison::kUnreadable : Compare(*binding, path, *header);
+  if (binding != nullptr && comparison == Comparison::kSame && header->IsReencrypting()) {
+    AddReencryption(*binding, key_name, path, result);
+    return result;
+  }
   if (binding != nullptr && comparison == Comparison::kSame) {
     result.in_use = KeyInUse::kEscrowed;
     return result;
@@ -190,11 +209,14 @@ DriftResult CheckVolume(const std::vector<Binding>& bindings, const std::string&
   result.in_use = KeyInUse::kOther;
   const bool volume_changed =
       comparison == Comparison::kOtherVolume || comparison == Comparison::kOtherVolumeKey;
+  const std::string add = RestoreCommand(key_name, path);
   result.findings.push_back(
       {"key_drift", true, Difference(comparison, *binding, path),
-       volume_changed ? "if this is meant, escrow the new volume's key with 'keyescrow backup'; "
-                        "the escrowed one opens what was there before"
-                      : RestoreCommand(key_name, path) + " adds it again"});
+       binding->keyslot
+           ? (volume_changed ? "if this is meant, " + add + " makes it a keyslot of this volume"
+                             : add + " adds it again")
+           : "if this is meant, escrow the new volume's key with 'keyescrow backup'; "
+             "the escrowed one opens what was there before"});
   return result;
 }
 

@@ -191,6 +191,35 @@ class Luks(AcceptanceCase):  # one test
             "destroy", "host/tight", "--confirm", "host/tight", "--json").json()["not_shredded"]))
         self.world.path("boot.key").unlink()
 
+    def test_a_re_encryption_that_is_not_done(self):
+        self.format("turning.img")
+        self.succeeds("key", "add", "host/turning", "--source",
+                      f"luks:{self.world.path('turning.img')}")
+        self.addCleanup(lambda: self.succeeds("key", "remove", "host/turning", "--yes"))
+        self.succeeds(*self.backup("host/turning", "turning.img"))
+        self.assertEqual(self.status("host/turning"), {})
+        self.cryptsetup("reencrypt", "--force-offline-reencrypt", "--init-only", "--key-slot", 0,
+                        "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", 1000, "--key-file", "pass",
+                        "turning.img")
+        found = self.status("host/turning")["key_drift"]
+        self.assertEqual(found["severity"], "critical")
+        self.assertIn("is being re-encrypted", found["what"])
+        self.assertIn("--resume-only", found["remedy"])
+        self.assertEqual(self.world.run("gate", "host/turning").status, 7)
+
+    def test_a_volume_that_got_another_uuid(self):
+        self.format("renamed.img")
+        self.succeeds("key", "add", "host/renamed", "--source",
+                      f"luks:{self.world.path('renamed.img')}")
+        self.addCleanup(lambda: self.succeeds("key", "remove", "host/renamed", "--yes"))
+        self.succeeds(*self.backup("host/renamed", "renamed.img"))
+        self.cryptsetup("luksUUID", "--uuid", "11111111-2222-4333-8444-555555555555",
+                        "renamed.img")
+        found = self.status("host/renamed")["key_drift"]
+        self.assertIn("makes it a keyslot of this volume", found["remedy"])
+        self.succeeds("restore", "host/renamed", "--luks-unlock-file", "pass", *UNLOCK)
+        self.assertEqual(self.status("host/renamed"), {})
+
     def test_the_volume_key(self):
         image = self.format("volume.img")
         self.world.write("line.pass", b"the passphrase of the volume\n")  # as an editor leaves it
