@@ -156,8 +156,11 @@ Result<DeskAnswer> OfficersDesk::Wait(const CeremonyView& view, const std::funct
       break;
     }
     if (i == view.officers.size()) {
-      prompt_.Tell("there is no officer '" + std::string(answer) + "' on this path");
+      // Of whoever types a PIN too early no word is repeated, or kept.
+      prompt_.Tell("no officer of this path has that name or number");
+      prompt_.Tell("if it was a PIN, have it changed: it stands on this screen");
     }
+    Cleanse((*line)->data(), (*line)->size());
   }
 }
 

@@ -73,6 +73,7 @@ class Journey {
   Result<Move> AskKey();
   Result<Move> AskKeyName();
   Result<Move> AskSource();
+  Result<Move> AskUnlock();
   Result<Move> AskHardware();
   Result<Move> AskExpression();
   Result<Move> AskCopy();
@@ -192,6 +193,11 @@ Result<Move> Journey::AskSource() {
     request_.generate_bytes = make ? kGeneratedBytes : 0;
     return Move::kNext;
   }
+}
+
+Result<Move> Journey::AskUnlock() {
+  return AskUnlockFile(questions_, "Back up: what opens the volume", request_.source,
+                       request_.luks_unlock_file);
 }
 
 Result<Move> Journey::AskHardware() {
@@ -359,9 +365,10 @@ Result<std::optional<WizardOutcome>> Journey::Run() {
   const std::vector<Step> steps = {
       [this] { return AskInit(); },       [this] { return AskKey(); },
       [this] { return AskKeyName(); },    [this] { return AskSource(); },
-      [this] { return AskHardware(); },   [this] { return AskExpression(); },
-      [this] { return AskCopy(); },       [this] { return AskPassword(); },
-      [this] { return AskUnderstood(); }, [this] { return Review(); },
+      [this] { return AskUnlock(); },     [this] { return AskHardware(); },
+      [this] { return AskExpression(); }, [this] { return AskCopy(); },
+      [this] { return AskPassword(); },   [this] { return AskUnderstood(); },
+      [this] { return Review(); },
   };
   ASSIGN_OR_RETURN(const bool walked, WalkSteps(steps));
   if (!walked) return std::nullopt;

@@ -33,6 +33,7 @@ std::string BackupCommand(const std::string& command, const BackupRequest& reque
     Add(line, "--generate", std::to_string(request.generate_bytes));
     Add(line, "--to", request.sink);
   }
+  Add(line, "--luks-unlock-file", request.luks_unlock_file);
   for (const std::string& path : request.paths) Add(line, "--path", path);
   Add(line, "--output", request.output);
   return line;
@@ -41,6 +42,7 @@ std::string BackupCommand(const std::string& command, const BackupRequest& reque
 std::string RestoreCommand(const std::string& command, const RestoreRequest& request) {
   std::string line = command + " restore " + ShellWord(request.name_or_file);
   Add(line, "--to", request.sink);
+  Add(line, "--luks-unlock-file", request.luks_unlock_file);
   Add(line, "--via", request.via);
   Add(line, "--agent", request.trusted_agent);
   Add(line, "--module", request.module);

@@ -38,6 +38,11 @@ std::string SinkWrong(const std::string& answer);
 // KeyFileWrong says what is wrong with a file that holds a key, or, for a new one, is to be made.
 std::string KeyFileWrong(const std::string& answer, bool is_new);
 
+// AskUnlockFile asks for the file that opens a LUKS volume today, where `location` is one; `file`
+// is cleared where it is none.
+Result<Move> AskUnlockFile(Questions& questions, const std::string& title,
+                           const std::string& location, std::string& file);
+
 // InitPages makes this host's state. It returns null where the person went back.
 Result<Agent*> InitPages(WizardTools& tools, Questions& questions);
 

@@ -27,6 +27,7 @@ class Journey {
   Result<Move> AskModule();
   Result<Move> AskPath();
   Result<Move> AskSink();
+  Result<Move> AskUnlock();
   Result<Move> AskReason();
   Result<Move> Review();
   // Look reads the envelope and probes its paths. Errors: envelopes'.
@@ -194,10 +195,12 @@ Result<Move> Journey::AskPath() {
   for (std::size_t index = 0; index < view_->paths.size(); ++index) {
     const PathView& path = view_->paths[index];
     const bool here = path.openable.value_or(false);
-    page.choices.push_back(
-        {path.id + ": " + path.expression,
-         here ? "its hardware is here"
-              : "cannot be opened now" + (path.why_not.empty() ? "" : ": " + path.why_not)});
+    const bool officers = path.expression.find(" of (") != std::string::npos;
+    const std::string now = here       ? "its hardware is here"
+                            : officers ? "its officers come one after another, with their tokens"
+                            : path.why_not.empty() ? "cannot be opened now"
+                                                   : "cannot be opened now: " + path.why_not;
+    page.choices.push_back({path.id + ": " + path.expression, now});
     const bool chosen = path.id == request_.via;
     if (chosen || (here && taken == view_->paths.size())) taken = index;
   }
@@ -223,6 +226,11 @@ Result<Move> Journey::AskSink() {
   sink_ = *answer;
   request_.sink = sink_;
   return Move::kNext;
+}
+
+Result<Move> Journey::AskUnlock() {
+  return AskUnlockFile(questions_, "Restore: what opens the volume", request_.sink,
+                       request_.luks_unlock_file);
 }
 
 Result<Move> Journey::AskReason() {
@@ -327,9 +335,9 @@ void Journey::ShowDone(const RestoreResult& result) const {
 
 Result<std::optional<WizardOutcome>> Journey::Run() {
   const std::vector<Step> steps = {
-      [this] { return AskKey(); },    [this] { return AskFile(); }, [this] { return AskAgent(); },
-      [this] { return AskModule(); }, [this] { return AskPath(); }, [this] { return AskSink(); },
-      [this] { return AskReason(); }, [this] { return Review(); },
+      [this] { return AskKey(); },    [this] { return AskFile(); },   [this] { return AskAgent(); },
+      [this] { return AskModule(); }, [this] { return AskPath(); },   [this] { return AskSink(); },
+      [this] { return AskUnlock(); }, [this] { return AskReason(); }, [this] { return Review(); },
   };
   ASSIGN_OR_RETURN(const bool walked, WalkSteps(steps));
   if (!walked) return std::nullopt;

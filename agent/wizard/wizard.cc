@@ -40,6 +40,28 @@ std::string SinkWrong(const std::string& answer) {
   return writable ? "" : "error: " + writable.error().message();
 }
 
+Result<Move> AskUnlockFile(Questions& questions, const std::string& title,
+                           const std::string& location, std::string& file) {
+  if (!location.starts_with("luks:")) {
+    file.clear();
+    return Move::kSkip;
+  }
+  Page page;
+  page.title = title;
+  page.paragraphs = {location +
+                     " is a LUKS volume. Name a file that holds the passphrase of one of its "
+                     "keyslots, or its key file."};
+  page.help =
+      "It is read, and neither copied nor changed. On Debian /etc/crypttab names key files.";
+  const auto check = [](const std::string& answer) -> std::string {
+    return access(answer.c_str(), R_OK) == 0 ? "" : "there is no such file, or it cannot be read";
+  };
+  ASSIGN_OR_RETURN(const auto answer, questions.AskText(page, "file", file, check));
+  if (!answer) return Move::kBack;
+  file = *answer;
+  return Move::kNext;
+}
+
 std::string KeyFileWrong(const std::string& answer, bool is_new) {
   if (std::string wrong = is_new ? SinkWrong(answer) : FileWrong(answer); !wrong.empty()) {
     return wrong;

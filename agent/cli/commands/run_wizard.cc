@@ -1,5 +1,8 @@
 // wizard: the guided dialogue, on the terminal.
+#include <optional>
+
 #include "agent/cli/commands.h"
+#include "agent/cli/officers_desk.h"
 #include "agent/cli/session.h"
 #include "agent/wizard/command_text.h"
 #include "agent/wizard/wizard.h"
@@ -50,9 +53,10 @@ Result<int> DoWizard(const GlobalOptions& global, Session& session) {
   tools.environment = &session.environment();
   tools.progress = &session.progress();
   tools.open_agent = [&session] { return session.OpenAgentFor(true); };
-  tools.new_secrets = [&session, &no_options]() -> Result<Secrets*> {
+  std::optional<OfficersDesk> desk;  // of the secrets at hand
+  tools.new_secrets = [&]() -> Result<Secrets*> {
     ASSIGN_OR_RETURN(CliSecrets* const secrets, session.OpenSecrets(no_options));
-    return secrets;
+    return &desk.emplace(*secrets, global, session.progress());
   };
   tools.command = CommandStart(global);
   ASSIGN_OR_RETURN(const WizardOutcome outcome, LeadThrough(tools));

@@ -135,7 +135,7 @@ class Ceremony(Officers):  # one test: three officers and their tokens
         shown = self.screen.wait("1 of 2 shares are there", WAITING)
         self.assertRegex(shown, r"1 +alice +share given")
         self.screen.type("nobody")
-        self.screen.wait("there is no officer 'nobody' on this path", WAITING)
+        self.screen.wait("no officer of this path has that name or number", WAITING)
         self.screen.type("q")
         self.screen.wait("to go on:")
         self.screen.type("leave")
