@@ -11,7 +11,7 @@
 //                            rest fails with ENOSPC) | nosync (nothing is synced, yet it succeeds)
 //   DISK_SHIM_KILL=N         the process is killed before the N-th call that changes the disk
 //   DISK_SHIM_COUNT=FILE     at the end of each process: "CALL COUNT" lines are appended
-// It defines calls that a fortified libc defines inline: pread64 would be refused in a release build.
+// It defines calls that a fortified libc defines inline, which a release build would refuse.
 #undef _FORTIFY_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

@@ -22,9 +22,9 @@ std::string BashValueCases() {
     } else if (!NamesOf(option).empty()) {
       out.append(") _keyescrow_names ").append(NamesOf(option)).append(" ;;\n");
     } else if (option.completes == Completes::kFile) {
-      out.append(") COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n");
+      out.append(") mapfile -t COMPREPLY < <(compgen -f -- \"$cur\") ;;\n");
     } else if (option.completes == Completes::kFolder) {
-      out.append(") COMPREPLY=($(compgen -d -- \"$cur\")) ;;\n");
+      out.append(") mapfile -t COMPREPLY < <(compgen -d -- \"$cur\") ;;\n");
     } else {
       out.append(") COMPREPLY=() ;;\n");
     }
@@ -140,7 +140,7 @@ _keyescrow() {
       BashNameCases(false) +
       "    esac\n"
       "  fi\n"
-      "  COMPREPLY=($(compgen -f -- \"$cur\"))\n"
+      "  mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n"
       "}\n"
       "complete -o filenames -F _keyescrow keyescrow\n");
   return out;

@@ -181,7 +181,8 @@ Result<int> FileReplacement::OpenExisting() const {
 Status FileReplacement::Stage(ByteView bytes) {
   std::string temporary = TemporaryName(name_);
   // Under the lock, a file of that name is what a killed writer left.
-  if (unlinkat(folder_fd_, temporary.c_str(), 0) != 0 && errno != ENOENT) {
+  // (Of a read-only file system that answer tells nothing of the name: making one is refused next.)
+  if (unlinkat(folder_fd_, temporary.c_str(), 0) != 0 && errno != ENOENT && errno != EROFS) {
     return SystemError("remove what an interrupted write left beside", errno);
   }
   fd_ = openat(folder_fd_, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,

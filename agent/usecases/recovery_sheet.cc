@@ -116,9 +116,10 @@ Result<RecoverySheetResult> MakeRecoverySheet(Agent& agent, const RecoverySheetR
   const envelope::Header& header = sealed.header();
   RETURN_IF_ERROR(CheckExport(agent, header));
   if (record.bytes.size() > kMaxSheetEnvelopeBytes) {
-    return envelope::LimitError(fmt::format("the envelope has {} bytes: on paper go up to {}",
-                                            record.bytes.size(), kMaxSheetEnvelopeBytes))
-        .WithHint("keep it as a file: keyescrow export " + request.key_name + " -o FILE");
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 fmt::format("the envelope has {} bytes: on paper go up to {}", record.bytes.size(),
+                             kMaxSheetEnvelopeBytes),
+                 "keep it as a file: keyescrow export " + request.key_name + " -o FILE");
   }
   report::RecoverySheet sheet;
   sheet.program_version = request.program_version;

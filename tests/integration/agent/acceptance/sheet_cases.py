@@ -171,7 +171,7 @@ class Sheet(AcceptanceCase):  # one test: its methods read the sheets of one wor
         self.assertEqual(shown["envelope_sha256"], made["envelope_sha256"])
         world.write("huge.key", bytes(1 << 16))
         world.must("backup", "huge", "--from", "huge.key", "--path", "password & token:ops", *UNLOCK)
-        self.refused("envelope_limit", 4, "recovery-sheet", "huge", "-o", "huge.html", num_runs=1)
+        self.refused("usage", 2, "recovery-sheet", "huge", "-o", "huge.html", num_runs=1)
 
     def test_refusals(self):
         self.refused("key_not_found", 8, "recovery-sheet", "no/key", "-o", "x.html")
