@@ -100,6 +100,7 @@ void AddCounters(const EventCounts& counts, Exposition& out) {
        {Row{"purpose=\"restore\",outcome=\"completed\"", EventType::kRestoreCompleted},
         Row{"purpose=\"restore\",outcome=\"denied\"", EventType::kRestoreDenied},
         Row{"purpose=\"restore\",outcome=\"failed\"", EventType::kRestoreFailed},
+        Row{"purpose=\"restore\",outcome=\"interrupted\"", EventType::kRestoreReleased},
         Row{"purpose=\"restore\",outcome=\"requested\"", EventType::kRestoreRequested}}) {
     out.Value(row.labels, counts.Of(row.type));
   }

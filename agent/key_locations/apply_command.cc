@@ -58,10 +58,6 @@ std::string StartTime(pid_t pid) {
   return "";
 }
 
-std::string NameOf(pid_t pid) {
-  return fmt::format("{} {} {}", FirstLine("/proc/sys/kernel/random/boot_id"), pid, StartTime(pid));
-}
-
 class Pipe {
  public:
   Pipe() = default;
@@ -144,6 +140,10 @@ std::string HowItEnded(int status) {
 
 }  // namespace
 
+std::string ProcessName(pid_t pid) {
+  return fmt::format("{} {} {}", FirstLine("/proc/sys/kernel/random/boot_id"), pid, StartTime(pid));
+}
+
 Result<ApplyCommand> ApplyCommand::Start(const ApplyRequest& request) {
   std::array<Pipe, 3> pipes;  // go, old key, new key
   for (Pipe& pipe : pipes) {
@@ -180,7 +180,7 @@ Result<ApplyCommand> ApplyCommand::Start(const ApplyRequest& request) {
              {command.go_, command.old_key_, command.new_key_}, arguments, environment.data());
   }
   setpgid(command.pid_, command.pid_);  // whoever is first
-  command.process_ = NameOf(command.pid_);
+  command.process_ = ProcessName(command.pid_);
   command.child_ = static_cast<int>(syscall(SYS_pidfd_open, command.pid_, 0));
   if (command.child_ < 0) return Failed("pidfd_open", errno);
   return command;
@@ -277,7 +277,7 @@ bool StillRuns(const std::string& process) {
   const std::size_t space = process.find(' ');
   if (space == std::string::npos) return false;
   const pid_t pid = std::atoi(process.c_str() + space + 1);
-  return pid > 0 && !StartTime(pid).empty() && NameOf(pid) == process;
+  return pid > 0 && !StartTime(pid).empty() && ProcessName(pid) == process;
 }
 
 }  // namespace keyescrow::agent

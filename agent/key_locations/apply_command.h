@@ -66,6 +66,8 @@ class ApplyCommand {
   std::string process_;
 };
 
+// ProcessName names a process so that no other is taken for it, on this boot or another.
+std::string ProcessName(pid_t pid);
 // StillRuns tells whether the process of that name lives.
 bool StillRuns(const std::string& process);
 

@@ -117,7 +117,9 @@ std::string ReleaseTimeline(const std::vector<Release>& releases) {
   std::array<std::array<std::uint64_t, kMaxIntervals>, kLanes.size()> counts{};
   for (const Release& release : releases) {
     for (std::size_t lane = 0; lane < kLanes.size(); ++lane) {
-      if (release.outcome == kLanes[lane].outcome) ++counts[lane][interval_of(release.time)];
+      const bool ended_so = release.outcome == kLanes[lane].outcome ||
+                            (release.outcome == "interrupted" && kLanes[lane].outcome == "pending");
+      if (ended_so) ++counts[lane][interval_of(release.time)];
     }
   }
   std::string svg = fmt::format(

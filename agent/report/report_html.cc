@@ -228,9 +228,9 @@ class Page {
   std::string Releases() const {
     return fmt::format(
                "<p class=\"note\">Every restore is logged before anything is released: {} "
-               "completed, {} failed, {} denied, {} without a logged outcome.</p>",
+               "completed, {} failed, {} denied, {} interrupted, {} without a logged outcome.</p>",
                Mark("releases_completed"), Mark("releases_failed"), Mark("releases_denied"),
-               Mark("releases_pending")) +
+               Mark("releases_interrupted"), Mark("releases_pending")) +
            ReleaseTimeline(model_.releases) + ReleaseTable(model_);
   }
 

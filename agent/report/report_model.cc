@@ -65,6 +65,7 @@ std::vector<Figure> FiguresOf(const ReportModel& model) {
       {"releases_completed", releases("completed")},
       {"releases_failed", releases("failed")},
       {"releases_denied", releases("denied")},
+      {"releases_interrupted", releases("interrupted")},
       {"releases_pending", releases("pending")},
       {"verifications_passed", num_passed},
       {"verifications_failed", model.verifications.size() - num_passed},

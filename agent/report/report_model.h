@@ -62,7 +62,7 @@ struct Release {
   std::string host;
   std::string reason;
   std::string ticket;
-  std::string outcome;  // "completed", "failed", "denied", "pending"
+  std::string outcome;  // "completed", "failed", "denied", "interrupted", "pending"
   std::string error;    // error code's name, or ""
 };
 

@@ -502,8 +502,10 @@ class Claims:
                     revision in (None, event.get("envelope", {}).get("revision")) and
                     abs(seconds(event["time"]) - time) <= CLOCK_TOLERANCE_S):
                 self.told.add(at)
-        if event["type"] in ("restore.requested",) + ENDED:
-            step = (key["name"], key["version"], event["type"].partition(".")[2])
+        interrupted = event["type"] == "restore.released" and event["outcome"] == "pending"
+        if interrupted or event["type"] in ("restore.requested",) + ENDED:
+            step = (key["name"], key["version"],
+                    "interrupted" if interrupted else event["type"].partition(".")[2])
             if self.steps.pop(seq, None) != step:
                 self.verifier.fail("status", "status.json does not tell of entry %d, a restore" %
                                    seq)
@@ -756,6 +758,7 @@ class Verifier:
         ]
         self.keys, self.origin, self.size, self.root, self.anchor = [], "", 0, b"", None
         self.summaries, self.matched, self.drills, self.open = {}, set(), {}, {}
+        self.interrupted = set()  # who was taken to have ended, and may still tell
         self.roots, self.policies, self.anchor_lines, self.last_time = {}, [], "", None
         self.by_hash, self.proven, self.num_tiles, self.trails = {}, set(), 0, ()
         self.agents, self.imported = {options.agent} - {None}, set()
@@ -1135,9 +1138,17 @@ class Verifier:
             if who in self.open:
                 self.findings.append("entry %d: the restore of %s has no end" % self.open[who])
             self.open[who] = (seq, key.get("name", ""))
+        elif event["type"] == "restore.released":
+            ended = re.match("entry ([0-9]+):", event.get("reason", ""))
+            for other, (asked, _) in list(self.open.items()):
+                if ended and int(ended[1]) == asked and event["outcome"] == "pending":
+                    self.interrupted.add(other)
+                    del self.open[other]
         elif event["type"] in ENDED and self.open.pop(who, None) is None:
             if event["type"] == "restore.completed":
-                self.fail("entries", "entry %d: a restore that no entry asked for" % seq)
+                if who not in self.interrupted:
+                    self.fail("entries", "entry %d: a restore that no entry asked for" % seq)
+                self.interrupted.discard(who)
 
     def read_life(self, seq, event):
         version = (event["key"]["name"], event["key"].get("version", 0))

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "agent/usecases/interrupted_restores.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
@@ -175,7 +176,11 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
       return;
     default: break;
   }
-  // A restore is one process that asks, releases and tells the end.
+  if (event.type == EventType::kRestoreReleased) {
+    AddInterrupted(event);
+    return;
+  }
+  // A restore is one process that asks and tells the end.
   const std::string who = fmt::format("{} {} {} {} {}", event.stateless, event.uid, event.pid,
                                       event.key_version, event.key_name);
   const auto open = open_.find(who);
@@ -190,12 +195,23 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
     return;
   }
   if (open != open_.end()) {
-    if (event.type != EventType::kRestoreReleased) open_.erase(open);
-  } else if (event.type == EventType::kRestoreCompleted) {
+    open_.erase(open);
+  } else if (event.type == EventType::kRestoreCompleted && interrupted_.erase(who) == 0) {
     findings.Add(LogFault::kReleaseUnasked, event.seq,
                  fmt::format("{} version {} was restored, and no entry asked for it",
                              event.key_name, event.key_version));
   }
+}
+
+void EventOrder::AddInterrupted(const NoticedEvent& event) {
+  const auto seq = InterruptedSeq(event.type, event.outcome, event.reason);
+  if (!seq || event.stateless) return;
+  const auto open = std::find_if(open_.begin(), open_.end(),
+                                 [&](const auto& item) { return item.second.seq == *seq; });
+  if (open == open_.end()) return;
+  ++num_interrupted_;
+  interrupted_.insert(open->first);
+  open_.erase(open);
 }
 
 void EventOrder::Finish(audit::LogFindings& findings) {

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -105,6 +106,8 @@ class EventOrder {
   const std::map<Bytes16, std::uint64_t>& imported() const { return imported_; }
   const VersionLife& life() const { return life_; }
   std::uint64_t num_releases() const { return num_releases_; }
+  // num_interrupted: of these, how many are logged to have ended without an outcome.
+  std::uint64_t num_interrupted() const { return num_interrupted_; }
   std::uint64_t num_anchors() const { return anchors_.num_checked(); }
   std::uint64_t num_unchecked_anchors() const { return other_anchors_.num_unchecked(); }
 
@@ -114,6 +117,7 @@ class EventOrder {
     std::string text;
   };
   void AddOne(const NoticedEvent& event, audit::LogFindings& findings);
+  void AddInterrupted(const NoticedEvent& event);
 
   std::vector<envelope::AnchorKey> anchor_keys_;
   audit::AnchorTrail anchors_;
@@ -126,8 +130,10 @@ class EventOrder {
   std::map<Bytes16, std::uint64_t> imported_;
   VersionLife life_;
   std::map<std::string, Request> open_;
+  std::set<std::string> interrupted_;  // who was taken to have ended, and may still tell
   std::optional<std::int64_t> last_time_;
   std::uint64_t num_releases_ = 0;
+  std::uint64_t num_interrupted_ = 0;
 };
 
 // What the factor of an entry is called that names a recovery key.

@@ -8,6 +8,8 @@
 #include "agent/audit/checkpoint.h"
 #include "agent/audit/merkle.h"
 #include "agent/audit/note.h"
+#include "agent/key_locations/apply_command.h"
+#include "agent/usecases/interrupted_restores.h"
 #include "agent/usecases/journald.h"
 #include "agent/usecases/process_facts.h"
 #include "envelope/base/base64url.h"
@@ -75,7 +77,10 @@ struct Journal::Impl {
   std::string tree_checkpoint;
   std::optional<audit::TreeAppender> next_tree;
   bool appended = false;
+  bool ended_restores = false;  // EndRestores was done
 
+  // EndRestores logs the end of restores whose process is gone, once in this process.
+  Status EndRestores(bool clock_synced);
   // CountsAt returns the counts at a head, from its checkpoint or, once, from the whole log.
   Result<EventCounts> CountsAt(const store::LogHead& head);
   Status Fill(audit::Event& event, bool clock_synced);
@@ -213,6 +218,7 @@ Result<store::LogAppend> Journal::Impl::Build(const store::LogHead& head,
   std::vector<store::NewEntry> entries;
   std::vector<store::Setting> settings;
   std::uint64_t seq = head.size;
+  RETURN_IF_ERROR(UpdateOpenRestores(events, seq, *store, settings));
   std::optional<Bytes32> previous;
   if (head.size > 0) previous = audit::CheckpointHash(audit::NoteText(head.checkpoint));
   for (audit::Event& event : events) {
@@ -228,6 +234,28 @@ Result<store::LogAppend> Journal::Impl::Build(const store::LogHead& head,
   for (store::Setting& setting : settings) append.settings.push_back(std::move(setting));
   append.clears_migration = head.migrated_from.has_value();
   return append;
+}
+
+Status Journal::Impl::EndRestores(bool clock_synced) {
+  if (std::exchange(ended_restores, true)) return Ok();
+  ASSIGN_OR_RETURN(const auto seen, store->GetSetting(kOpenRestoresSetting));
+  if (!seen) return Ok();
+  std::vector<OpenRestore> gone = ParseOpenRestores(*seen);
+  std::erase_if(gone, [](const OpenRestore& restore) { return StillRuns(restore.process); });
+  if (gone.empty()) return Ok();
+  std::vector<audit::Event> events;
+  const auto build = [&](const store::LogHead& head,
+                         const store::ReadTile& tile) -> Result<store::LogAppend> {
+    ASSIGN_OR_RETURN(events, InterruptedEvents(gone, *store));
+    for (audit::Event& event : events) RETURN_IF_ERROR(Fill(event, clock_synced));
+    if (events.empty()) return store::LogAppend();  // commits nothing
+    return Build(head, tile, events);
+  };
+  ASSIGN_OR_RETURN(const store::LogHead head, store->Commit({}, build));
+  if (events.empty()) return Ok();
+  Committed(head);
+  appended = true;
+  return Ok();
 }
 
 Journal::Journal(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -255,7 +283,8 @@ Result<Journal> Journal::Open(JournalOptions options) {
                                       .tree = std::nullopt,
                                       .tree_checkpoint = "",
                                       .next_tree = std::nullopt,
-                                      .appended = false});
+                                      .appended = false,
+                                      .ended_restores = false});
   return Journal(std::move(impl));
 }
 
@@ -273,6 +302,7 @@ Result<AppendReceipt> Journal::Append(std::vector<audit::Event> events,
   }
   // What does not depend on the log's head is done before the write lock is taken.
   const bool clock_synced = ClockSynchronized();  // asks the kernel under a lock of its own
+  RETURN_IF_ERROR(impl_->EndRestores(clock_synced));
   for (audit::Event& event : events) RETURN_IF_ERROR(impl_->Fill(event, clock_synced));
   AppendReceipt receipt;
   const auto build = [&](const store::LogHead& head,

@@ -16,8 +16,10 @@ using audit::EventType;
 using audit::LogFault;
 
 // EndOf returns how status.json names what an entry of a release says; "" where it is of none.
-std::string_view EndOf(EventType type) {
+std::string_view EndOf(EventType type, audit::Outcome outcome) {
   switch (type) {
+    case EventType::kRestoreReleased:
+      return outcome == audit::Outcome::kPending ? "interrupted" : "";
     case EventType::kRestoreRequested: return "requested";
     case EventType::kRestoreCompleted: return "completed";
     case EventType::kRestoreFailed: return "failed";
@@ -132,7 +134,7 @@ void StatusClaims::Notice(std::uint64_t seq, const audit::EventFacts& facts, boo
                                   std::llabs(facts.time - proof.time) <= kProofToleranceSeconds);
     }
   }
-  const std::string_view end = EndOf(facts.type);
+  const std::string_view end = EndOf(facts.type, facts.outcome);
   if (end.empty()) return;
   const auto step = steps_.find(seq);
   if (step == steps_.end() || step->second != Step(facts.key_name, facts.key_version, end)) {

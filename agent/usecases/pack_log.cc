@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "agent/audit/proof.h"
+#include "agent/usecases/interrupted_restores.h"
 #include "agent/usecases/number_text.h"
 #include "agent/usecases/pack_documents.h"
 #include "agent/usecases/pack_fields.h"
@@ -295,8 +296,9 @@ void PackLog::SayChecked(std::vector<std::string>& checked,
                                 Plural(summaries_.size(), "envelope", "envelopes")));
   checked.push_back(
       fmt::format("{} of paths, each with its signature", Plural(num_drills_, "proof", "proofs")));
-  checked.push_back(
-      fmt::format("{}, each with its end", Plural(order_.num_releases(), "restore", "restores")));
+  checked.push_back(fmt::format("{}, each with its end{}",
+                                Plural(order_.num_releases(), "restore", "restores"),
+                                InterruptedText(order_.num_interrupted())));
   checked.push_back(fmt::format("{} and {} of status.json, each by its entry; {} and {}",
                                 Plural(claims_.num_proofs(), "proven path", "proven paths"),
                                 Plural(claims_.num_releases(), "release", "releases"),

@@ -6,6 +6,7 @@
 
 #include "agent/audit/checkpoint.h"
 #include "agent/usecases/event_order.h"
+#include "agent/usecases/interrupted_restores.h"
 #include "agent/usecases/inventory.h"
 #include "agent/usecases/number_text.h"
 #include "agent/usecases/policy_in_force.h"
@@ -77,6 +78,7 @@ class HistoryReader {
       case audit::EventType::kRestoreRequested: Request(logged.seq, event); break;
       case audit::EventType::kRestoreCompleted: Conclude(logged.seq, event, "completed"); break;
       case audit::EventType::kRestoreFailed: Conclude(logged.seq, event, "failed"); break;
+      case audit::EventType::kRestoreReleased: Interrupt(logged.seq, event); break;
       case audit::EventType::kRestoreDenied: Conclude(logged.seq, event, "denied"); break;
       case audit::EventType::kDrillPassed: ++model_.num_drills_passed; break;
       case audit::EventType::kDrillFailed: ++model_.num_drills_failed; break;
@@ -130,6 +132,19 @@ class HistoryReader {
     release.outcome_seq = seq;
     release.outcome = outcome;
     release.error = event.error;
+  }
+
+  void Interrupt(std::uint64_t seq, const audit::Event& event) {
+    if (event.outcome != audit::Outcome::kPending) return;
+    const auto request = InterruptedSeq(event.type, event.outcome, event.reason);
+    const auto found = std::find_if(open_.begin(), open_.end(), [&](const auto& item) {
+      return model_.releases[item.second].seq == request;
+    });
+    report::Release& release =
+        found == open_.end() ? Add(seq, event) : model_.releases[found->second];
+    if (found != open_.end()) open_.erase(found);
+    release.outcome_seq = seq;
+    release.outcome = "interrupted";
   }
 
   report::ReportModel& model_;

@@ -196,7 +196,8 @@ Result<KeySince> ReadKeySince(Agent& agent, const std::string& key_name, std::ui
   EventFilter filter;
   filter.key_name = key_name;
   filter.types = {audit::EventType::kKeyRotated, audit::EventType::kEscrowCreated,
-                  audit::EventType::kKeyDestroyed, audit::EventType::kRestoreCompleted};
+                  audit::EventType::kKeyDestroyed, audit::EventType::kRestoreCompleted,
+                  audit::EventType::kRestoreReleased};  // which may have happened
   RETURN_IF_ERROR(agent.journal().Events(filter, [&](const LoggedEvent& logged) {
     if (!logged.event || !logged.event->key || logged.event->key->version > in_use) return true;
     const audit::Event& event = *logged.event;

@@ -277,6 +277,7 @@ Status StoreVerifier::ReadEntries() {
   RETURN_IF_ERROR(Parallel([this](unsigned worker) { return EntryWorker(worker); }));
   order_.Finish(findings_);
   result_.num_releases = order_.num_releases();
+  result_.num_interrupted = order_.num_interrupted();
   result_.num_anchors = order_.num_anchors();
   result_.num_unchecked_anchors = order_.num_unchecked_anchors();
   return Ok();

@@ -52,6 +52,7 @@ struct StoreVerification {
   std::uint64_t num_imported = 0;
   std::uint64_t num_rotations = 0;
   std::uint64_t num_releases = 0;
+  std::uint64_t num_interrupted = 0;           // of these, logged to have ended without an outcome
   std::uint64_t num_anchors = 0;               // whose certificates were checked
   std::uint64_t num_unchecked_anchors = 0;     // no key of the counter was known
   std::uint64_t num_proofs = 0;                // proven paths that the log tells of too

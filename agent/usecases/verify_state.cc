@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "agent/audit/checkpoint.h"
+#include "agent/usecases/interrupted_restores.h"
 #include "agent/usecases/number_text.h"
 
 namespace keyescrow::agent {
@@ -91,8 +92,9 @@ void SayChecked(const StateVerifyRequest& request, const StoreVerification& foun
                     Plural(found.num_held_to_policy, "envelope", "envelopes"),
                     Plural(found.num_policies, "signed policy", "signed policies")));
   }
-  checked.push_back(fmt::format("{}, each with its end; {}, {} and {} against the log",
+  checked.push_back(fmt::format("{}, each with its end{}; {}, {} and {} against the log",
                                 Plural(found.num_releases, "restore", "restores"),
+                                InterruptedText(found.num_interrupted),
                                 Plural(found.num_tokens, "token", "tokens"),
                                 Plural(found.num_trusted, "trusted agent", "trusted agents"),
                                 Plural(found.num_imported, "imported event", "imported events")));

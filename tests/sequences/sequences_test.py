@@ -162,7 +162,7 @@ class Sequence(Moves):
         document = json.loads(done.out)
         found = {finding["fault"] for item in document["items"] for finding in item["findings"]}
         allowed = {"missing_p256", "anchor_missing"} if self.world.tpm_agent else set()
-        if self.counts.get("harmed"):
+        if host:  # nothing was written there since a restore was killed
             allowed.add("release_without_outcome")
         self.check(document["num_bad"] == 0 and found <= allowed, "verify:", done.out.decode())
         self.check(done.status == (1 if found else 0), "verify:", done.status)

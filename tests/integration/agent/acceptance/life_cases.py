@@ -420,6 +420,48 @@ class Rotation(LifeCase):  # one test
         file.write_bytes(b"a key that was changed by hand")  # and then escrowed: rotated as well
         self.succeeds("backup", "asked", *PATHS, *UNLOCK)
         self.assertEqual(self.rules("asked"), {"previous_generation"})
+        # One that was killed may have released it.
+        child = self.world.start("restore", "asked", "--to", "exec:touch asked.begun; sleep 3; cat",
+                                 *UNLOCK, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not self.world.path("asked.begun").exists():
+            self.assertIsNone(child.poll())
+            time.sleep(0.02)
+        child.kill()
+        child.wait()
+        self.succeeds("drill", "asked", *UNLOCK)
+        self.assertEqual(self.rules("asked"), {"previous_generation", "rotate_after_restore"})
+
+
+class Interrupted(LifeCase):
+    def test_a_killed_restore_gets_its_end(self):
+        """The next command that writes says that it was interrupted: a release that may have been."""
+        begun = self.world.path("begun")
+        child = self.world.start("restore", "app/key", "--to", "exec:touch begun; sleep 3; cat",
+                                 *UNLOCK, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not begun.exists():
+            self.assertIsNone(child.poll())
+            time.sleep(0.02)
+        drill = ("drill", "app/key", *UNLOCK)
+        faults = lambda: {finding["fault"] for finding in
+                          self.world.run("verify", "--json").json()["items"][0]["findings"]}
+        self.succeeds(*drill)  # it lives: nothing is said of it
+        self.assertEqual(faults(), {"release_without_outcome"})
+        child.kill()
+        child.wait()
+        self.assertEqual(faults(), {"release_without_outcome"})
+        self.succeeds(*drill)
+        self.assertEqual(faults(), set())
+        self.succeeds(*drill)  # once
+        self.assertIn(b"1 restore, each with its end (1 interrupted", self.succeeds("verify").out)
+        release, = self.succeeds("audit", "report", "--json").json()["releases"]
+        self.assertEqual(release["outcome"], "interrupted")
+        entry, = [entry for entry in self.succeeds("audit", "log", "--json").json()["entries"]
+                  if entry["type"] == "restore.released"]
+        self.assertEqual((entry["seq"], entry["outcome"]), (release["outcome_seq"], "pending"))
+        self.assertTrue(entry["reason"].startswith(f"entry {release['seq']}: "), entry)
+        done, script = self.verified_pack()
+        self.assertEqual((done.status, script.returncode), (0, 0),
+                         f"{done}\n{script.stdout}{script.stderr}")
 
 
 class Destruction(LifeCase):  # one test
