@@ -55,7 +55,10 @@ constexpr Control kControls[] = {
      "entries/: restore.*, factor.*, policy.changed, audit.exported"},
     {kPci, "10.3", "logs are protected from destruction and change",
      "checkpoint, tile/, proofs/; verify.py --since with an older checkpoint"},
-    {kPci, "10.4", "logs are reviewed", "verify.passed and verify.failed entries; report.html"},
+    {kPci, "10.4", "logs are reviewed",
+     "report.html and findings of status.json; audit.exported entries: when evidence was taken; "
+     "the "
+     "verdict of verify.py or 'keyescrow verify', which the reviewer keeps"},
     {kPci, "10.5", "logs are retained and at hand",
      "entries/: all of them since the first, without gaps"},
     {kIso, "A.8.24", "rules for cryptography and key management are defined and kept",
@@ -63,7 +66,7 @@ constexpr Control kControls[] = {
     {kIso, "A.8.13", "backups are kept and tested",
      "status.json: coverage and drill ages; drill.* entries"},
     {kIso, "A.8.15", "logs are produced, kept, protected and analysed",
-     "entries/, checkpoint, tile/, proofs/; verify.* entries"},
+     "entries/, checkpoint, tile/, proofs/; anchors.jsonl; audit.exported entries"},
 };
 
 }  // namespace
