@@ -18,7 +18,9 @@ named is not there.
 import argparse
 import base64
 import datetime
+import functools
 import hashlib
+import itertools
 import json
 import pathlib
 import re
@@ -292,7 +294,7 @@ class Trust:
         for agent in agents:
             need_texts("keys/trusted-agents.json", agent, "thumbprint", "host", "added")
             seconds(agent["added"])
-            seconds(agent["removed"] or agent["added"])
+            time_or_none(agent["removed"])
             for kind in ("hosts", "keys"):
                 need_texts("keys/trusted-agents.json", dict(enumerate(agent[kind])),
                            *range(len(agent[kind])))
@@ -328,47 +330,156 @@ class Trust:
                    for kind, value in (("hosts", item["host"]), ("keys", item["key"]["name"])))
 
 
+# ---- recovery keys
+
+class RecoveryKeys:
+    """The list in keys/, against what the log and the summaries tell."""
+
+    def __init__(self, verifier):
+        self.verifier, self.logged, self.factors, self.opened = verifier, {}, {}, {}
+        self.size = 0
+
+    def add(self, factor, enrolled, own):
+        self.logged[factor["id"]] = (enrolled, factor.get("key_sha256"))
+        if enrolled:
+            self.factors[factor["id"]] = own
+
+    def open(self, event):
+        factor = ((event.get("paths") or [{}])[0].get("factors") or [{}])[0]
+        if factor.get("kind") == "recovery-key":
+            self.opened.setdefault(factor.get("id", ""), []).append(
+                (factor.get("key_sha256"), seconds(event["time"])))
+
+    def compare(self, rows):
+        verifier, what = self.verifier, "keys/recovery-keys.json"
+        newest = [verifier.summaries[seq] for seq in verifier.newest_in_use().values()]
+        for row in rows:
+            need_texts(what, row, "name", "thumbprint", "record_sha256", "added", "drill_key")
+            for text in (row["record_sha256"], row["drill_key"]):
+                hash_of(text)
+            seconds(row["added"])
+            time_or_none(row["retired"])
+            check_factors(what, row["factors"])
+            need_texts(what, dict(enumerate(row["covers"])), *range(len(row["covers"])))
+        self.size = len(rows)
+        for row in rows:
+            name = row["name"]
+            enrolled, digest = self.logged.get(name, (None, None))
+            if enrolled is not (row["retired"] is None):
+                self.bad("no entry %s the recovery key %s" % (
+                    "registers" if row["retired"] is None else "retires", name))
+            elif digest not in (None, row["record_sha256"]):
+                self.bad("the recovery key %s was registered with another record" % name)
+            if not same_factors(self.factors.get(name, []), row["factors"]):
+                self.bad("%s was registered with other factors" % name)
+            if row["covers"] != sorted(item["key"]["name"] for item in newest if any(
+                    (path.get("recovery_key"), path.get("recovery_thumbprint")) ==
+                    (name, row["thumbprint"]) for path in item["paths"])):
+                self.bad("the keys that go to %s are not those of the summaries" % name)
+            opened = time_or_none(row["opened"])
+            if opened is not None and not any(
+                    digest == row["record_sha256"] and abs(time - opened) <= CLOCK_TOLERANCE_S
+                    for digest, time in self.opened.get(name, [])):
+                self.bad("no entry tells that %s was opened at %s" % (name, row["opened"]))
+        for name in sorted(set(self.logged) - {row["name"] for row in rows}):
+            self.bad("the recovery key %s was registered, and is not in the list" % name)
+
+    def bad(self, text):
+        self.verifier.fail("recovery keys", "keys/recovery-keys.json: " + text)
+
+
 # ---- the paths against the policy
 
+TOKENS = ("pkcs11-rsa", "pkcs11-ecdh")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-def check_factor(factor):
-    """Each member of a summary's factor is of its kind."""
-    need_texts("a line of summaries", factor, "kind",
-               *(name for name in ("id", "key_sha256", "kdf") if name in factor))
-    if "key_sha256" in factor and len(from_b64u(factor["key_sha256"])) != 32:
-        raise Bad("a line of summaries has a hash that is none")
+def check_factors(what, factors):
+    """As many as an envelope's path has, each of the form."""
+    if not isinstance(factors, list) or not 1 <= len(factors) <= 4:
+        raise Bad("%s has factors that are none" % what)
+    for factor in factors:
+        need_texts(what, factor, "kind",
+                   *(name for name in ("id", "key_sha256", "kdf") if name in factor))
+        if "key_sha256" in factor:
+            hash_of(factor["key_sha256"])
+
+
+def hash_of(text):
+    digest = from_b64u(text)
+    if len(digest) != 32:
+        raise Bad("a hash that is none")
+    return digest
+
+
+def same_factors(told, stated):
+    """What an entry tells of factors is what is stated, as far as it has them."""
+    def same(one, other):
+        return ((one["kind"], one.get("id", "")) == (other["kind"], other.get("id", "")) and
+                all(one[name] == other.get(name) for name in ("key_sha256", "kdf")
+                    if name in one))
+
+    return not told or len(told) == len(stated) and all(map(same, told, stated))
 
 
 def same_paths(entry, stated):
     """The summary's paths are the entry's, as far as it has them: long ones leave details out."""
-    def same_factor(told, factor):
-        return ((told["kind"], told.get("id", "")) == (factor["kind"], factor.get("id", "")) and
-                all(told[name] == factor.get(name) for name in ("key_sha256", "kdf")
-                    if name in told))
+    def same(told, path):
+        return told["id"] == path["id"] and same_factors(told.get("factors", []), path["factors"])
 
-    def same_path(told, path):
-        factors = told.get("factors", [])
-        return told["id"] == path["id"] and (not factors or (
-            len(factors) == len(path["factors"]) and
-            all(map(same_factor, factors, path["factors"]))))
-
-    return not entry or len(entry) == len(stated) and all(map(same_path, entry, stated))
+    return not entry or len(entry) == len(stated) and all(map(same, entry, stated))
 
 
 def cost_of(text):
-    """(passes, KiB) of argon2id, (iterations,) of pbkdf2."""
-    for form in ("argon2id t=([0-9]+) m=([0-9]+) p=[0-9]+", "pbkdf2-sha512 iter=([0-9]+)"):
+    """(passes, KiB, lanes) of argon2id, (iterations,) of pbkdf2."""
+    number = "(0|[1-9][0-9]{0,9})"
+    for form in ("argon2id t=%s m=%s p=%s" % (number, number, number),
+                 "pbkdf2-sha512 iter=%s" % number):
         match = re.fullmatch(form, text)
-        if match:
+        if match and all(int(group) < 1 << 32 for group in match.groups()):
             return tuple(map(int, match.groups()))
     raise Bad("a kdf of an unknown kind")
 
 
+@functools.lru_cache(maxsize=None)
+def smallest_sets(paths, host):
+    """The first of the smallest losses that leave no path, and of the smallest thefts that open one,
+    as names; of more than 16 factors, how many there are (envelope/recoverability.h)."""
+    rules = []
+    for path in paths:
+        needed, members, threshold = set(), [], 0
+        for kind, name in path:
+            if kind.endswith("of"):
+                threshold = int(kind[:-2])
+                members += [(0, "token:" + member) for member in name]
+            elif kind == "tpm":
+                needed.add((2, ":".join(filter(None, ("tpm", name or host)))))
+            else:
+                needed.add((0, "token:" + name) if kind == "token" else (1, "password"))
+        rules.append((needed, members, threshold))
+    factors = sorted(set().union(*(needed.union(members) for needed, members, _ in rules)))
+    if len(factors) > 16:
+        return len(factors)
+
+    def stands(lost):
+        return any(not needed & lost and sum(m not in lost for m in members) >= threshold
+                   for needed, members, threshold in rules)
+
+    def opens(stolen):
+        return any(needed <= stolen and sum(m in stolen for m in members) >= threshold
+                   for needed, members, threshold in rules)
+
+    def first(holds):
+        every = itertools.chain.from_iterable(
+            itertools.combinations(factors, size) for size in range(len(factors) + 1))
+        return [name for _, name in next(found for found in every if holds(set(found)))]
+
+    return first(lambda lost: not stands(lost)), first(opens)
+
+
 class Policy:
-    """The rules of policy.toml that summaries tell enough for: require, forbid, portable, kdf and
-    fips. What is a finding, and under which name, is as in keyescrow."""
+    """The rules of policy.toml that summaries tell enough for: require, forbid, portable, survive,
+    withstand, kdf, fips and pins. What is a finding, and under which name, is as in keyescrow."""
 
     def __init__(self, text, set_at, now):
         policy = tomllib.loads(text)
@@ -377,35 +488,62 @@ class Policy:
         self.pins = {(bytes.fromhex(pin["spki_sha256"]) if len(pin["spki_sha256"]) == 64 else
                       from_b64u(pin["spki_sha256"])): name
                      for name, pin in policy.get("tokens", {}).items()}
+        self.recovery_pins = {name: pin["public_thumbprint"]
+                              for name, pin in policy.get("recovery_keys", {}).items()}
         self.set_at, self.now = set_at, now
 
-    def token(self, name, digest):
+    @staticmethod
+    def tokens(path):
+        """The path's tokens in their order: (name, hash of the key)."""
+        for factor in path["factors"]:
+            kind = factor["kind"]
+            rows = [factor] if kind in TOKENS else factor["members"] if kind == "shares" else []
+            for row in rows:
+                name = "id" if row is factor else "name"
+                need_texts("a line of summaries", row, "kind", name, "key_sha256",
+                           *(other for other in ("token",) if other in row))
+                if row["kind"] not in TOKENS:
+                    raise Bad("a token of an unknown kind")
+                yield row[name], hash_of(row["key_sha256"])
+
+    def token(self, name, keys):
         """The policy's name for a token's key; another key under a pinned name has none."""
-        pin = self.pins.get(from_b64u(digest))
+        pin = self.pins.get(keys[name])
         return pin or (name + "!" if name in self.pins.values() else name)
 
-    def factor(self, factor, host):
+    def factor(self, factor, host, keys):
         kind = factor["kind"]
         if kind == "password":
             return ("password", "")
         if kind == "tpm2":
+            hash_of(factor["key_sha256"])
             return ("tpm", "" if factor["id"] == host else factor["id"])
         if kind == "shares":
-            names = sorted(self.token(member["name"], member["key_sha256"])
-                           for member in factor["members"])
-            return (factor["id"].partition("of")[0] + "of", ",".join(names))
-        if kind not in ("pkcs11-rsa", "pkcs11-ecdh"):
+            names = [member["name"] for member in factor["members"]]
+            match = re.fullmatch("0*([1-9][0-9]*)of%d" % len(names), factor["id"])
+            if not match or not int(match.group(1)) <= len(names) <= 16:
+                raise Bad("shares of an unknown form")
+            return (match.group(1) + "of", tuple(sorted(self.token(n, keys) for n in names)))
+        if kind not in TOKENS:
             raise Bad("a factor of an unknown kind")
-        return ("token", self.token(factor["id"], factor["key_sha256"]))
+        return ("token", self.token(factor["id"], keys))
 
     def paths(self, item):
         """Of each path: how a policy writes it, what opens it in the end, its password's cost."""
         for path in item["paths"]:
-            own = tuple(sorted(self.factor(factor, item["host"]) for factor in path["factors"]))
-            shown = (("recovery-key", path["recovery_key"]),) if "recovery_key" in path else own
+            keys = {}
+            for name, digest in self.tokens(path):
+                keys.setdefault(name, digest)
+            own = tuple(sorted(self.factor(factor, item["host"], keys)
+                               for factor in path["factors"]))
+            shown = own
+            if "recovery_key" in path:
+                name = path["recovery_key"]
+                other = self.recovery_pins.get(name) not in (None, path["recovery_thumbprint"])
+                shown = (("recovery-key", name + "!" * other),)
             costs = [cost_of(factor["kdf"]) for factor in path["factors"]
                      if factor["kind"] == "password"]
-            yield shown, own, costs[0] if costs else None
+            yield shown, own, costs[-1] if costs else None
 
     @staticmethod
     def expression(text, host):
@@ -414,7 +552,7 @@ class Policy:
             shares = re.fullmatch("([0-9]+of)[(](.*)[)]", part)
             if shares:
                 names = sorted(name.partition(":")[2] for name in shares.group(2).split(","))
-                factors.append((shares.group(1), ",".join(names)))
+                factors.append((shares.group(1), tuple(names)))
             else:
                 kind, _, name = part.partition(":")
                 factors.append((kind, "" if (kind, name) == ("tpm", host) else name))
@@ -431,10 +569,49 @@ class Policy:
         return (rule.get("mode", self.mode) == "enforce" and not exempted and
                 self.now >= until and pattern_matches(rule["match"], name))
 
+    def pinned(self, item):
+        """Tokens and recovery keys that are others than the policy pins under their names."""
+        if self.mode != "enforce":
+            return
+        for path in item["paths"]:
+            for name, digest in self.tokens(path):
+                if any(pin == name and key != digest for key, pin in self.pins.items()):
+                    yield "token_not_pinned", (
+                        "the path %s uses a token %s that is not the one that the policy pins" %
+                        (path["id"], name))
+            name = path.get("recovery_key")
+            if self.recovery_pins.get(name) not in (None, path.get("recovery_thumbprint")):
+                yield "recovery_key_not_pinned", (
+                    "the path %s goes to a recovery key %s that is not the one that the policy "
+                    "pins" % (path["id"], name))
+
+    @staticmethod
+    def losses(rule, what, paths, host):
+        survive, withstand = rule.get("survive", 0), rule.get("withstand", 0)
+        if not survive and not withstand:
+            return
+        sets = smallest_sets(tuple(own for _, own, _ in paths), host)
+        if isinstance(sets, int):
+            yield "not_analysed", what + (
+                "cannot be held against the key: the paths have %d different factors; what a key "
+                "survives is computed for up to 16" % sets)
+            return
+        for name, asked, asks, does, found in (
+                ("survives_too_little", survive, "survives any %s loss%s",
+                 "the loss of %s makes it unrecoverable", sets[0]),
+                ("withstands_too_little", withstand, "withstands any %s theft%s",
+                 "that of %s opens it", sets[1])):
+            if asked >= len(found):
+                many = "es" if "loss" in asks else "s"
+                yield name, "%sasks that the key %s, and %s" % (
+                    what, asks % (("one", "") if asked == 1 else (asked, many)),
+                    does % " and ".join(found))
+
     def violations(self, item, created):
         """What is critical of the key: the finding's name and text."""
         paths, host = list(self.paths(item)), item["host"]
         expressions = [shown for shown, _, _ in paths]
+        yield from dict.fromkeys(self.pinned(item))
         for rule in self.rules:
             if not self.applies(rule, item, created):
                 continue
@@ -450,10 +627,11 @@ class Policy:
             if rule.get("portable") and all(
                     any(kind == "tpm" for kind, _ in own) for _, own, _ in paths):
                 yield "no_portable_path", what + "asks for a portable path"
+            yield from self.losses(rule, what, paths, host)
             for cost in [cost for _, _, cost in paths if cost]:
-                if rule.get("fips") and len(cost) == 2:
+                if rule.get("fips") and len(cost) == 3:
                     yield "not_fips", what + "asks for FIPS-approvable algorithms"
-                names = (("argon2id_min_passes", "argon2id_min_memory_kib") if len(cost) == 2 else
+                names = (("argon2id_min_passes", "argon2id_min_memory_kib") if len(cost) == 3 else
                          ("pbkdf2_min_iterations",))
                 if any(number < rule.get("kdf", {}).get(name, 0)
                        for number, name in zip(cost, names)):
@@ -528,6 +706,10 @@ def seconds(text):
     text = ("2000" if cycles else text[:4]) + text[4:]
     moment = datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ")
     return int(moment.replace(tzinfo=datetime.timezone.utc).timestamp()) - cycles * 146097 * 86400
+
+
+def time_or_none(text):
+    return None if text is None else seconds(text)
 
 
 def sized(data):
@@ -685,6 +867,12 @@ class Archive:
     def json(self, name):
         return parse_json(self.read(name))
 
+    def rows(self, name):
+        rows = self.json(name)
+        if not isinstance(rows, list):
+            raise Bad("%s is not of the form that a pack has" % name)
+        return rows
+
     def lines(self, folder):
         """The lines of a folder's files in their order."""
         for name in sorted(n for n in self.files if n.startswith(folder + "/")):
@@ -749,8 +937,8 @@ class Verifier:
             "the envelopes: they are not in the pack, so that nobody can guess passwords on them; "
             "that the summaries are theirs, the host's signature says",
             "that a path opens: that takes its factors",
-            "the policy's other rules (survive, withstand, drills, rotation, pins and devices): "
-            "status.json is the host's own judgement",
+            "the policy's other rules (drills, rotation, and what devices are): status.json is "
+            "the host's own judgement",
             "report.html, report.csv, controls.md and the rest of status.json: they are as they "
             "were signed, and were not read",
             "tokens' URIs, and the host's settings, which are not in the pack",
@@ -766,6 +954,7 @@ class Verifier:
         self.trust_log, self.claims = Trust(self), Claims(self)
         self.unmatched, self.rotations, self.destroyed = {}, {}, {}  # of versions
         self.tokens, self.num_tokens = {}, 0
+        self.recovery_keys = RecoveryKeys(self)
         self.thumbprint, self.vkeys, self.time = "", [], 0
 
     def fail(self, check, text):
@@ -886,10 +1075,14 @@ class Verifier:
             item["key"] = {"name": item["key"]["name"], "version": item["key"]["version"]}
             for time in (item["created"], item["updated"]):
                 seconds(time)
+            if not 1 <= len(item["paths"]) <= 16:
+                raise Bad("a line of summaries has paths that are none")
             for path in item["paths"]:
                 need_texts("a line of summaries", path, "id", "drill_key")
-                for factor in path["factors"]:
-                    check_factor(factor)
+                hash_of(path["drill_key"])
+                check_factors("a line of summaries", path["factors"])
+                if "recovery_key" in path or "recovery_thumbprint" in path:
+                    need_texts("a line of summaries", path, "recovery_key", "recovery_thumbprint")
             if item["log_seq"] in self.summaries:
                 raise Bad("two summaries are of entry %d" % item["log_seq"])
             self.summaries[item["log_seq"]] = item
@@ -958,9 +1151,10 @@ class Verifier:
         self.check_destroyed()
         for seq in sorted(set(self.summaries) - self.matched):
             self.fail("summaries", "entry %d escrowed no envelope" % seq)
-        self.trust_log.compare(self.pack.json("keys/trusted-agents.json"))
+        self.trust_log.compare(self.pack.rows("keys/trusted-agents.json"))
         self.claims.finish()
         self.check_tokens()
+        self.recovery_keys.compare(self.pack.rows("keys/recovery-keys.json"))
         self.check_revisions()
         if self.pack.read("anchors.jsonl").decode() != self.anchor_lines:
             self.fail("entries", "anchors.jsonl is not what the entries say")
@@ -971,8 +1165,9 @@ class Verifier:
         self.checked.append("%s and %s of status.json, each by its entry" % (
             plural(len(self.claims.proofs), "proven path"),
             plural(self.claims.num_releases, "release")))
-        self.checked.append("%s and %s" % (plural(len(self.trust_log.agents), "trusted agent"),
-                                           plural(self.num_tokens, "token")))
+        self.checked.append("%s, %s and %s, each by its entry" % (
+            plural(self.num_tokens, "token"), plural(self.recovery_keys.size, "recovery key"),
+            plural(len(self.trust_log.agents), "trusted agent")))
         self.checked.append("the facts of %s, each against the entry that escrowed it" %
                             plural(len(self.summaries), "envelope"))
         if since:
@@ -1000,11 +1195,20 @@ class Verifier:
         return (self.rotations.get((name, version), (0, "success", False))[1] == "success" and
                 (name, version) not in self.destroyed)
 
+    def newest_in_use(self):
+        """Of each key, the entry of the newest envelope of the version in use."""
+        newest = {}
+        for seq, item in self.summaries.items():
+            name, at = item["key"]["name"], (item["key"]["version"], item["revision"], seq)
+            if self.in_use(name, at[0]):
+                newest[name] = max(newest.get(name, at), at)
+        return {name: at[2] for name, at in newest.items()}
+
     def check_tokens(self):
-        for row in self.pack.json("keys/tokens.json"):
+        for row in self.pack.rows("keys/tokens.json"):
             need_texts("keys/tokens.json", row, "name", "uri", "spki")
         listed = {row["name"]: b64u(sha256(from_b64u(row["spki"])))
-                  for row in self.pack.json("keys/tokens.json")}
+                  for row in self.pack.rows("keys/tokens.json")}
         self.num_tokens = len(listed)
         for name, digest in listed.items():
             enrolled, logged = self.tokens.get(name, (False, None))
@@ -1101,10 +1305,12 @@ class Verifier:
         elif event["type"] in ("factor.enrolled", "factor.removed"):
             if "key" in event:  # of a path of that key; else of a token in the list
                 return
-            factor = {"id": "", **((event.get("paths") or [{}])[0].get("factors") or [{}])[0]}
-            if factor.get("kind") != "recovery-key":  # the pack has no list of these
-                self.tokens[factor["id"]] = (event["type"] == "factor.enrolled",
-                                             factor.get("key_sha256"))
+            factors = (event.get("paths") or [{}])[0].get("factors") or [{}]
+            factor, enrolled = {"id": "", **factors[0]}, event["type"] == "factor.enrolled"
+            if factor.get("kind") == "recovery-key":
+                self.recovery_keys.add(factor, enrolled, factors[1:])
+            else:
+                self.tokens[factor["id"]] = (enrolled, factor.get("key_sha256"))
         elif event["type"] == "policy.changed":
             self.trust_log.add(seq, event.get("reason", ""))
         elif event["type"] in ("key.rotated", "key.destroyed"):
@@ -1112,6 +1318,8 @@ class Verifier:
                 self.read_life(seq, event)
         else:
             self.read_release(seq, event, stateless)
+        if event["type"] == "drill.passed" and "key" not in event:
+            self.recovery_keys.open(event)
         holds = self.read_drill(seq, event, stateless) if "drill" in event else True
         self.claims.notice(seq, event, holds)
 
@@ -1247,17 +1455,26 @@ class Verifier:
             first[name] = min(first.get(name, (at, item["created"])), (at, item["created"]))
             if self.in_use(name, item["key"]["version"]):
                 newest[name] = max(newest.get(name, (at, seq)), (at, seq))
+        with_shares = 0
         for name, (_, seq) in sorted(newest.items()):
             try:
                 violations = list(policy.violations(self.summaries[seq], seconds(first[name][1])))
-            except (Bad, KeyError):
+            except (Bad, KeyError, ValueError, TypeError, AttributeError):
                 unknown += 1
                 continue
             held += 1
+            with_shares += any(factor["kind"] == "shares"
+                               for path in self.summaries[seq]["paths"]
+                               for factor in path["factors"])
             self.findings += ["%s: %s, and status.json does not say so" % (name, what)
                               for rule, what in violations if (name, rule) not in stated]
-        self.checked.append("the paths of %s against require, forbid, portable, kdf and fips of "
-                            "the policy" % plural(held, "key"))
+        self.checked.append(
+            "the paths of %s against require, forbid, portable, survive, withstand, kdf, fips and "
+            "pins of the policy, as the log's entries tell them: the envelopes are not in this "
+            "pack" % plural(held, "key"))
+        if with_shares:
+            self.not_checked.append("who the officers of %s are: entries tell how many, the "
+                                    "summaries alone tell whom" % plural(with_shares, "key"))
         if unknown:
             self.not_checked.append("the paths of %s against the policy: the members of shares are "
                                     "not told" % plural(unknown, "key"))

@@ -20,6 +20,7 @@
 #include "agent/usecases/pack_documents.h"
 #include "agent/usecases/pack_facts.h"
 #include "agent/usecases/pack_fields.h"
+#include "agent/usecases/pack_recovery_keys.h"
 #include "agent/usecases/policy_in_force.h"
 #include "agent/usecases/registry.h"
 #include "agent/usecases/report.h"
@@ -70,6 +71,7 @@ class PackWriter {
     RETURN_IF_ERROR(AddTiles());
     RETURN_IF_ERROR(Add("drills.jsonl", drills_.Lines()));
     RETURN_IF_ERROR(Add("anchors.jsonl", anchor_lines_));
+    RETURN_IF_ERROR(AddRecoveryKeys());
     RETURN_IF_ERROR(AddInventory());
     RETURN_IF_ERROR(Add("status.json", report::ReportJson(model_)));
     RETURN_IF_ERROR(Add("report.html", report::ReportHtml(model_)));
@@ -235,6 +237,16 @@ class PackWriter {
             {"revision", record.revision},
             {"envelope_sha256", EncodeBase64Url(sealed.hash())},
             {"log_seq", record.log_seq}};
+  }
+
+  Status AddRecoveryKeys() {
+    ASSIGN_OR_RETURN(const auto rows, agent_.store().RecoveryKeys());
+    std::vector<const EnvelopeSummary*> newest;
+    for (const auto& [name, item] : inventory_) {
+      newest.push_back(&summaries_.at(item["log_seq"].get<std::uint64_t>()));
+    }
+    ASSIGN_OR_RETURN(const std::string text, RecoveryKeysJson(rows, newest));
+    return Add("keys/recovery-keys.json", text);
   }
 
   Status AddInventory() {

@@ -7,6 +7,7 @@
 #include "agent/usecases/pack_fields.h"
 #include "agent/usecases/token_sessions.h"
 #include "envelope/base/hash.h"
+#include "envelope/base/p256.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -39,6 +40,19 @@ Json MembersJson(const envelope::SharesRecord& shares) {
 }
 
 Json PathJson(const envelope::PathRecord& path) {
+  Json json = {{"id", path.id},
+               {"factors", FactorsJson(path)},
+               {"drill_key", EncodeBase64Url(path.drill_key)}};
+  if (path.recovery_key) {
+    json["recovery_key"] = path.recovery_key->name;
+    json["recovery_thumbprint"] = JwkThumbprint(*path.recovery_key->public_key);
+  }
+  return json;
+}
+
+}  // namespace
+
+Json FactorsJson(const envelope::PathRecord& path) {
   const auto described = DescribePaths({&path});
   Json factors = Json::array();
   for (std::size_t i = 0; i < path.factors.size(); ++i) {
@@ -52,14 +66,8 @@ Json PathJson(const envelope::PathRecord& path) {
     }
     factors.push_back(std::move(item));
   }
-  Json json = {{"id", path.id},
-               {"factors", std::move(factors)},
-               {"drill_key", EncodeBase64Url(path.drill_key)}};
-  if (path.recovery_key) json["recovery_key"] = path.recovery_key->name;
-  return json;
+  return factors;
 }
-
-}  // namespace
 
 std::string SummaryLine(const store::EnvelopeRecord& record,
                         const envelope::SealedEnvelope& sealed) {

@@ -1,6 +1,7 @@
 // The JSON documents of an evidence pack about keys, as they are written (report/FORMAT.md).
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,6 +10,9 @@
 #include "envelope/sealed_envelope.h"
 
 namespace keyescrow::agent {
+
+// FactorsJson: a path's `factors`, with the officers of shares; no salts, no blobs.
+nlohmann::ordered_json FactorsJson(const envelope::PathRecord& path);
 
 // SummaryLine: a line of `summaries/`: an envelope's facts, without salts and blobs.
 std::string SummaryLine(const store::EnvelopeRecord& record,

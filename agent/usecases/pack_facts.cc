@@ -21,16 +21,9 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Fields = PackFields;
 
-audit::EventFactor ReadFactor(const Json& json, Fields& path) {
-  Fields fields(json);
-  audit::EventFactor factor;
-  factor.kind = fields.Text("kind");
-  if (json.contains("id")) factor.id = fields.Text("id");
-  if (json.contains("key_sha256")) factor.key_sha256 = fields.Hash("key_sha256");
-  if (json.contains("kdf")) factor.kdf = fields.Text("kdf");
-  path.Need(fields.good());
-  return factor;
-}
+// As many as an envelope has (envelope/FORMAT.md).
+constexpr std::size_t kMaxPaths = 16;
+constexpr std::size_t kMaxFactors = 4;
 
 }  // namespace
 
@@ -43,6 +36,21 @@ Result<std::vector<std::string_view>> SplitLines(std::string_view text) {
     text.remove_prefix(end + 1);
   }
   return lines;
+}
+
+std::vector<audit::EventFactor> ReadFactors(PackFields& object) {
+  std::vector<audit::EventFactor> factors;
+  for (const Json& json : object.List("factors")) {
+    Fields fields(json);
+    audit::EventFactor& factor = factors.emplace_back();
+    factor.kind = fields.Text("kind");
+    if (json.contains("id")) factor.id = fields.Text("id");
+    if (json.contains("key_sha256")) factor.key_sha256 = fields.Hash("key_sha256");
+    if (json.contains("kdf")) factor.kdf = fields.Text("kdf");
+    object.Need(fields.good());
+  }
+  object.Need(!factors.empty() && factors.size() <= kMaxFactors);
+  return factors;
 }
 
 Result<EnvelopeSummary> ParseSummary(std::string_view line) {
@@ -66,26 +74,32 @@ Result<EnvelopeSummary> ParseSummary(std::string_view line) {
     summary.drill_keys.emplace_back(path.Text("id"), path.Hash("drill_key"));
     audit::EventPath& described = summary.paths.emplace_back();
     described.id = summary.drill_keys.back().first;
-    for (const Json& factor : path.List("factors")) {
-      described.factors.push_back(ReadFactor(factor, path));
+    described.factors = ReadFactors(path);
+    EnvelopeSummary::RecoveryKey& recovery_key = summary.recovery_keys.emplace_back();
+    if (item.contains("recovery_key") || item.contains("recovery_thumbprint")) {
+      recovery_key = {path.Text("recovery_key"), path.Text("recovery_thumbprint")};
     }
     fields.Need(path.good());
   }
+  fields.Need(!summary.paths.empty() && summary.paths.size() <= kMaxPaths);
   if (!fields.good() || !key.good()) return MisshapenPart("a line of summaries");
   return summary;
 }
 
-bool PathsOfEntry(const EnvelopeSummary& summary, const std::vector<audit::EventPath>& entry) {
-  const auto same_factor = [](const audit::EventFactor& told, const audit::EventFactor& stated) {
-    return told.kind == stated.kind && told.id == stated.id &&
-           (!told.key_sha256 || told.key_sha256 == stated.key_sha256) &&
-           (told.kdf.empty() || told.kdf == stated.kdf);
+bool SameFactors(const std::vector<audit::EventFactor>& told,
+                 const std::vector<audit::EventFactor>& stated) {
+  const auto same_factor = [](const audit::EventFactor& one, const audit::EventFactor& other) {
+    return one.kind == other.kind && one.id == other.id &&
+           (!one.key_sha256 || one.key_sha256 == other.key_sha256) &&
+           (one.kdf.empty() || one.kdf == other.kdf);
   };
+  return told.empty() ||
+         std::equal(told.begin(), told.end(), stated.begin(), stated.end(), same_factor);
+}
+
+bool PathsOfEntry(const EnvelopeSummary& summary, const std::vector<audit::EventPath>& entry) {
   const auto same_path = [&](const audit::EventPath& told, const audit::EventPath& stated) {
-    return told.id == stated.id &&
-           (told.factors.empty() ||
-            std::equal(told.factors.begin(), told.factors.end(), stated.factors.begin(),
-                       stated.factors.end(), same_factor));
+    return told.id == stated.id && SameFactors(told.factors, stated.factors);
   };
   return entry.empty() || std::equal(entry.begin(), entry.end(), summary.paths.begin(),
                                      summary.paths.end(), same_path);

@@ -31,13 +31,27 @@ struct EnvelopeSummary {
   std::int64_t created = 0;
   std::vector<std::pair<std::string, Bytes32>> drill_keys;  // by path
   std::vector<audit::EventPath> paths;
+  // By path: the recovery key that it goes to; both empty where it goes to none.
+  struct RecoveryKey {
+    std::string name;
+    std::string thumbprint;  // RFC 7638, of its public half
+  };
+  std::vector<RecoveryKey> recovery_keys;
 };
 // Errors: kLogDamaged where the line is no summary.
 Result<EnvelopeSummary> ParseSummary(std::string_view line);
 
+// SameFactors: what an entry tells of factors is what is stated of them, as far as it has them: of
+// a long one details or factors were left out.
+bool SameFactors(const std::vector<audit::EventFactor>& told,
+                 const std::vector<audit::EventFactor>& stated);
 // PathsOfEntry: the summary's paths are those of the entry that escrowed it, as far as that has
 // them: of a long one details, factors or paths were left out.
 bool PathsOfEntry(const EnvelopeSummary& summary, const std::vector<audit::EventPath>& entry);
+
+class PackFields;
+// ReadFactors reads `factors` of a path, or of a recovery key: 1 to 4.
+std::vector<audit::EventFactor> ReadFactors(PackFields& object);
 
 // Summaries: by the entry that escrowed the envelope.
 using Summaries = std::map<std::uint64_t, EnvelopeSummary>;

@@ -11,6 +11,7 @@
 #include "agent/usecases/number_text.h"
 #include "agent/usecases/pack_documents.h"
 #include "agent/usecases/pack_fields.h"
+#include "agent/usecases/pack_policy.h"
 #include "agent/usecases/registration_check.h"
 
 namespace keyescrow::agent {
@@ -88,6 +89,8 @@ Status PackLog::Verify() {
   RETURN_IF_ERROR(ReadSummaries());
   ASSIGN_OR_RETURN(const std::string status, pack_.Read("status.json"));
   ASSIGN_OR_RETURN(claims_, StatusClaims::Parse(status));
+  ASSIGN_OR_RETURN(const std::string recovery_keys, pack_.Read("keys/recovery-keys.json"));
+  ASSIGN_OR_RETURN(recovery_keys_, RecoveryKeyList::Parse(recovery_keys));
   audit::LogVerifier verifier(
       options_.origin, options_.keys,
       [this](unsigned level, std::uint64_t index) { return Tile(level, index); });
@@ -110,6 +113,11 @@ Status PackLog::CheckHistory() {
   ASSIGN_OR_RETURN(const std::string token_text, pack_.Read("keys/tokens.json"));
   ASSIGN_OR_RETURN(const auto tokens, ParseTokens(token_text));
   CompareTokens(tokens, order_.tokens(), findings_);
+  std::vector<const EnvelopeSummary*> newest;
+  for (const auto& [seq, created] : NewestInUse(summaries_, order_.life())) {
+    newest.push_back(&summaries_.at(seq));
+  }
+  recovery_keys_.Finish(order_.recovery_keys(), newest, findings_);
   CheckSummaries(summaries_, imported_, TrustTimeline(options_.agents, order_.trust(), rows),
                  order_.life(), findings_);
   num_trusted_ = rows.size();
@@ -235,6 +243,7 @@ void PackLog::ReadEntry(std::uint64_t seq, std::string_view line, const audit::E
   const bool has_drill = facts.event != nullptr && facts.event->drill;
   const bool proof_fails = has_drill && CheckDrill(seq, *facts.event);
   claims_.Notice(seq, facts, proof_fails, findings_);
+  recovery_keys_.Notice(line, facts);
   if (facts.event == nullptr) return;  // a plain line is no certificate
   anchor_lines_ += AnchorLine(seq, line, *facts.event);
 }
@@ -299,10 +308,12 @@ void PackLog::SayChecked(std::vector<std::string>& checked,
   checked.push_back(fmt::format("{}, each with its end{}",
                                 Plural(order_.num_releases(), "restore", "restores"),
                                 InterruptedText(order_.num_interrupted())));
-  checked.push_back(fmt::format("{} and {} of status.json, each by its entry; {} and {}",
+  checked.push_back(fmt::format("{} and {} of status.json, each by its entry",
                                 Plural(claims_.num_proofs(), "proven path", "proven paths"),
-                                Plural(claims_.num_releases(), "release", "releases"),
+                                Plural(claims_.num_releases(), "release", "releases")));
+  checked.push_back(fmt::format("{}, {} and {}, each by its entry",
                                 Plural(num_tokens_, "token", "tokens"),
+                                Plural(recovery_keys_.size(), "recovery key", "recovery keys"),
                                 Plural(num_trusted_, "trusted agent", "trusted agents")));
   if (order_.num_anchors() > 0) {
     checked.push_back(fmt::format("{} of the TPM's counter",

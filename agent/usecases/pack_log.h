@@ -15,6 +15,7 @@
 #include "agent/usecases/event_order.h"
 #include "agent/usecases/pack_facts.h"
 #include "agent/usecases/pack_history.h"
+#include "agent/usecases/pack_recovery_keys.h"
 
 namespace keyescrow::agent {
 
@@ -81,6 +82,7 @@ class PackLog {
   StatusClaims claims_;
   std::size_t num_trusted_ = 0;
   std::size_t num_tokens_ = 0;
+  RecoveryKeyList recovery_keys_;
   PackDrills drills_;
   std::uint64_t num_drills_ = 0;
   std::uint64_t num_unknown_drills_ = 0;

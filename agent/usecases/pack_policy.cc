@@ -19,9 +19,17 @@ namespace {
 
 using audit::LogFault;
 
-constexpr std::string_view kHeldRules[] = {"required_path_missing", "password_only_path",
-                                           "forbidden_path",        "no_portable_path",
-                                           "kdf_too_weak",          "not_fips"};
+constexpr std::string_view kHeldRules[] = {"token_not_pinned",
+                                           "recovery_key_not_pinned",
+                                           "required_path_missing",
+                                           "password_only_path",
+                                           "forbidden_path",
+                                           "no_portable_path",
+                                           "survives_too_little",
+                                           "withstands_too_little",
+                                           "not_analysed",
+                                           "kdf_too_weak",
+                                           "not_fips"};
 
 Bytes32 HashOf(const Bytes& bytes) {
   Bytes32 hash{};
@@ -43,7 +51,15 @@ std::vector<Bytes32> KeyHashes(const envelope::PathRecord& path) {
   return hashes;
 }
 
-policy::KeyFacts FactsOfSummary(const envelope::Header& header, const policy::Policy& policy) {
+bool HasShares(const envelope::Header& header) {
+  return std::ranges::any_of(header.paths, [](const envelope::PathRecord& path) {
+    return std::ranges::any_of(path.factors, [](const envelope::FactorRecord& factor) {
+      return std::holds_alternative<envelope::SharesRecord>(factor);
+    });
+  });
+}
+
+policy::KeyFacts FactsOfSummary(const envelope::Header& header, const EnvelopeSummary& summary) {
   policy::KeyFacts key = policy::FactsOf(header);
   for (std::size_t i = 0; i < key.paths.size(); ++i) {
     policy::PathFacts& path = key.paths[i];
@@ -51,13 +67,7 @@ policy::KeyFacts FactsOfSummary(const envelope::Header& header, const policy::Po
     for (std::size_t j = 0; j < std::min(hashes.size(), path.tokens.size()); ++j) {
       path.tokens[j].spki_sha256 = hashes[j];
     }
-    // Which key it is a summary does not tell: it is taken for the one that is pinned.
-    if (!header.paths[i].recovery_key) continue;
-    for (const policy::RecoveryKeyPin& pin : policy.recovery_keys) {
-      if (pin.name == header.paths[i].recovery_key->name) {
-        path.recovery_thumbprint = pin.public_thumbprint;
-      }
-    }
+    path.recovery_thumbprint = summary.recovery_keys[i].thumbprint;
   }
   return key;
 }
@@ -79,10 +89,10 @@ Result<Stated> CriticalFindings(std::string_view status) {
   return stated;
 }
 
-// NewestOfKeys returns the entry of the newest envelope of each key's version in use, with when the
-// key's first was made.
-std::map<std::uint64_t, std::int64_t> NewestOfKeys(const Summaries& summaries,
-                                                   const VersionLife& life) {
+}  // namespace
+
+std::map<std::uint64_t, std::int64_t> NewestInUse(const Summaries& summaries,
+                                                  const VersionLife& life) {
   struct Ends {
     std::pair<std::uint32_t, std::uint32_t> first;
     std::pair<std::uint32_t, std::uint32_t> last{};
@@ -110,15 +120,13 @@ std::map<std::uint64_t, std::int64_t> NewestOfKeys(const Summaries& summaries,
   return newest;
 }
 
-}  // namespace
-
 Result<PackPolicyCheck> HoldToPackPolicy(const report::TarReader& pack,
                                          const policy::Policy& policy, std::int64_t policy_set,
                                          std::int64_t now, const Summaries& summaries,
                                          const VersionLife& life, std::string_view status,
                                          audit::LogFindings& findings) {
   ASSIGN_OR_RETURN(const Stated stated, CriticalFindings(status));
-  const std::map<std::uint64_t, std::int64_t> newest = NewestOfKeys(summaries, life);
+  const std::map<std::uint64_t, std::int64_t> newest = NewestInUse(summaries, life);
   policy::Facts facts;
   facts.now = now;
   facts.policy_set = policy_set;
@@ -132,9 +140,10 @@ Result<PackPolicyCheck> HoldToPackPolicy(const report::TarReader& pack,
       ++check.num_unknown;
       return Ok();
     }
-    policy::KeyFacts key = FactsOfSummary(*header, policy);
+    policy::KeyFacts key = FactsOfSummary(*header, summary);
     key.first_created = found->second;
     ++check.num_held;
+    check.num_with_shares += HasShares(*header) ? 1U : 0U;
     for (const Finding& finding :
          EvaluateKey(policy, key, facts, {.shape_only = true, .as_enforced = false}).findings) {
       const bool held = std::find(std::begin(kHeldRules), std::end(kHeldRules), finding.rule) !=

@@ -181,8 +181,8 @@ Status RegistrationChecker::CheckTokens(StoreReader& reader) {
   return Ok();
 }
 
-void CompareRecoveryKeys(const std::vector<store::RecoveryKeyRecord>& rows,
-                         const TokenChanges& logged, audit::LogFindings& findings) {
+void CompareRecoveryKeyList(const std::vector<store::RecoveryKeyRecord>& rows,
+                            const TokenChanges& logged, audit::LogFindings& findings) {
   std::set<std::string> registered;
   for (const store::RecoveryKeyRecord& row : rows) {
     registered.insert(row.name);
@@ -195,17 +195,22 @@ void CompareRecoveryKeys(const std::vector<store::RecoveryKeyRecord>& rows,
       findings.Add(LogFault::kTokenUnlogged, change->second.seq,
                    fmt::format("the recovery key {} was registered with another record", row.name));
     }
-    if (!ReadRegistered(row)) {
-      findings.Add(
-          LogFault::kTokenUnlogged, 0,
-          fmt::format("the record of the recovery key {} is not the one that its row names",
-                      row.name));
-    }
   }
   for (const auto& [name, change] : logged) {
     if (registered.contains(name)) continue;
     findings.Add(LogFault::kTokenUnlogged, change.seq,
                  fmt::format("the recovery key {} was registered, and is not in the list", name));
+  }
+}
+
+void CompareRecoveryKeys(const std::vector<store::RecoveryKeyRecord>& rows,
+                         const TokenChanges& logged, audit::LogFindings& findings) {
+  CompareRecoveryKeyList(rows, logged, findings);
+  for (const store::RecoveryKeyRecord& row : rows) {
+    if (ReadRegistered(row)) continue;
+    findings.Add(LogFault::kTokenUnlogged, 0,
+                 fmt::format("the record of the recovery key {} is not the one that its row names",
+                             row.name));
   }
 }
 

@@ -36,8 +36,10 @@ using TokenChanges = std::map<std::string, TokenChange>;
 void CompareTokens(const std::vector<store::TokenRecord>& rows, const TokenChanges& logged,
                    audit::LogFindings& findings);
 
-// CompareRecoveryKeys holds registered recovery keys against EventOrder::recovery_keys(), and each
-// row against its own record.
+// CompareRecoveryKeyList holds registered recovery keys against EventOrder::recovery_keys();
+// CompareRecoveryKeys also each row against its own record.
+void CompareRecoveryKeyList(const std::vector<store::RecoveryKeyRecord>& rows,
+                            const TokenChanges& logged, audit::LogFindings& findings);
 void CompareRecoveryKeys(const std::vector<store::RecoveryKeyRecord>& rows,
                          const TokenChanges& logged, audit::LogFindings& findings);
 

@@ -12,6 +12,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr std::size_t kMaxMembers = 16;
+
 std::string OptionalText(PackFields& fields, const Json& object, const char* name) {
   return object.contains(name) ? fields.Text(name) : std::string();
 }
@@ -73,7 +75,7 @@ envelope::SharesRecord SharesOf(PackFields& fields) {
     fields.Need(member.good());
   }
   shares.threshold = ThresholdOf(fields.Text("id"), shares.members.size());
-  fields.Need(shares.threshold > 0);
+  fields.Need(shares.threshold > 0 && shares.members.size() <= kMaxMembers);
   return shares;
 }
 

@@ -75,8 +75,8 @@ class PackVerifier {
         "the summaries are theirs, the host's signature says");
     not_checked.emplace_back("that a path opens: that takes its factors");
     not_checked.emplace_back(
-        "the policy's other rules (survive, withstand, drills, rotation, pins and devices): "
-        "status.json is the host's own judgement");
+        "the policy's other rules (drills, rotation, and what devices are): status.json is the "
+        "host's own judgement");
     not_checked.emplace_back(
         "report.html, report.csv, controls.md and the rest of status.json: they are as they were "
         "signed, and were not read");
@@ -278,8 +278,15 @@ class PackVerifier {
     ASSIGN_OR_RETURN(const PackPolicyCheck check,
                      HoldToPackPolicy(pack_, *policy, facts.set_time, pack_.time(), log.summaries(),
                                       log.life(), status, findings_));
-    item_.checked.push_back("the paths of " + Plural(check.num_held, "key", "keys") +
-                            " against require, forbid, portable, kdf and fips of the policy");
+    item_.checked.push_back(
+        "the paths of " + Plural(check.num_held, "key", "keys") +
+        " against require, forbid, portable, survive, withstand, kdf, fips and pins of the policy, "
+        "as the log's entries tell them: the envelopes are not in this pack");
+    if (check.num_with_shares > 0) {
+      item_.not_checked.push_back("who the officers of " +
+                                  Plural(check.num_with_shares, "key", "keys") +
+                                  " are: entries tell how many, the summaries alone tell whom");
+    }
     if (check.num_unknown > 0) {
       item_.not_checked.push_back("the paths of " + Plural(check.num_unknown, "key", "keys") +
                                   " against the policy: the members of shares are not told");

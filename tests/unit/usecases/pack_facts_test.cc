@@ -81,6 +81,11 @@ TEST(PackSummary, RefusesOtherShapes) {
   EXPECT_TRUE(refused([](Json& json) { json["paths"][0]["factors"][0] = 7; }));
   EXPECT_TRUE(refused([](Json& json) { json["paths"][0]["factors"][0].erase("kind"); }));
   EXPECT_TRUE(refused([](Json& json) { json["paths"][0]["factors"][0]["key_sha256"] = "AAAA"; }));
+  EXPECT_TRUE(refused([](Json& json) { json["paths"][0]["factors"] = Json::array(); }));
+  EXPECT_TRUE(refused([](Json& json) { json["paths"] = Json::array(); }));
+  // Which recovery key a path goes to is told by name and key, or not at all.
+  EXPECT_TRUE(refused([](Json& json) { json["paths"][0]["recovery_key"] = "team"; }));
+  EXPECT_TRUE(refused([](Json& json) { json["paths"][0]["recovery_thumbprint"] = "x"; }));
   const std::string line = SummaryJson().dump();
   EXPECT_FALSE(ParseSummary("{\"revision\":1," + line.substr(1)));  // two of one name
   for (const char* text : {"", "[]", "7", "null", "{", "\xff", "\"a\""}) {

@@ -22,7 +22,7 @@ from world import BOTH_PATHS, PASSWORD, PIN, UNLOCK, AcceptanceCase, World, with
 
 POLICY = """[policy]
 name = "corp"
-serial = 2
+serial = 3
 mode = "enforce"
 simulators = "allowed"
 [[rule]]
@@ -31,7 +31,7 @@ match = "**"
 portable = true
 """
 # What app/key lacks, by the pinned name of its token, by its cost, and set aside for app/other.
-STRICT = POLICY.replace("serial = 2", "serial = 1") + """require = ["tpm & password",
+STRICT = POLICY.replace("serial = 3", "serial = 1") + """require = ["tpm & password",
   "recovery-key:team"]
 forbid = ["password & token:blue"]
 kdf = { argon2id_min_passes = 32, pbkdf2_min_iterations = 20000000 }
@@ -46,11 +46,25 @@ match = "app/*"
 grace = "2d"
 require = ["token:nobody"]
 """
+# What no key of this world survives, and what opens it; aside for one.
+LOSSES = POLICY.replace("serial = 3", "serial = 2") + """survive = 1
+withstand = 2
+[[exception]]
+key = "app/o*"
+rule = "all"
+until = 2100-01-01T00:00:00Z
+reason = "test"
+[[rule]]
+name = "other"
+match = "app/other"
+survive = 1
+withstand = 1
+"""
 ED25519_PKCS8 = bytes.fromhex("302e020100300506032b657004220420")
 MEMBERS = """README.txt verify.py keys/agent-key.json keys/log.vkeys keys/trusted-agents.json
     keys/tokens.json policy/policy.json policy/policy.toml policy/policy.toml.sig policy/signers checkpoint
     summaries/000000000000.jsonl entries/000000000000.jsonl checkpoints/000000000000.jsonl tile/
-    drills.jsonl anchors.jsonl inventory.json status.json report.html report.csv controls.md
+    drills.jsonl anchors.jsonl keys/recovery-keys.json inventory.json status.json report.html report.csv controls.md
     proofs/ MANIFEST MANIFEST.sig""".split()
 
 
@@ -125,10 +139,13 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
     def setUpClass(cls):
         super().setUpClass()
         world = cls.world
+        world.must("recovery-key", "create", "team", "--path", "token:ops & password", *UNLOCK)
+        world.run("recovery-key", "create", "old", "--path", "token:ops", "--prove-none")
+        world.must("recovery-key", "retire", "old", "--yes")
         for version in range(2):
             world.write("other.key", b"another key of thirty-two bytes%d" % version)
             world.must("backup", "app/other", "--from", "other.key", "--path", cls.paths[0],
-                       "--kdf", "pbkdf2-sha512", *UNLOCK)
+                       "--path", "recovery-key:team", "--kdf", "pbkdf2-sha512", *UNLOCK)
         world.must("restore", "app/key", "--to", "out.key", "--reason", "INC-1", *UNLOCK)
         world.must("drill", "app/key", "--via", "tpm", *UNLOCK)
         world.must("trust", "add", "B" * 42 + "A", "--host", "db1", "--key", "db/**")
@@ -139,11 +156,12 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
         vkey = world.must("policy", "sign", "--new-key", "alice.key").out.decode().strip()
         spki = world.must("token", "show", "ops", "--json").json()["spki_sha256"]
         pin = f'[tokens.blue]\nspki_sha256 = "{spki}"\nassurance = "software"\n'
-        for text, name in ((STRICT + pin, "strict.tar"), (POLICY, None)):
+        for text, name in ((STRICT + pin, "strict.tar"), (LOSSES + pin, "losses.tar"),
+                           (POLICY, None)):
             world.write("policy.toml", text)
             world.must("policy", "sign", "policy.toml", "--key", "alice.key")
             world.must("policy", "set", "policy.toml",
-                       *(("--policy-key", vkey) if name else ()))
+                       *(("--policy-key", vkey) if name == "strict.tar" else ()))
             if name:
                 world.must("audit", "export", "-o", name)
         cls.exported = world.must("audit", "export", "-o", "pack.tar", "--json").json()
@@ -509,6 +527,17 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
 
     # ---- somebody who holds the log's key
 
+    def forge(self, pack, change):
+        """Changes what status.json says, and what follows from it."""
+        status = json.loads(pack.members["status.json"])
+        change(status)
+        status["complies"] = not any(item["severity"] == "critical" for item in status["findings"])
+        pack.members["status.json"] = (json.dumps(status, indent=2, ensure_ascii=False) +
+                                       "\n").encode()
+
+    def lied(self, pack, *words):
+        return self.signed(pack, *words, status=1)
+
     def signed(self, pack, *words, status=4):
         pack.sign(self.seed, self.world.folder)
         return self.trusted(self.written(pack), status, *words)
@@ -602,6 +631,56 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
                               if any(line.startswith(word) for line in lines)], told)
             self.assertEqual([line for line in lines if "app/other" in line or "young" in line or
                               "password & tpm" in line], [])
+
+    def test_losses_and_thefts_are_the_policys(self):
+        """Both verifiers hold `survive` and `withstand` against the summaries, in the same words."""
+        told = [
+            'app/key: the rule "all" asks that the key survives any one loss, and the loss of '
+            "password makes it unrecoverable, and status.json does not say so",
+            'app/key: the rule "all" asks that the key withstands any 2 thefts, and that of '
+            "token:blue and password opens it, and status.json does not say so",
+            'app/other: the rule "other" asks that the key survives any one loss, and the loss of '
+            "token:blue makes it unrecoverable, and status.json does not say so"]
+        done, document = self.trusted("losses.tar", 1, "critical findings",
+                                      "the envelopes are not in this pack")
+        said = [finding["what"] for finding in done.json()["items"][0]["findings"]]
+        for lines in (said, document["findings"]):
+            self.assertEqual([line for line in lines if "asks that" in line], [])
+        pack = Pack(self.world.path("losses.tar"))
+        self.forge(pack, lambda status: status.update(findings=[]))
+        done, document = self.lied(pack)
+        said = [finding["what"] for finding in done.json()["items"][0]["findings"]]
+        for lines in (said, document["findings"]):
+            self.assertEqual(sorted(line for line in lines if "asks that" in line), told)
+
+    def test_recovery_keys_are_listed(self):
+        name = "keys/recovery-keys.json"
+        old, team = json.loads(Pack(self.world.path("pack.tar")).members[name])
+        self.assertEqual([(key["name"], key["covers"], key["retired"] is None)
+                          for key in (old, team)], [("old", [], False), ("team", ["app/other"], True)])
+        self.assertEqual([factor["kind"] for factor in team["factors"]], ["pkcs11-rsa", "password"])
+        self.assertEqual((old["opened"], team["opened"] is None), (None, False))
+        for change, word in (
+                (lambda keys: keys.pop(), "the recovery key team was registered, and is not in"),
+                (lambda keys: keys[0].update(retired=None), "no entry registers the recovery key"),
+                (lambda keys: keys[1].update(record_sha256=keys[0]["record_sha256"]),
+                 "the recovery key team was registered with another record"),
+                (lambda keys: keys[1]["factors"][1].update(kdf="argon2id t=9 m=262144 p=4"),
+                 "team was registered with other factors"),
+                (lambda keys: keys[1].update(covers=["app/key"]), "the keys that go to team"),
+                (lambda keys: keys[0].update(opened=keys[1]["opened"]),
+                 "no entry tells that old was opened at"),
+                (lambda keys: keys[1].update(factors=[]), "recovery-keys.json")):
+            with self.subTest(word=word):
+                pack = Pack(self.world.path("pack.tar"))
+                keys = json.loads(pack.members[name])
+                change(keys)
+                pack.members[name] = (json.dumps(keys, indent=2) + "\n").encode()
+                self.signed(pack, name if word.startswith("recovery") else word)
+        pack = Pack(self.world.path("pack.tar"))
+        pack.edit("summaries/000000000000.jsonl", lambda data: re.sub(
+            rb'"recovery_thumbprint":"[^"]*"', b'"recovery_thumbprint":"other"', data))
+        self.signed(pack, "the keys that go to team are not those of the summaries")
 
     def test_two_agents_are_named(self):
         arguments = ("pack.tar", "--trust", "trust.json", "--agent", "A" * 43)
