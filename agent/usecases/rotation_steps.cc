@@ -5,7 +5,9 @@
 
 #include <utility>
 
+#include "agent/key_locations/crash_safe_file.h"
 #include "agent/key_locations/file_location.h"
+#include "agent/key_locations/key_location.h"
 #include "agent/key_locations/secret_file.h"
 #include "agent/usecases/fingerprint.h"
 #include "agent/usecases/luks_binding.h"
@@ -16,6 +18,25 @@ namespace keyescrow::agent {
 using audit::Outcome;
 using store::RotationRecord;
 using store::RotationStep;
+
+namespace {
+
+// RemoveLeft removes what a hand-over to a file that was killed left beside it: the new key, which
+// nobody will use.
+void RemoveLeft(const std::string& sink, Progress& progress) {
+  if (sink.empty()) return;
+  const auto location = ParseLocation(sink);
+  if (!location || (*location)->FilePath().empty()) return;
+  const std::string left = TemporaryBeside((*location)->FilePath());
+  struct stat status {};
+  if (lstat(left.c_str(), &status) != 0) return;
+  if (Status removed = (*location)->CheckWritable(); !removed) {
+    progress.Warn(left + " holds a key that was abandoned, and could not be removed: " +
+                  removed.error().message());
+  }
+}
+
+}  // namespace
 
 Status RotationSteps::Commit(RotationStep step, Outcome outcome, std::string_view how) {
   record.step = step;
@@ -31,6 +52,7 @@ Status RotationSteps::Commit(RotationStep step, Outcome outcome, std::string_vie
 
 Status RotationSteps::RollBack(const std::string& why) {
   record.process.clear();
+  RemoveLeft(record.sink, progress_);
   RETURN_IF_ERROR(Commit(RotationStep::kAbandoned, Outcome::kFailure, why));
   PausePoint("rotation-abandoned");
   Told("rolled back");

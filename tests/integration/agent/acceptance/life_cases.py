@@ -301,6 +301,22 @@ class Rotation(LifeCase):  # one test
                 if self.world.run("rotate", name, "--abandon").status == 1:  # it is in use
                     self.rotate(name)
 
+    def test_an_abandoned_key_is_left_nowhere(self):
+        """Killed before the file was in its place: what lies beside it goes with the rotation."""
+        file = self.make("beside")
+        old, left = file.read_bytes(), self.world.path(".beside.key.keyescrow-tmp")
+        self.addCleanup(setattr, self.world, "launcher", [])
+        for arguments in (("--abandon",), ("--apply", "exit 3")):
+            self.world.launcher = [build_folder(self.world.binary) / "simulators/kill_at", "0",
+                                   f"1/fsync/{left}", self.world.path("calls")]
+            done = self.world.run("rotate", "beside", *UNLOCK)
+            self.world.launcher = []
+            self.assertEqual(done.status, 128 + signal.SIGKILL, str(done))
+            self.assertEqual(len(left.read_bytes()), 32)
+            self.world.run("rotate", "beside", *UNLOCK, *arguments)
+            self.assertFalse(left.exists())
+            self.assertEqual((file.read_bytes(), self.rules("beside")), (old, set()))
+
     def test_with_nobody_present(self):
         """To a recovery key that was drilled: no factor, no terminal; beside `backup --all` too."""
         nobody = {"SOFTHSM2_CONF": str(self.world.path("no-token.conf"))}
