@@ -19,6 +19,7 @@ class Operations:
         self.world, self.rng, self.kill_at, self.delays = world, rng, kill_at, delays
         self.trace, self.counts = [], {}
         self.keys, self.copies = {}, []
+        self.may_be_left = set()  # destinations of commands that were killed, and not repeated
         self.key_password = "b0"  # of the recovery key
         self.num_names = self.num_ids = 0
 
@@ -31,9 +32,11 @@ class Operations:
     def chance(self, share):
         return self.rng.random() < share
 
-    def run(self, *arguments, tokens=(), tpm=False, host=None, killable=True, signs=True, **options):
+    def run(self, *arguments, tokens=(), tpm=False, host=None, killable=True, signs=True, late=False,
+            **options):
         """Runs with these devices present; a third of what may be killed is. done.killed: the command
-        was; done.harmed: one of its processes was, or may have been. `signs`: it needs the agent key."""
+        was; done.harmed: one of its processes was, or may have been. `signs`: it needs the agent key.
+        `late`: what matters is at its end."""
         world, rng = self.world, self.rng
         tpm = tpm or signs and world.tpm_agent and not host
         env, more = world.present(tokens, tpm, host or {})
@@ -47,6 +50,8 @@ class Operations:
             else:
                 process = int(self.chance(0.25))
                 call = 1 + int(MOST_CALLS * rng.random() ** rng.choice((1, 1, 3)))
+                if late and self.chance(0.7):
+                    process, call = 0, rng.randrange(MOST_CALLS // 2, MOST_CALLS)
                 how = f"at {process} {call}"
                 world.launcher = [str(self.kill_at), str(process), str(call),
                                   str(world.path("report"))]
@@ -186,6 +191,8 @@ class Operations:
             return
         self.must(done)
         self.check(len(new) <= 1 and (new or not done.acknowledged), "acknowledged, and not there")
+        if generate and done.harmed:
+            self.may_be_left.add(str(file))
         if new:
             version, = new
             if generate and file.exists():

@@ -80,7 +80,7 @@ class Rotations(Operations):
                 key.again = ["--to", "exec:" + takes]
                 words += key.again
         done = self.run("rotate", key.name, *self.passwords_of(paths), *PINS, *words, "--json",
-                        tokens=tokens, tpm=any(p.form.tpm for p in paths.values()))
+                        tokens=tokens, tpm=any(p.form.tpm for p in paths.values()), late=True)
         self.settle(key, done)
         if fails:
             self.check(done.harmed or done.status == 11, "a command failed:", done.status)
