@@ -51,13 +51,15 @@ class Recording:
         self.num_runs = 0
         case.prepare(self)
         self.before = disk.Disk(self.root)
+        # What somebody else wrote a moment ago, and nobody has synced.
+        fresh = case.just_written(self) if hasattr(case, "just_written") else []
         log = self.world.path("log")
         done = self.run(self.root, *case.command(self), env={
             "LD_PRELOAD": str(SHIM), "DISK_SHIM_ROOT": str(self.root), "DISK_SHIM_LOG": str(log)})
         if done.status != 0:
             raise AssertionError(str(done))
         self.printed = done.out
-        self.record = [json.loads(line) for line in log.read_text().splitlines()]
+        self.record = fresh + [json.loads(line) for line in log.read_text().splitlines()]
         self.crashes = pathlib.Path(tempfile.mkdtemp(prefix="kp.", dir=MEMORY_DISK))
 
     def close(self):
@@ -306,6 +308,62 @@ class Restore:
         left = [path.name for path in root.rglob("*.keyescrow-tmp*")]
         if left:
             raise Broken(f"left behind: {left}")
+
+
+class SameKey(Restore):
+    """The key stands there already, as another program wrote it: not yet durably."""
+    own_syncs = ("out.key", ".")  # the others, and every moment before the end, are Restore's
+
+    def just_written(self, run):
+        path = run.root / "out.key"
+        path.write_bytes(run.key)
+        path.chmod(0o600)
+        return [{"op": "create", "path": str(path)},
+                {"op": "write", "path": str(path), "offset": 0, "data": run.key.hex()}]
+
+    def check(self, run, root, acknowledged):
+        run.consistent(root)
+        out = root / "out.key"
+        if acknowledged and (not out.exists() or out.read_bytes() != run.key):
+            raise Broken("the key that was said to stand there is gone")
+        if acknowledged and "restore.completed" not in run.log(root):
+            raise Broken("what was acknowledged is not in the log")
+
+
+def event_types(file):
+    """Of the whole lines; one that is being written may be half."""
+    types = []
+    for line in file.split(b"\n")[:-1]:
+        try:
+            types.append(json.loads(line)["type"])
+        except ValueError:
+            break
+    return types
+
+
+class Stateless:
+    """A restore by a copied file alone; its events go to a file beside the key."""
+
+    def prepare(self, run):
+        self.thumbprint = run.init()["thumbprint"]
+        run.add_token()
+        run.backup("-o", "app.escrow")
+
+    def command(self, run):
+        return ("restore", "app.escrow", "--state", "none", "--to", "out.key", "--event-log",
+                "events.json", "--agent", self.thumbprint, "--module", run.world.module,
+                "--pin-file", run.pin, "--no-input")
+
+    def check(self, run, root, acknowledged):
+        out, events = root / "out.key", root / "events.json"
+        types = event_types(events.read_bytes()) if events.exists() else []
+        if out.exists() and (out.read_bytes() != run.key or types[:1] != ["restore.requested"]):
+            raise Broken("half a key, or one whose release was not recorded before")
+        if acknowledged and (not out.exists() or types[1:] != ["restore.completed"]):
+            raise Broken(f"what was acknowledged is not there: {types}")
+        out.unlink(missing_ok=True)
+        events.unlink(missing_ok=True)
+        run.must(root, *self.command(run))
 
 
 class Replace(Restore):
@@ -642,7 +700,8 @@ def power_cut(case):
         self.addCleanup(run.close)
         self.assertTrue(any(step["op"] == "out" for step in run.record), "nothing was printed")
         try:
-            run.cut_everywhere(run.record)
+            at_the_end = len(run.record) - 1 if hasattr(case, "own_syncs") else 0
+            run.cut_everywhere(run.record, since=at_the_end)
         except Broken as broken:
             self.fail(str(broken))
         print(f"{case.__name__}: {len(run.record)} operations, {len(run.checked)} states, "
@@ -661,6 +720,8 @@ def without_each_sync(self, run):
             continue
         simulated.apply(step)
         path = pathlib.Path(step["path"]).relative_to(run.root)
+        if str(path) not in getattr(run.case, "own_syncs", (str(path),)):
+            continue
         try:
             run.cut_everywhere(run.record[:index] + run.record[index + 1:], since=index)
         except Broken:
@@ -739,6 +800,8 @@ for command in COMMANDS:
     setattr(PowerCut, f"test_{name}", power_cut(command))
     setattr(Fault, f"test_{name}", fault(command))
     setattr(Killed, f"test_{name}", killed(command))
+for command in (SameKey, Stateless):
+    setattr(PowerCut, f"test_{command.__name__.lower()}", power_cut(command))
 for command in SAMPLED:
     name = command.__name__.lower()
     setattr(Fault, f"test_{name}", fault(command))
