@@ -42,10 +42,10 @@ class Paused(unittest.TestCase):
         self.addCleanup(self.world.close)
         self.world.escrow()
 
-    def stopped_at(self, point):
+    def stopped_at(self, point, **options):
         """(the command, the process that stopped): the command itself or its worker."""
         child = self.world.start(*RESTORE, env={"KEYESCROW_PAUSE_AT": point},
-                                 before=allow_core_dumps)
+                                 before=allow_core_dumps, **options)
         self.addCleanup(self.end, child)
         found = []
 
@@ -106,6 +106,25 @@ class Paused(unittest.TestCase):
         self.assertIn(b"SIGABRT", err)
         self.assertEqual(self.cores(), [])
 
+    def test_the_worker_has_its_socket_alone(self):
+        """Whatever its agent was started with, the vendor's module finds no descriptor in it, and a
+        program that the module starts gets none; Ctrl-C ends the agent, and the worker with it."""
+        with open(self.world.path("pw"), "rb") as secret:
+            _, worker = self.stopped_at("worker-logged-in", pass_fds=(secret.fileno(),))
+        folder = pathlib.Path(f"/proc/{worker}/fd")
+        kept = {int(path.name): os.readlink(path) for path in folder.iterdir()}
+        for number in (0, 1, 2):
+            self.assertEqual(kept.pop(number), "/dev/null")
+        self.assertRegex(kept.pop(3), r"^socket:")
+        # The rest is the module's own.
+        self.assertEqual({to for to in kept.values() if "/tokens/" not in to}, set())
+        flags = re.search(r"^flags:\s+([0-7]+)", pathlib.Path(
+            f"/proc/{worker}/fdinfo/3").read_text(encoding="ascii"), re.MULTILINE)
+        self.assertTrue(int(flags[1], 8) & os.O_CLOEXEC)
+        ignored = re.search(r"^SigIgn:\s+([0-9a-f]+)", pathlib.Path(
+            f"/proc/{worker}/status").read_text(encoding="ascii"), re.MULTILINE)
+        self.assertTrue(int(ignored[1], 16) & 1 << (signal.SIGINT - 1))
+
     def test_the_kernel_would_dump_core(self):
         """The same limit and signal in a process that is not hardened: a core dump is possible."""
         process = subprocess.Popen(["sleep", "60"], preexec_fn=allow_core_dumps,
@@ -163,6 +182,100 @@ def inodes(target):
     return set(re.findall(r"\d+", target)) if target.startswith("UNIX") else set()
 
 
+def strace(case, calls, options, *arguments):
+    """What strace says of these calls of a command that succeeds."""
+    world = case.world
+    # The log lies outside of the world, whose files are searched.
+    log = pathlib.Path(str(world.folder) + ".strace")
+    case.addCleanup(log.unlink, missing_ok=True)
+    command = ["strace", "-f", *options, "-o", str(log), "-e",
+               "trace=" + ",".join(f"?{name}" for name in calls), *world.command(*arguments)]
+    # What the TPM's library would print at its trace level is every command and response.
+    done = subprocess.run(command, env={**world.environment, "TSS2_LOG": "all+trace"},
+                          cwd=world.folder, stdin=subprocess.DEVNULL, capture_output=True,
+                          timeout=120, check=False)
+    case.assertEqual(done.returncode, 0, done.stderr)
+    case.assertNotIn(b"trace:tcti", done.stderr)
+    return log.read_text(encoding="ascii")
+
+
+class Opens(unittest.TestCase):
+    """How keyescrow opens files and maps memory, by strace."""
+
+    OPENED = re.compile(r'^(\d+) +open(?:at\(AT_FDCWD|at\(\d+|\(), "([^"]*)", ([A-Z_|]+)'
+                        r"(?:, (0\d+))?\) += (\d+)", re.MULTILINE)
+    LOCKS = ("in-use", "rotation.lock")  # they are there for ever, and hold nothing secret
+
+    def setUp(self):
+        acceptance.BINARY = PRODUCT
+        self.world = memory_test.make_world(tpm=False)
+        self.addCleanup(self.world.close)
+
+    def opened(self, *arguments):
+        text = strace(self, ["open", "openat", "openat2", "creat"], ("-s", "4096"), *arguments)
+        self.assertNotRegex(text, r"(openat2|creat)\(")
+        found = self.OPENED.findall(text)
+        self.assertGreater(len(found), 5)
+        agent = found[0][0]
+        return [(path, flags.split("|"), mode) for pid, path, flags, mode, _ in found
+                if pid == agent and not path.startswith(("/proc", "/sys", "/etc", "/usr", "/lib"))]
+
+    def test_flags(self):
+        """Every file that is made is its owner's alone, and is made where no link leads elsewhere; no
+        file is open in a program that is started."""
+        made = set()
+        for arguments in (
+            ("init",),
+            ("token", "add", "ops", "pkcs11:token=ops", "--module", self.world.module, "--pin-file",
+             "pin"),
+            ("backup", "app/key", "--from", "app.key", "--path", "token:ops", "--pin-file", "pin",
+             "-o", "app.escrow"),
+            ("restore", "app/key", "--to", "out.key", "--pin-file", "pin"),
+            ("restore", "app/key", "--to", "old.key", "--replace", "--pin-file", "pin"),
+            ("restore", "app.escrow", "--state", "none", "--to", "alone.key", "--event-log",
+             "events.json", "--agent", "THUMBPRINT", "--module", self.world.module, "--pin-file",
+             "pin"),
+            ("key", "add", "app/key", "--source", "app.key", "--path", "token:ops"),
+            ("rotate", "app/key", "--pin-file", "pin", "--no-input"),
+        ):
+            if arguments[0] == "backup":
+                self.world.write("app.key", os.urandom(32))
+                self.world.write("old.key", os.urandom(32))
+            if "THUMBPRINT" in arguments:
+                shown = self.world.must("agent-key", "show", "--json").json()
+                arguments = [shown["thumbprint"] if a == "THUMBPRINT" else a for a in arguments]
+            for path, flags, mode in self.opened(*arguments):
+                where = f"{arguments}: {path} {flags} {mode}"
+                self.assertIn("O_CLOEXEC", flags, where)
+                if "O_DIRECTORY" in flags:
+                    continue
+                writes = "O_WRONLY" in flags or "O_RDWR" in flags
+                name = pathlib.Path(path).name
+                if writes:
+                    self.assertIn("O_NOFOLLOW", flags, where)
+                if name in ("old.key", "old.key.keyescrow-previous", "agent.json"):
+                    self.assertIn("O_NOFOLLOW", flags, where)
+                if "O_CREAT" in flags:
+                    self.assertEqual(int(mode, 8) & 0o177, 0, where)
+                    if name not in self.LOCKS and not name.startswith("store.db-"):
+                        self.assertIn("O_EXCL", flags, where)
+                    made.add(re.sub(r"^\.?(.*?)(\.keyescrow-tmp|\.new)?$", r"\1", name))
+        self.assertLessEqual({"out.key", "old.key", "old.key.keyescrow-previous", "alone.key",
+                              "app.escrow", "app.escrow.receipt", "events.json", "agent.json",
+                              "store.db", "ed25519.seed", "fingerprint.key", "agent.toml",
+                              "in-use", "rotation.lock"}, made)
+
+    def test_memory_of_argon2(self):
+        """The quarter of a GiB that Argon2 fills is no SecretBytes: it is kept out of core dumps, and
+        locked as far as the limit goes."""
+        self.world.escrow()
+        text = strace(self, ["madvise", "mlock2"], (), *RESTORE)
+        (address, size), = re.findall(
+            r"madvise\((0x[0-9a-f]+), (\d{7,}), MADV_DONTDUMP\) += 0", text)
+        self.assertGreaterEqual(int(size), 19456 << 10)
+        self.assertRegex(text, rf"mlock2\({address}, {size}, MLOCK_ONFAULT\)")
+
+
 class Writes(unittest.TestCase):
     """Every byte that keyescrow gives to the kernel, by strace; then every file that is left."""
 
@@ -173,17 +286,7 @@ class Writes(unittest.TestCase):
 
     def traced(self, *arguments):
         """(pid, call, descriptor's target, bytes) of every call that writes."""
-        # The log lies outside of the world, whose files are searched.
-        log = pathlib.Path(str(self.world.folder) + ".strace")
-        self.addCleanup(log.unlink, missing_ok=True)
-        command = ["strace", "-f", "-yy", "-xx", "-s", "1048576", "-o", str(log), "-e",
-                   "trace=" + ",".join(f"?{name}" for name in WRITES),
-                   *self.world.command(*arguments)]
-        done = subprocess.run(command, env=self.world.environment, cwd=self.world.folder,
-                              stdin=subprocess.DEVNULL, capture_output=True, timeout=120,
-                              check=False)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return list(self.parse(log.read_text(encoding="ascii")))
+        return list(self.parse(strace(self, WRITES, ("-yy", "-xx", "-s", "1048576"), *arguments)))
 
     def parse(self, text):
         begun = {}
