@@ -3,9 +3,10 @@
 import json
 import os
 import stat
+import time
 
 from state_cases import fill, small_disk
-from world import UNLOCK, AcceptanceCase
+from world import TEMPORARY, UNLOCK, AcceptanceCase, within
 
 RESTORE = ("restore", "app/key", *UNLOCK)
 
@@ -115,6 +116,32 @@ class Destination(AcceptanceCase):
                      num_runs=1)
         for path in (copy, *world.folder.glob("mine.*"), world.path("theirs.escrow")):
             path.unlink()
+
+    def test_a_key_that_is_written_meanwhile(self):
+        """What another program writes between the look at the old key and the new one's rename is
+        not replaced: it would be put aside nowhere."""
+        old, theirs = b"another key of 27 bytes ...", b"a third key, of 29 bytes ...."
+        target = self.world.write("busy.key", old)
+        self.world.launcher = ["strace", "-f", "-o", "/dev/null", "-e", "trace=fsync", "-e",
+                               "inject=fsync:delay_exit=4000000:when=1"]
+        try:
+            child = self.world.start(*RESTORE, "--to", "busy.key", "--replace", "--json")
+        finally:
+            self.world.launcher = []
+        staged = self.world.path(f".busy.key{TEMPORARY}")
+        deadline = time.monotonic() + within(60)
+        while not staged.exists() or staged.stat().st_size != len(self.world.key):
+            self.assertLess(time.monotonic(), deadline, "the key was not staged")
+            time.sleep(0.01)
+        target.write_bytes(theirs)
+        out, err = child.communicate(timeout=within(60))
+        self.assertEqual(child.returncode, 12, out + err)
+        self.assertEqual(json.loads(err)["error"]["code"], "destination_other_key")
+        self.assertEqual(target.read_bytes(), theirs)
+        previous = self.world.path("busy.key.keyescrow-previous")
+        self.assertEqual(previous.read_bytes(), old)
+        previous.unlink()
+        target.unlink()
 
     def test_a_full_disk(self):
         disk = small_disk(self, "full")

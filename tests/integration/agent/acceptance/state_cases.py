@@ -165,6 +165,28 @@ class Store(AcceptanceCase):
         self.check_json(done, "store_full", 9)
         (disk / "filler").unlink()
 
+    def test_an_older_revision_in_the_newer_ones_place(self):
+        """Its signature is right, and it opens by what was taken from it: the row tells that it is not
+        the one."""
+        self.succeeds("path", "add", "app/key", "--path", "second=password & token:ops", *UNLOCK,
+                      env=self.on_copy)
+        database = sqlite3.connect(self.copy / "store.db")
+        (trigger,) = database.execute(
+            "SELECT sql FROM sqlite_master WHERE name = 'envelope_update'").fetchone()
+        database.execute("DROP TRIGGER envelope_update")
+        database.execute("UPDATE envelope SET bytes = (SELECT bytes FROM envelope WHERE revision = 1) "
+                         "WHERE revision = 2")
+        database.execute(trigger)
+        database.commit()
+        database.close()
+        self.world.give_to_user()
+        self.on_bad_store("store_damaged", 4, (
+            ("restore", "app/key", "--to", "out.key", *UNLOCK),
+            ("path", "add", "app/key", "--path", "third=password & token:ops", *UNLOCK)))
+        for command in (("drill", "app/key", *UNLOCK), ("gate", "app/key"), ("verify",)):
+            done = self.world.run(*command, "--json", env=self.on_copy)
+            self.assertEqual(done.status, 4, str(done))
+
     def test_tampered_log_is_damage(self):
         database = sqlite3.connect(self.copy / "store.db")
         tables = [row[0] for row in database.execute(
