@@ -6,6 +6,7 @@
 
 import argparse
 import contextlib
+import fcntl
 import os
 import pathlib
 import re
@@ -110,7 +111,11 @@ class Paused(unittest.TestCase):
         """Whatever its agent was started with, the vendor's module finds no descriptor in it, and a
         program that the module starts gets none; Ctrl-C ends the agent, and the worker with it."""
         with open(self.world.path("pw"), "rb") as secret:
-            _, worker = self.stopped_at("worker-logged-in", pass_fds=(secret.fileno(),))
+            far = fcntl.fcntl(secret, fcntl.F_DUPFD, 40)  # no number that is used again
+        try:
+            _, worker = self.stopped_at("worker-logged-in", pass_fds=(far,))
+        finally:
+            os.close(far)
         folder = pathlib.Path(f"/proc/{worker}/fd")
         kept = {int(path.name): os.readlink(path) for path in folder.iterdir()}
         for number in (0, 1, 2):
@@ -264,6 +269,17 @@ class Opens(unittest.TestCase):
                               "app.escrow", "app.escrow.receipt", "events.json", "agent.json",
                               "store.db", "ed25519.seed", "fingerprint.key", "agent.toml",
                               "in-use", "rotation.lock"}, made)
+
+    def test_the_gate_is_hardened(self):
+        """It becomes another program, which gets back the limit that it was started with."""
+        self.world.escrow()
+        text = strace(self, ["prctl", "setrlimit", "prlimit64", "execve"], (), "gate", "app/key",
+                      "--override", "only to see", "--", "true")
+        before, _, _ = text.rpartition("execve(")
+        self.assertRegex(before, r"prctl\(PR_SET_DUMPABLE, SUID_DUMP_DISABLE")
+        limits = re.findall(r"(?:setrlimit\(|prlimit64\(0, )RLIMIT_CORE, \{rlim_cur=(\w+)", before)
+        self.assertEqual(limits[0], "0", before)
+        self.assertEqual(len(limits), 2, before)
 
     def test_memory_of_argon2(self):
         """The quarter of a GiB that Argon2 fills is no SecretBytes: it is kept out of core dumps, and

@@ -393,6 +393,25 @@ class Replace(Restore):
             raise Broken("the next restore is wrong")
 
 
+class Discard(Replace):
+    """The old key that was put aside is removed, and does not come back."""
+    own_syncs = (".",)
+
+    def prepare(self, run):
+        super().prepare(run)
+        run.must(run.root, *super().command(run))
+
+    def command(self, run):
+        return ("restore", "app/key", "--to", "out.key", "--discard-previous", "--yes")
+
+    def check(self, run, root, acknowledged):
+        run.consistent(root)
+        if acknowledged and (root / "out.key.keyescrow-previous").exists():
+            raise Broken("what was discarded is there again")
+        if acknowledged and "key.destroyed" not in run.log(root):
+            raise Broken("what was acknowledged is not in the log")
+
+
 class Export:
     def prepare(self, run):
         run.init()
@@ -800,7 +819,7 @@ for command in COMMANDS:
     setattr(PowerCut, f"test_{name}", power_cut(command))
     setattr(Fault, f"test_{name}", fault(command))
     setattr(Killed, f"test_{name}", killed(command))
-for command in (SameKey, Stateless):
+for command in (SameKey, Stateless, Discard):
     setattr(PowerCut, f"test_{command.__name__.lower()}", power_cut(command))
 for command in SAMPLED:
     name = command.__name__.lower()
