@@ -17,6 +17,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "integration" / "agent" / "acceptan
 
 import faulty_world  # noqa: E402
 import world  # noqa: E402
+from later_cases import *  # noqa: E402,F403
 from token_cases import *  # noqa: E402,F403
 from tpm_cases import *  # noqa: E402,F403
 

@@ -22,6 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 GONE_WITHIN_S = 20
 NOTHING_HERE = 8  # not found, or not initialised
 BASELINE = "baseline"
+KEPT = ("state", "tokens", "live")  # folders that each run begins with as they were
 FAULTY = "@faulty"  # in a command: the path of the faulty PKCS#11 module
 
 # Source: TPM 2.0 Part 2, 6.5.2 (TPM_CC).
@@ -83,7 +84,7 @@ class FaultyWorld(World):
 
     def keep(self):
         """What is there now is what every later begin_again() brings back."""
-        for name in ("state", "tokens"):
+        for name in KEPT:
             shutil.rmtree(self.path(BASELINE) / name, ignore_errors=True)
             if self.path(name).exists():
                 shutil.copytree(self.path(name), self.path(BASELINE) / name)
@@ -91,7 +92,7 @@ class FaultyWorld(World):
     def begin_again(self, *outputs, clear=False):
         for name in outputs:
             self.path(name).unlink(missing_ok=True)
-        for name in ("state", "tokens"):
+        for name in KEPT:
             shutil.rmtree(self.path(name), ignore_errors=True)
             if (self.path(BASELINE) / name).exists():
                 shutil.copytree(self.path(BASELINE) / name, self.path(name))
@@ -241,7 +242,7 @@ class FaultCase(AcceptanceCase):
             time.sleep(0.01)
 
     def snapshot(self):
-        return self.world.snapshot(but=("state", "tokens", "tpm.state", BASELINE))
+        return self.world.snapshot(but=(*KEPT, "tpm.state", BASELINE))
 
     def no_new_file(self, before, run, *but):
         after = self.snapshot()
