@@ -29,6 +29,18 @@ TEST(SecretPrompt, ReadsALineWithoutEchoAndRestoresTheMode) {
   EXPECT_EQ(terminal.shown().find("correct"), std::string::npos);
 }
 
+TEST(SecretPrompt, DropsWhatWasTypedBeforeTheQuestion) {
+  PseudoTerminal terminal;
+  terminal.Type("meant for the shell\n");
+  ASSERT_TRUE(terminal.WaitFor("shell\r\n"));  // it lies in the terminal's queue
+  auto answer = std::async(std::launch::async, [&] {
+    return SecretPrompt(false, terminal.name()).Ask("password", "remedy");
+  });
+  ASSERT_TRUE(terminal.WaitFor("password: "));
+  terminal.Type("the answer\n");
+  EXPECT_EQ(TextOf(answer.get()), "the answer");
+}
+
 TEST(SecretPrompt, BackspaceIsTheTerminalsOwn) {
   PseudoTerminal terminal;
   auto answer = std::async(std::launch::async, [&] {

@@ -1,6 +1,12 @@
 #include "agent/key_locations/crash_safe_file.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <thread>
 
 #include "tests/unit/key_locations/scratch_folder.h"
 
@@ -23,6 +29,18 @@ TEST_F(CrashSafeFile, ReplacesAndKeepsTheModeThatWasThere) {
   ASSERT_TRUE(WriteFileDurably(At("a"), AsBytes("new"), {.mode = 0644}));
   EXPECT_EQ(Get("a"), "new");
   EXPECT_EQ(ModeOf("a"), 0604u);
+}
+
+TEST_F(CrashSafeFile, WaitsForWhoHoldsTheFolder) {
+  const int other = open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  ASSERT_EQ(flock(other, LOCK_EX), 0);
+  std::thread writer([&] { EXPECT_TRUE(WriteFileDurably(At("a"), AsBytes("text"), {})); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  EXPECT_THAT(Names(), ElementsAre());
+  ASSERT_EQ(flock(other, LOCK_UN), 0);
+  writer.join();
+  close(other);
+  EXPECT_EQ(Get("a"), "text");
 }
 
 TEST_F(CrashSafeFile, ExclusiveRefusesANameThatIsTaken) {

@@ -109,6 +109,9 @@ TEST_F(LuksVolumeAt, RefusesAWrongUnlockFile) {
   EXPECT_EQ(volume->CheckWritable().error().code(), ErrorCode::kWrongPassword);
   EXPECT_EQ(volume->Write(one_, kRandom).error().code(), ErrorCode::kWrongPassword);
   EXPECT_EQ(NumKeyslots(), 1U);
+  Put("size", std::string(64, 'k'));  // that of a volume key
+  EXPECT_EQ((*ParseLocation("luks:" + At("image"), {At("size")}))->CheckWritable().error().code(),
+            ErrorCode::kWrongPassword);
   Put("line", "the passphrase\n");
   EXPECT_TRUE((*ParseLocation("luks:" + At("image"), {At("line")}))->CheckWritable());
   EXPECT_EQ((*ParseLocation("luks:" + At("image")))->Read().error().code(),

@@ -60,6 +60,16 @@ TEST_F(SecretFile, TakesAnAccessListThatOpensItToThisUserAlone) {
   list[17] = 0x77;  // another user
   ASSERT_EQ(setxattr(path.c_str(), "system.posix_acl_access", list, sizeof list, 0), 0);
   ExpectError(path, ErrorCode::kSecretFileUnsafe);
+  list[17] = static_cast<unsigned char>(user >> 8);
+  list[22] = 4;  // the file's group
+  ASSERT_EQ(setxattr(path.c_str(), "system.posix_acl_access", list, sizeof list, 0), 0);
+  ExpectError(path, ErrorCode::kSecretFileUnsafe);
+}
+
+TEST_F(SecretFile, RefusesAKeyThatOthersCanReadToo) {
+  EXPECT_EQ(ReadWholeSecretFile(Put("key", "a\nb"))->size(), 3U);
+  EXPECT_EQ(ReadWholeSecretFile(Put("open", "a\nb", 0640)).error().code(),
+            ErrorCode::kSecretFileUnsafe);
 }
 
 TEST_F(SecretFile, RefusesWhatIsNoFile) {

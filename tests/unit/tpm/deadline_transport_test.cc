@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <csignal>
 #include <cstdlib>
 #include <semaphore>
 
@@ -53,6 +54,24 @@ TEST(TpmDeadline, AnswersPassThroughAndTheTransportIsClosedOnItsThread) {
     }
   }
   EXPECT_EQ(gate->alive, 0);
+}
+
+TEST(TpmDeadline, SignalsAreNotItsThreads) {
+  sigset_t inside;
+  sigemptyset(&inside);
+  auto transport = DeadlineTransport::Open(
+      [&]() -> Result<std::unique_ptr<Transport>> {
+        pthread_sigmask(SIG_SETMASK, nullptr, &inside);
+        return std::make_unique<GatedTransport>(std::make_shared<Gate>());
+      },
+      milliseconds(1000));
+  ASSERT_TRUE(transport);
+  sigset_t outside;
+  pthread_sigmask(SIG_SETMASK, nullptr, &outside);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGWINCH}) {
+    EXPECT_EQ(sigismember(&inside, number), 1) << number;
+    EXPECT_EQ(sigismember(&outside, number), 0) << number;
+  }
 }
 
 TEST(TpmDeadline, AfterATimeoutEveryCallFailsAtOnceEvenIfTheAnswerComesLate) {
