@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "envelope/base/aes.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/clock.h"
@@ -104,6 +106,46 @@ TEST(SecretBytes, ReusesWipedSlots) {
   EXPECT_EQ(ToHex(again->Expose()), std::string(32, '0'));
 }
 
+// The arena's pages stay mapped: a slot that was given back can be looked at. Its first bytes link
+// it to the next free one.
+bool IsWiped(const std::uint8_t* slot, std::size_t size_bytes) {
+  return std::all_of(slot + sizeof(void*), slot + size_bytes, [](auto byte) { return byte == 0; });
+}
+
+TEST(SecretBytes, AreWipedWhereverTheyEnd) {
+  const std::string text(64, 's');
+  auto left = SecretBytes::CopyOf(AsBytes(text));
+  auto right = SecretBytes::CopyOf(AsBytes(text));
+  ASSERT_TRUE(left);
+  ASSERT_TRUE(right);
+  const std::uint8_t* const slots[] = {left->Expose().data(), right->Expose().data()};
+  EXPECT_FALSE(IsWiped(slots[0], text.size()));
+  *left = std::move(*right);  // what stood there ends here
+  EXPECT_TRUE(IsWiped(slots[0], text.size()));
+  EXPECT_FALSE(IsWiped(slots[1], text.size()));
+  *left = SecretBytes();
+  EXPECT_TRUE(IsWiped(slots[1], text.size()));
+}
+
+TEST(SecretBytes, TruncateWipesWhatItCutsOff) {
+  auto secret = SecretBytes::CopyOf(AsBytes("0123456789abcdef"));
+  ASSERT_TRUE(secret);
+  const std::uint8_t* const bytes = secret->Expose().data();
+  secret->Truncate(3);
+  EXPECT_EQ(ToHex(ByteView(bytes, 16)), "303132" + std::string(26, '0'));
+}
+
+TEST(SecretBytes, AreEqualAtOneLengthAlone) {
+  auto whole = SecretBytes::CopyOf(AsBytes("0123456789abcdef"));
+  auto part = SecretBytes::CopyOf(AsBytes("0123456789abcdef"));
+  ASSERT_TRUE(whole);
+  ASSERT_TRUE(part);
+  EXPECT_TRUE(whole->EqualsConstantTime(*part));
+  part->Truncate(15);
+  EXPECT_FALSE(whole->EqualsConstantTime(*part));
+  EXPECT_FALSE(part->EqualsConstantTime(*whole));
+}
+
 TEST(SecretBytes, HoldsAMebibyte) {
   auto secret = SecretBytes::Allocate(1 << 20);
   ASSERT_TRUE(secret) << secret.error().message();
@@ -124,6 +166,34 @@ TEST(P256, SignsVerifiesAndRoundTripsDer) {
   EXPECT_FALSE(VerifyEs256(pair->Public(), Sha256(AsBytes("other")), *signature));
   EXPECT_FALSE(VerifyEs256(pair->Public(), digest, Bytes64{}));
   EXPECT_EQ(EcdsaSignatureFromDer(EcdsaSignatureToDer(*signature)), *signature);
+}
+
+TEST(P256, HoldsEachSignatureAgainstItsOwnKey) {
+  auto left = P256KeyPair::Generate();
+  auto right = P256KeyPair::Generate();
+  ASSERT_TRUE(left);
+  ASSERT_TRUE(right);
+  const Bytes32 digest = Sha256(AsBytes("message"));
+  for (int i = 0; i < 2; ++i) {  // the last key is kept between two calls
+    for (const auto* pair : {&*left, &*right}) {
+      auto signature = pair->SignEs256(digest);
+      ASSERT_TRUE(signature);
+      EXPECT_TRUE(VerifyEs256(pair->Public(), digest, *signature));
+      EXPECT_FALSE(VerifyEs256((pair == &*left ? *right : *left).Public(), digest, *signature));
+    }
+  }
+}
+
+TEST(P256, TakesOneEncodingOfASignature) {
+  EXPECT_TRUE(EcdsaSignatureFromDer(FromHex("3006020101020101")));
+  for (const char* der : {"308106020101020101",       // a length in the long form
+                          "300702810101020101",       // the same, within
+                          "300702020001020101",       // a zero too many
+                          "300602010102010100",       // a byte after the end
+                          "3006020101020181",         // negative
+                          "30800201010201010000"}) {  // no length
+    EXPECT_FALSE(EcdsaSignatureFromDer(FromHex(der))) << der;
+  }
 }
 
 TEST(P256, RestoresAPairFromItsScalar) {
