@@ -1,13 +1,14 @@
 #include "agent/audit/event.h"
 
-#include <fmt/core.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <utility>
 
 #include "agent/audit/event_limits.h"
+#include "agent/audit/plain_text.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/utf8.h"
@@ -39,46 +40,43 @@ bool MustEscape(char32_t c) {
          (c >= 0x2066 && c <= 0x2069) || c == 0xFEFF;
 }
 
+// Writer appends members; what stands before a value, from the comma to the opening quote, is given
+// as it is written.
 class Writer {
  public:
   Writer() { out_.reserve(kUsualBytes); }
 
   std::string Take() { return std::move(out_); }
 
-  void Open(char bracket) {
-    Separate();
-    out_ += bracket;
-    first_ = true;
+  void Raw(std::string_view text) { out_ += text; }
+  void Number(std::string_view before, std::uint64_t value) {
+    out_ += before;
+    char digits[20];
+    out_.append(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);
   }
-  void Close(char bracket) {
-    out_ += bracket;
-    first_ = false;
-  }
-  void Name(std::string_view name) {  // our own names: nothing to escape
-    Separate();
-    out_ += '"';
-    out_ += name;
-    out_ += "\":";
-    first_ = true;
-  }
-  void Number(std::uint64_t value) {
-    Separate();
-    fmt::format_to(std::back_inserter(out_), "{}", value);
-  }
-  void Bool(bool value) {
-    Separate();
-    out_ += value ? "true" : "false";
-  }
-  void Text(std::string_view text, std::size_t max_bytes) {
-    Separate();
-    out_ += '"';
-    if (text.size() <= max_bytes && IsPlain(text)) {
+  void Text(std::string_view before, std::string_view text, std::size_t max_bytes) {
+    out_ += before;
+    if (text.size() <= max_bytes && IsPlainText(text)) {
       out_ += text;
-      out_ += '"';
-      return;
+    } else {
+      Escaped(CutUtf8(text, max_bytes));
     }
-    const std::string cut = CutUtf8(text, max_bytes);
-    for (std::string_view rest = cut; !rest.empty();) {
+    out_ += '"';
+  }
+  void TextUnlessEmpty(std::string_view before, std::string_view text, std::size_t max_bytes) {
+    if (!text.empty()) Text(before, text, max_bytes);
+  }
+  void Base64Url(std::string_view before, ByteView bytes) {
+    out_ += before;
+    out_ += EncodeBase64Url(bytes);  // never cut, and there is nothing to escape
+    out_ += '"';
+  }
+
+ private:
+  static constexpr std::size_t kUsualBytes = 1024;
+
+  void Escaped(std::string_view rest) {
+    while (!rest.empty()) {
       const CodePoint c = FirstCodePoint(rest);
       if (c.value == '"' || c.value == '\\') {
         out_ += '\\';
@@ -90,155 +88,110 @@ class Writer {
       }
       rest.remove_prefix(c.size_bytes);
     }
-    out_ += '"';
-  }
-  void NamedText(std::string_view name, std::string_view text, std::size_t max_bytes) {
-    Name(name);
-    Text(text, max_bytes);
-  }
-  void NamedTextUnlessEmpty(std::string_view name, std::string_view text, std::size_t max_bytes) {
-    if (!text.empty()) NamedText(name, text, max_bytes);
-  }
-  void NamedNumber(std::string_view name, std::uint64_t value) {
-    Name(name);
-    Number(value);
-  }
-  void NamedBytes(std::string_view name, ByteView bytes) {
-    Name(name);
-    out_ += '"';
-    out_ += EncodeBase64Url(bytes);  // never cut, and there is nothing to escape
-    out_ += '"';
-    first_ = false;
   }
 
- private:
-  static constexpr std::size_t kUsualBytes = 1024;
-
-  // IsPlain: printable ASCII that stands for itself in a string; nearly every text is of it alone.
-  static bool IsPlain(std::string_view text) {
-    unsigned other = 0;  // no jump for each character
-    for (const char c : text) {
-      const unsigned value = static_cast<unsigned char>(c);
-      other |= static_cast<unsigned>(value - 0x20U > 0x7EU - 0x20U) |
-               static_cast<unsigned>(value == '"') | static_cast<unsigned>(value == '\\');
-    }
-    return other == 0;
-  }
-
-  void Separate() {
-    if (!first_) out_ += ',';
-    first_ = false;
-  }
   std::string out_;
-  bool first_ = true;
 };
 
 void WriteActor(Writer& out, const Actor& actor) {
-  out.Name("actor");
-  out.Open('{');
-  out.NamedNumber("uid", actor.uid);
-  if (actor.login_uid) out.NamedNumber("login_uid", *actor.login_uid);
-  out.NamedTextUnlessEmpty("name", actor.name, kMaxShortBytes);
-  out.NamedNumber("pid", static_cast<std::uint64_t>(std::max(actor.pid, 0)));
-  out.NamedTextUnlessEmpty("exe", actor.exe, kMaxExeBytes);
-  out.Close('}');
+  out.Number(R"(,"actor":{"uid":)", actor.uid);
+  if (actor.login_uid) out.Number(R"(,"login_uid":)", *actor.login_uid);
+  out.TextUnlessEmpty(R"(,"name":")", actor.name, kMaxShortBytes);
+  out.Number(R"(,"pid":)", static_cast<std::uint64_t>(std::max(actor.pid, 0)));
+  out.TextUnlessEmpty(R"(,"exe":")", actor.exe, kMaxExeBytes);
+  out.Raw("}");
+}
+
+void WriteFactors(Writer& out, const std::vector<EventFactor>& factors, Detail detail) {
+  std::string_view before = R"(,"factors":[{"kind":")";
+  for (const EventFactor& factor : factors) {
+    out.Text(before, factor.kind, kMaxShortBytes);
+    out.TextUnlessEmpty(R"(,"id":")", factor.id, kMaxShortBytes);
+    if (detail < Detail::kNoFactorDetails) {
+      if (factor.key_sha256) out.Base64Url(R"(,"key_sha256":")", *factor.key_sha256);
+      out.TextUnlessEmpty(R"(,"kdf":")", factor.kdf, kMaxShortBytes);
+    }
+    out.Raw("}");
+    before = R"(,{"kind":")";
+  }
+  out.Raw("]");
 }
 
 void WritePaths(Writer& out, const std::vector<EventPath>& paths, Detail detail) {
-  out.Name("paths");
-  out.Open('[');
+  std::string_view before = R"(,"paths":[{"id":")";
   for (std::size_t i = 0; i < std::min(paths.size(), kMaxPaths); ++i) {
-    out.Open('{');
-    out.NamedText("id", paths[i].id, kMaxShortBytes);
+    out.Text(before, paths[i].id, kMaxShortBytes);
     if (detail < Detail::kNoFactors && !paths[i].factors.empty()) {
-      out.Name("factors");
-      out.Open('[');
-      for (const EventFactor& factor : paths[i].factors) {
-        out.Open('{');
-        out.NamedText("kind", factor.kind, kMaxShortBytes);
-        out.NamedTextUnlessEmpty("id", factor.id, kMaxShortBytes);
-        if (detail < Detail::kNoFactorDetails) {
-          if (factor.key_sha256) out.NamedBytes("key_sha256", *factor.key_sha256);
-          out.NamedTextUnlessEmpty("kdf", factor.kdf, kMaxShortBytes);
-        }
-        out.Close('}');
-      }
-      out.Close(']');
+      WriteFactors(out, paths[i].factors, detail);
     }
-    out.Close('}');
+    out.Raw("}");
+    before = R"(,{"id":")";
   }
-  out.Close(']');
+  out.Raw("]");
 }
 
 void WriteDrill(Writer& out, const EventDrill& drill) {
-  out.Name("drill");
-  out.Open('{');
-  out.NamedNumber("size", drill.size);
-  out.NamedBytes("root", drill.root);
-  out.NamedText("time", FormatUtc(drill.time), kMaxShortBytes);
-  if (drill.challenge) out.NamedBytes("challenge", *drill.challenge);
-  out.NamedBytes("signature", drill.signature);
-  out.Close('}');
+  out.Number(R"(,"drill":{"size":)", drill.size);
+  out.Base64Url(R"(,"root":")", drill.root);
+  out.Text(R"(,"time":")", FormatUtc(drill.time), kMaxShortBytes);
+  if (drill.challenge) out.Base64Url(R"(,"challenge":")", *drill.challenge);
+  out.Base64Url(R"(,"signature":")", drill.signature);
+  out.Raw("}");
 }
 
 void WriteAnchor(Writer& out, const EventAnchor& anchor) {
-  out.Name("anchor");
-  out.Open('{');
-  out.NamedNumber("counter", anchor.counter);
-  out.NamedNumber("index", anchor.index);
-  out.NamedBytes("key", anchor.key);
-  if (!anchor.attest.empty()) out.NamedBytes("attest", anchor.attest);
-  if (anchor.signature) out.NamedBytes("signature", *anchor.signature);
-  out.Close('}');
+  out.Number(R"(,"anchor":{"counter":)", anchor.counter);
+  out.Number(R"(,"index":)", anchor.index);
+  out.Base64Url(R"(,"key":")", anchor.key);
+  if (!anchor.attest.empty()) out.Base64Url(R"(,"attest":")", anchor.attest);
+  if (anchor.signature) out.Base64Url(R"(,"signature":")", *anchor.signature);
+  out.Raw("}");
+}
+
+void WriteApprovers(Writer& out, const std::vector<std::string>& approvers) {
+  std::string_view before = R"(,"approvers":[")";
+  for (std::size_t i = 0; i < std::min(approvers.size(), kMaxApprovers); ++i) {
+    out.Text(before, approvers[i], kMaxShortBytes);
+    before = R"(,")";
+  }
+  out.Raw("]");
+}
+
+void WriteKeyEnvelopeAndPolicy(Writer& out, const Event& event) {
+  if (event.key) {
+    out.Text(R"(,"key":{"name":")", event.key->name, kMaxNameBytes);
+    if (event.key->version != 0) out.Number(R"(,"version":)", event.key->version);
+    out.Raw("}");
+  }
+  if (event.envelope) {
+    out.Text(R"(,"envelope":{"id":")", event.envelope->id, kMaxShortBytes);
+    out.Number(R"(,"revision":)", event.envelope->revision);
+    out.Base64Url(R"(,"sha256":")", event.envelope->sha256);
+    out.Raw("}");
+  }
+  if (event.policy) {
+    out.Text(R"(,"policy":{"id":")", event.policy->id, kMaxShortBytes);
+    out.Number(R"(,"serial":)", event.policy->serial);
+    out.Base64Url(R"(,"sha256":")", event.policy->sha256);
+    out.Raw("}");
+  }
 }
 
 std::string Write(const Event& event, Detail detail) {
   Writer out;
-  out.Open('{');
-  out.NamedNumber("v", 1);
-  out.NamedBytes("id", event.id);
-  out.NamedText("source", event.source, kMaxSourceBytes);
-  out.NamedNumber("source_seq", event.source_seq);
-  out.NamedText("time", FormatUtc(event.time), kMaxShortBytes);
-  out.NamedText("boot_id", event.boot_id, kMaxShortBytes);
-  out.Name("clock_synced");
-  out.Bool(event.clock_synced);
-  out.NamedText("type", EventTypeName(event.type), kMaxShortBytes);
-  out.NamedText("outcome", kOutcomeNames[static_cast<std::size_t>(event.outcome)], kMaxShortBytes);
-  out.NamedTextUnlessEmpty("error", event.error, kMaxShortBytes);
+  out.Base64Url(R"({"v":1,"id":")", event.id);
+  out.Text(R"(,"source":")", event.source, kMaxSourceBytes);
+  out.Number(R"(,"source_seq":)", event.source_seq);
+  out.Text(R"(,"time":")", FormatUtc(event.time), kMaxShortBytes);
+  out.Text(R"(,"boot_id":")", event.boot_id, kMaxShortBytes);
+  out.Raw(event.clock_synced ? R"(,"clock_synced":true)" : R"(,"clock_synced":false)");
+  out.Text(R"(,"type":")", EventTypeName(event.type), kMaxShortBytes);
+  out.Text(R"(,"outcome":")", OutcomeName(event.outcome), kMaxShortBytes);
+  out.TextUnlessEmpty(R"(,"error":")", event.error, kMaxShortBytes);
   if (event.actor) WriteActor(out, *event.actor);
-  if (!event.approvers.empty() && detail < Detail::kBare) {
-    out.Name("approvers");
-    out.Open('[');
-    for (std::size_t i = 0; i < std::min(event.approvers.size(), kMaxApprovers); ++i) {
-      out.Text(event.approvers[i], kMaxShortBytes);
-    }
-    out.Close(']');
-  }
-  out.NamedText("host", event.host, kMaxShortBytes);
-  if (event.key) {
-    out.Name("key");
-    out.Open('{');
-    out.NamedText("name", event.key->name, kMaxNameBytes);
-    if (event.key->version != 0) out.NamedNumber("version", event.key->version);
-    out.Close('}');
-  }
-  if (event.envelope) {
-    out.Name("envelope");
-    out.Open('{');
-    out.NamedText("id", event.envelope->id, kMaxShortBytes);
-    out.NamedNumber("revision", event.envelope->revision);
-    out.NamedBytes("sha256", event.envelope->sha256);
-    out.Close('}');
-  }
-  if (event.policy) {
-    out.Name("policy");
-    out.Open('{');
-    out.NamedText("id", event.policy->id, kMaxShortBytes);
-    out.NamedNumber("serial", event.policy->serial);
-    out.NamedBytes("sha256", event.policy->sha256);
-    out.Close('}');
-  }
+  if (!event.approvers.empty() && detail < Detail::kBare) WriteApprovers(out, event.approvers);
+  out.Text(R"(,"host":")", event.host, kMaxShortBytes);
+  WriteKeyEnvelopeAndPolicy(out, event);
   // Without its path's id a drill's statement could not be checked.
   if (!event.paths.empty() && (detail < Detail::kNoPaths || event.drill)) {
     WritePaths(out, event.paths, detail);
@@ -246,16 +199,13 @@ std::string Write(const Event& event, Detail detail) {
   if (event.drill) WriteDrill(out, *event.drill);
   if (event.anchor) WriteAnchor(out, *event.anchor);
   if (detail < Detail::kBare) {
-    out.NamedTextUnlessEmpty("reason", event.reason,
-                             detail < Detail::kShortReason ? kMaxReasonBytes : kMaxReasonBytes / 4);
-    out.NamedTextUnlessEmpty("ticket", event.ticket, kMaxTicketBytes);
+    out.TextUnlessEmpty(R"(,"reason":")", event.reason,
+                        detail < Detail::kShortReason ? kMaxReasonBytes : kMaxReasonBytes / 4);
+    out.TextUnlessEmpty(R"(,"ticket":")", event.ticket, kMaxTicketBytes);
   }
-  if (event.prev_checkpoint) out.NamedBytes("prev_checkpoint", *event.prev_checkpoint);
-  if (event.truncated || detail != Detail::kAll) {
-    out.Name("truncated");
-    out.Bool(true);
-  }
-  out.Close('}');
+  if (event.prev_checkpoint) out.Base64Url(R"(,"prev_checkpoint":")", *event.prev_checkpoint);
+  if (event.truncated || detail != Detail::kAll) out.Raw(R"(,"truncated":true)");
+  out.Raw("}");
   return out.Take();
 }
 

@@ -1,11 +1,11 @@
 #include "agent/audit/event_facts.h"
 
 #include <array>
-#include <bit>
 #include <cstring>
 #include <limits>
 
 #include "agent/audit/event_limits.h"
+#include "agent/audit/plain_text.h"
 #include "envelope/base/clock.h"
 
 namespace keyescrow::agent::audit {
@@ -24,29 +24,6 @@ constexpr std::array<std::uint8_t, 256> kSextet = [] {
   }
   return table;
 }();
-
-// kPlain: printable ASCII that stands for itself in a string.
-constexpr std::array<bool, 256> kPlain = [] {
-  std::array<bool, 256> table{};
-  for (std::size_t c = 0x20; c < 0x7F; ++c) table[c] = c != '"' && c != '\\';
-  return table;
-}();
-
-// PlainPrefix returns how many of the eight bytes, in their order in memory, stand before the first
-// that is not plain. On little-endian machines; elsewhere 0, and bytes are looked at one by one.
-std::size_t PlainPrefix(const char* bytes) {
-  if constexpr (std::endian::native != std::endian::little) return 0;
-  constexpr std::uint64_t kOnes = 0x0101010101010101;
-  std::uint64_t word = 0;
-  std::memcpy(&word, bytes, sizeof word);
-  // The high bit of each byte that is zero in `x`; above the first such byte it may say too many.
-  const auto zeroes = [](std::uint64_t x) { return (x - kOnes) & ~x; };
-  const std::uint64_t not_plain =
-      (word | ((word - kOnes * 0x20) & ~word) | zeroes(word ^ kOnes * '"') |
-       zeroes(word ^ kOnes * '\\') | zeroes(word ^ kOnes * 0x7F)) &
-      kOnes * 0x80;
-  return static_cast<std::size_t>(std::countr_zero(not_plain)) / 8;
-}
 
 // Scanner walks over one line. Once something is not as a plain event has it, `ok` stays false.
 class Scanner {
@@ -76,7 +53,7 @@ class Scanner {
       at_ += num_plain;
       if (num_plain < 8) break;
     }
-    while (at_ != end_ && kPlain[static_cast<unsigned char>(*at_)]) ++at_;
+    while (at_ != end_ && IsPlainChar(*at_)) ++at_;
     const std::string_view text(start, static_cast<std::size_t>(at_ - start));
     if (text.size() > max_bytes) ok_ = false;
     Expect("\"");

@@ -87,6 +87,12 @@ TEST(Base64Url, RefusesWhatDoesNotReencode) {
 TEST(Clock, ParsesOnlyValidUtc) {
   EXPECT_EQ(ParseUtc("1970-01-02T00:00:01Z"), 86401);
   EXPECT_EQ(FormatUtc(*ParseUtc("2024-02-29T23:59:59Z")), "2024-02-29T23:59:59Z");
+  EXPECT_EQ(FormatUtc(-62167219200), "0000-01-01T00:00:00Z");
+  EXPECT_EQ(FormatUtc(253402300799), "9999-12-31T23:59:59Z");
+  EXPECT_EQ(FormatUtc(253402300800), "10000-01-01T00:00:00Z");
+  for (std::int64_t time = -4'000'000'000; time < 8'000'000'000; time += 86399 * 17 + 3601) {
+    ASSERT_EQ(ParseUtc(FormatUtc(time)), time);
+  }
   EXPECT_FALSE(ParseUtc("2023-02-29T00:00:00Z"));
   EXPECT_FALSE(ParseUtc("2023-02-28T24:00:00Z"));
   EXPECT_FALSE(ParseUtc("2023-02-28T23:59:60Z"));
