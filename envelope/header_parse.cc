@@ -39,7 +39,7 @@ Result<PathRecord> ReadPath(const JsonValue& json, std::size_t number, const Hea
   path.id = reader.String("id");
   reader.Require(IsName(path.id, 16), "id is not a path id");
   const std::vector<JsonValue>& factors = reader.Array("factors");
-  const std::string wrapped_text = reader.String("wrapped_key");
+  const std::string_view wrapped_text = reader.String("wrapped_key");
   path.drill_key = ToBytes32(reader.Base64Url("drill_key", 32));
   const JsonValue* recovery_key =
       reader.Has("recovery_key") ? &reader.Object("recovery_key") : nullptr;
@@ -73,10 +73,11 @@ Result<Header> ParseHeader(std::string_view text) {
   ASSIGN_OR_RETURN(const JsonValue json, ParseStrictJson(text));
   ObjectReader reader(json, "header");
   Header header;
-  const std::string format = reader.String("format");
+  const std::string_view format = reader.String("format");
   if (format.starts_with("keyescrow/") && format != "keyescrow/1") {
     return Error(ErrorCode::kEnvelopeNewerFormat, Action::kFixInput,
-                 "the envelope is of the format " + format + ", which this version does not read",
+                 "the envelope is of the format " + std::string(format) +
+                     ", which this version does not read",
                  "install a newer keyescrow; this is version " KEYESCROW_VERSION)
         .WithFailure(Failure::kFormat);
   }

@@ -17,7 +17,7 @@ bool IsSalt(std::string_view text) {
 
 Pkcs11RsaRecord ReadRsa(ObjectReader& reader) {
   Pkcs11RsaRecord record;
-  const std::string& algorithm = reader.String("alg");
+  const std::string_view algorithm = reader.String("alg");
   reader.Require(algorithm == "RSA-OAEP" || algorithm == "RSA-OAEP-256", "alg is unknown");
   record.hash = algorithm == "RSA-OAEP" ? OaepHash::kSha1 : OaepHash::kSha256;
   record.token = reader.String("token");
@@ -52,7 +52,7 @@ Pkcs11EcdhRecord ReadEcdh(ObjectReader& reader, bool in_shares) {
 
 Result<TokenRecord> ReadToken(const JsonValue& json, const std::string& what, bool in_shares) {
   ObjectReader reader(json, what);
-  const std::string type = reader.String("type");
+  const std::string_view type = reader.String("type");
   TokenRecord record;
   if (type == "pkcs11-rsa") {
     record = ReadRsa(reader);
@@ -97,7 +97,7 @@ Result<SharesRecord> ReadShares(ObjectReader& reader, const std::string& what) {
 
 PasswordRecord ReadPassword(ObjectReader& reader) {
   PasswordRecord record;
-  const std::string& kdf = reader.String("kdf");
+  const std::string_view kdf = reader.String("kdf");
   record.salt = reader.String("salt");
   reader.Require(IsSalt(record.salt), "salt is not 32 lower-case hexadecimal digits");
   if (kdf == "argon2id") {
@@ -196,7 +196,7 @@ int FactorRank(std::string_view type) {
   return 3;
 }
 
-std::string TypeOf(const JsonValue& json) {
+std::string_view TypeOf(const JsonValue& json) {
   for (const auto& [name, value] : json.members) {
     if (name == "type" && value.type == JsonValue::Type::kString) return value.text;
   }
@@ -205,7 +205,7 @@ std::string TypeOf(const JsonValue& json) {
 
 Result<FactorRecord> ReadFactor(const JsonValue& json, const std::string& what,
                                 bool path_has_password) {
-  const std::string type = TypeOf(json);
+  const std::string_view type = TypeOf(json);
   if (type == "pkcs11-rsa" || type == "pkcs11-ecdh") {
     ASSIGN_OR_RETURN(TokenRecord token, ReadToken(json, what, false));
     return std::visit([](auto&& record) { return FactorRecord(std::move(record)); },
@@ -283,8 +283,8 @@ Result<CompactJwe> ParseCompactJwe(std::string_view text, std::string& header,
 }
 
 std::optional<P256Point> ReadPoint(ObjectReader& reader, const std::string& what) {
-  const std::string& curve = reader.String("crv");
-  const std::string& key_type = reader.String("kty");
+  const std::string_view curve = reader.String("crv");
+  const std::string_view key_type = reader.String("kty");
   const Bytes x = reader.Base64Url("x", 32);
   const Bytes y = reader.Base64Url("y", 32);
   reader.Require(curve == "P-256" && key_type == "EC", "is not a P-256 key");
@@ -321,7 +321,7 @@ Result<RecoveryKeyRecord> ReadRecoveryKeyRecord(ObjectReader& reader, const std:
   RecoveryKeyRecord record;
   record.name = reader.String("name");
   reader.Require(IsName(record.name), "name is not a name");
-  const std::string private_text = reader.String("private");
+  const std::string_view private_text = reader.String("private");
   ObjectReader public_reader(reader.Object("public"), what + ": public");
   RETURN_IF_ERROR(reader.Finish());
   record.public_key = ReadPoint(public_reader, "public");

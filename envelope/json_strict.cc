@@ -1,5 +1,7 @@
 #include "envelope/json_strict.h"
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 #include <set>
 
@@ -9,10 +11,10 @@ namespace keyescrow::envelope {
 namespace {
 
 // Shown quotes a name of somebody else's in a message, without its tail where it is long.
-std::string Shown(const std::string& name) {
+std::string Shown(std::string_view name) {
   constexpr std::size_t kMaxShown = 64;
-  return name.size() <= kMaxShown ? "\"" + name + "\""
-                                  : "\"" + name.substr(0, kMaxShown) + "\" and more";
+  const std::string shown = "\"" + std::string(name.substr(0, kMaxShown)) + "\"";
+  return name.size() <= kMaxShown ? shown : shown + " and more";
 }
 
 constexpr std::size_t kMaxDepth = 8;
@@ -21,6 +23,26 @@ constexpr std::size_t kMaxDepth = 8;
 // a handful. Beyond it the text is only checked, and refused at its end, so that a file that nobody
 // has signed yet does not take a hundred times its size in memory.
 constexpr std::size_t kMaxValues = 131072;
+
+// Names are those of one object: a few, which need no tree, or very many.
+class Names {
+ public:
+  bool Insert(std::string_view name) {
+    if (num_first_ < first_.size()) {
+      const auto end = first_.begin() + static_cast<std::ptrdiff_t>(num_first_);
+      if (std::find(first_.begin(), end, name) != end) return false;
+      first_[num_first_++] = name;
+      return true;
+    }
+    if (std::find(first_.begin(), first_.end(), name) != first_.end()) return false;
+    return more_.insert(name).second;
+  }
+
+ private:
+  std::array<std::string_view, 16> first_;
+  std::size_t num_first_ = 0;
+  std::set<std::string_view> more_;
+};
 
 // Parser reads the subset by recursive descent, at most kMaxDepth deep. A general JSON library does
 // not serve here: nlohmann-json 3.11 stops at an integer of more than 308 digits, which the format
@@ -58,19 +80,17 @@ class Parser {
     value.type = JsonValue::Type::kObject;
     ++position_;
     if (SkipTo('}')) return true;
-    std::set<std::string_view> names;
+    Names names;
     while (true) {
       SkipSpaces();
-      const std::size_t start = position_;
-      std::string name;
+      std::string_view name;
       if (!ParseString(name)) return false;
-      if (num_values_ < kMaxValues &&
-          !names.insert(text_.substr(start + 1, position_ - start - 2)).second) {
+      if (num_values_ < kMaxValues && !names.Insert(name)) {
         return Refuse(FormatError("the member " + Shown(name) + " stands twice"));
       }
       if (!SkipTo(':')) return Refuse(Malformed());
       JsonMember& member = Append(value.members);
-      member.name = std::move(name);
+      member.name = name;
       if (!ParseValue(member.value, depth + 1)) return false;
       if (SkipTo('}')) return true;
       if (!SkipTo(',')) return Refuse(Malformed());
@@ -97,7 +117,7 @@ class Parser {
     return list.back();
   }
 
-  bool ParseString(std::string& text) {
+  bool ParseString(std::string_view& text) {
     if (position_ == text_.size() || text_[position_] != '"') return Refuse(Malformed());
     const std::size_t end = text_.find('"', position_ + 1);  // there are no escapes
     if (end == std::string_view::npos) return Refuse(Malformed());
@@ -172,11 +192,13 @@ Error LimitError(std::string message) {
 }
 
 Result<JsonValue> ParseStrictJson(std::string_view text) {
+  unsigned other = 0;  // no jump for each character
   for (const char character : text) {
-    if (character < 0x20 || character > 0x7e || character == '\\') {
-      return FormatError("a character outside printable ASCII, or a backslash");
-    }
+    const unsigned value = static_cast<unsigned char>(character);
+    other |=
+        static_cast<unsigned>(value - 0x20U > 0x7EU - 0x20U) | static_cast<unsigned>(value == '\\');
   }
+  if (other != 0) return FormatError("a character outside printable ASCII, or a backslash");
   return Parser(text).Parse();
 }
 
@@ -205,14 +227,13 @@ const JsonValue* ObjectReader::Find(std::string_view name, JsonValue::Type type)
   return nullptr;
 }
 
-const std::string& ObjectReader::String(std::string_view name) {
-  static const std::string kEmpty;
+std::string_view ObjectReader::String(std::string_view name) {
   const JsonValue* found = Find(name, JsonValue::Type::kString);
-  return found != nullptr ? found->text : kEmpty;
+  return found != nullptr ? found->text : std::string_view();
 }
 
 Bytes ObjectReader::Base64Url(std::string_view name, std::size_t size_bytes) {
-  const std::string& text = String(name);
+  const std::string_view text = String(name);
   if (error_) return {};
   auto bytes = DecodeBase64Url(text);
   if (!bytes) {

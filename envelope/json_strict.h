@@ -25,7 +25,7 @@ class JsonValue {
   enum class Type : std::uint8_t { kObject, kArray, kString, kInteger, kBoolean, kNull };
 
   Type type = Type::kNull;
-  std::string text;                    // kString
+  std::string_view text;               // kString; of the text that was parsed, as names are
   std::optional<std::int64_t> number;  // kInteger; empty where it does not fit
   bool boolean = false;                // kBoolean
   std::vector<JsonValue> items;        // kArray
@@ -34,11 +34,11 @@ class JsonValue {
 
 // No std::pair: clang wants its parts complete where JsonValue is not yet.
 struct JsonMember {
-  std::string name;
+  std::string_view name;
   JsonValue value;
 };
 
-// ParseStrictJson reads one JSON text.
+// ParseStrictJson reads one JSON text, which outlives what it returns.
 // Errors: Failure::kFormat on anything that is not strict JSON; Failure::kLimit on depth.
 Result<JsonValue> ParseStrictJson(std::string_view text);
 
@@ -51,7 +51,7 @@ class ObjectReader {
   ObjectReader(const JsonValue& value, std::string what);
 
   bool Has(std::string_view name) const;
-  const std::string& String(std::string_view name);
+  std::string_view String(std::string_view name);
   // Base64Url decodes a member; a `size_bytes` other than SIZE_MAX must match exactly.
   Bytes Base64Url(std::string_view name, std::size_t size_bytes = SIZE_MAX);
   // Integer refuses other types (format) and values outside [minimum, maximum] (limit).

@@ -1,6 +1,10 @@
 #include "envelope/sealed_envelope.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "envelope/base/base64url.h"
 #include "envelope/base/ed25519.h"
@@ -27,10 +31,10 @@ Error MacError() {
       .WithFailure(Failure::kMac);
 }
 
-// JwsParts: the outer JSON, decoded.
+// JwsParts: the outer JSON; its texts are those of the file.
 struct JwsParts {
-  std::string payload;
-  std::string protected_header;
+  std::string_view payload;
+  std::string_view protected_header;
   Bytes64 signature{};
 };
 
@@ -51,18 +55,18 @@ struct AgentKey {
   std::string thumbprint;
 };
 
-Result<AgentKey> ReadProtected(std::string_view protected_text) {
+Result<AgentKey> ParseProtected(std::string_view protected_text) {
   const auto bytes = DecodeBase64Url(protected_text);
   if (!bytes) return FormatError("envelope: \"protected\" is not canonical base64url");
   ASSIGN_OR_RETURN(const JsonValue json, ParseStrictJson(AsText(*bytes)));
   ObjectReader reader(json, "protected header");
   reader.Require(reader.String("alg") == "ES256", "alg is not ES256");
   reader.Require(reader.String("typ") == "keyescrow+jws", "typ is not keyescrow+jws");
-  const std::string thumbprint = reader.String("kid");
+  const std::string_view thumbprint = reader.String("kid");
   ObjectReader jwk(reader.Object("jwk"), "protected header: jwk");
   RETURN_IF_ERROR(reader.Finish());
-  const std::string curve = jwk.String("crv");
-  const std::string key_type = jwk.String("kty");
+  const std::string_view curve = jwk.String("crv");
+  const std::string_view key_type = jwk.String("kty");
   const Bytes x = jwk.Base64Url("x", 32);
   const Bytes y = jwk.Base64Url("y", 32);
   jwk.Require(curve == "P-256" && key_type == "EC", "is not a P-256 key");
@@ -72,7 +76,17 @@ Result<AgentKey> ReadProtected(std::string_view protected_text) {
   if (JwkThumbprint(*point) != thumbprint) {
     return FormatError("protected header: kid is not the thumbprint of jwk");
   }
-  return AgentKey{*point, thumbprint};
+  return AgentKey{*point, std::string(thumbprint)};
+}
+
+// ReadProtected is ParseProtected for whoever reads one agent's envelopes, one after the other: the
+// text is the same in each.
+Result<AgentKey> ReadProtected(std::string_view protected_text) {
+  thread_local std::optional<std::pair<std::string, AgentKey>> last;
+  if (last && last->first == protected_text) return last->second;
+  ASSIGN_OR_RETURN(AgentKey key, ParseProtected(protected_text));
+  last.emplace(protected_text, key);
+  return key;
 }
 
 const TrustedAgent* FindTrusted(const ReadOptions& options, std::string_view thumbprint) {
@@ -136,7 +150,8 @@ Status WrapToRecoveryKey(const RecoveryKey& key, const Header& header, const Sec
 
 }  // namespace
 
-Result<SealedEnvelope> SealedEnvelope::Read(ByteView file, const ReadOptions& options) {
+Result<SealedEnvelope> SealedEnvelope::Read(ByteView file, const ReadOptions& options,
+                                            ParsedHeader* known) {
   if (file.size() > kMaxFileSizeBytes) return LimitError("the envelope is over 3 MiB");
   std::string_view text = AsText(file);
   if (text.ends_with('\n')) text.remove_suffix(1);
@@ -166,7 +181,7 @@ Result<SealedEnvelope> SealedEnvelope::Read(ByteView file, const ReadOptions& op
   ASSIGN_OR_RETURN(const JsonValue inner_json, ParseStrictJson(AsText(*payload)));
   ObjectReader inner(inner_json, "payload");
   inner.Require(inner.String("protected") == kProtected, "\"protected\" is not A256CBC-HS512");
-  std::string aad = inner.String("aad");
+  std::string aad(inner.String("aad"));
   const Bytes iv = inner.Base64Url("iv", 16);
   Bytes ciphertext = inner.Base64Url("ciphertext");
   const Bytes tag = inner.Base64Url("tag", 32);
@@ -175,10 +190,18 @@ Result<SealedEnvelope> SealedEnvelope::Read(ByteView file, const ReadOptions& op
   if (ciphertext.size() > kMaxContentSizeBytes + 16) {
     inner.Fail(LimitError("the content is over 1 MiB"));
   }
-  const Bytes header_bytes = inner.Base64Url("aad");
+  // Canonical base64url: the same text is the same header.
+  const bool is_known = known != nullptr && !aad.empty() && known->aad == aad;
+  const Bytes header_bytes = is_known ? Bytes() : inner.Base64Url("aad");
   RETURN_IF_ERROR(inner.Finish());
 
-  ASSIGN_OR_RETURN(Header header, ParseHeader(AsText(header_bytes)));
+  Header header;
+  if (is_known) {
+    header = std::move(known->header);
+    known->aad.clear();
+  } else {
+    ASSIGN_OR_RETURN(header, ParseHeader(AsText(header_bytes)));
+  }
   if (header.agent != agent.thumbprint) {
     return FormatError("header: agent is not the key that signed");
   }
@@ -313,24 +336,25 @@ Result<SealedBytes> SealHeader(const Header& header, const SecretBytes& file_key
   if (content.empty() || content.size() >= kMaxContentSizeBytes + 16) {
     return LimitError("a protected key has 1 byte to 1 MiB");
   }
+  SealedBytes sealed;
   const std::string header_text = WriteHeader(header);
-  RETURN_IF_ERROR(ParseHeader(header_text));  // never sign what no reader would take
-  const std::string aad = EncodeBase64Url(AsBytes(header_text));
+  // Never sign what no reader would take.
+  ASSIGN_OR_RETURN(sealed.parsed.header, ParseHeader(header_text));
+  sealed.parsed.aad = EncodeBase64Url(AsBytes(header_text));
+  const std::string aad = fmt::format("{}.{}", kProtected, sealed.parsed.aad);
   ASSIGN_OR_RETURN(
       const SecretBytes content_key,
       DeriveContentKey(file_key, header.key_name, header.key_version, header.envelope_id));
-  ASSIGN_OR_RETURN(const CompactJwe jwe,
-                   EncryptJwe(content_key, std::string(kProtected) + "." + aad, content, random));
+  ASSIGN_OR_RETURN(const CompactJwe jwe, EncryptJwe(content_key, aad, content, random));
   // An edit's kept paths need not be at hand to show it: what was sealed opens.
   ASSIGN_OR_RETURN(const SecretBytes again,
-                   DecryptJwe(content_key, std::string(kProtected) + "." + aad, jwe.iv,
-                              jwe.ciphertext, jwe.tag, MacError()));
+                   DecryptJwe(content_key, aad, jwe.iv, jwe.ciphertext, jwe.tag, MacError()));
   if (!again.EqualsConstantTime(content)) return MacError();
   PausePoint("content-sealed");
-  const std::string inner = R"({"protected":")" + std::string(kProtected) + R"(","aad":")" + aad +
-                            R"(","iv":")" + EncodeBase64Url(jwe.iv) + R"(","ciphertext":")" +
-                            EncodeBase64Url(jwe.ciphertext) + R"(","tag":")" +
-                            EncodeBase64Url(jwe.tag) + R"("})";
+  const std::string inner =
+      fmt::format(R"({{"protected":"{}","aad":"{}","iv":"{}","ciphertext":"{}","tag":"{}"}})",
+                  kProtected, sealed.parsed.aad, EncodeBase64Url(jwe.iv),
+                  EncodeBase64Url(jwe.ciphertext), EncodeBase64Url(jwe.tag));
   const std::string payload = EncodeBase64Url(AsBytes(inner));
   const P256Point& key = signer.PublicKey();
   const std::string protected_json = R"({"alg":"ES256","jwk":{"crv":"P-256","kty":"EC","x":")" +
@@ -341,9 +365,8 @@ Result<SealedBytes> SealHeader(const Header& header, const SecretBytes& file_key
   ASSIGN_OR_RETURN(
       const Bytes64 signature,
       signer.SignDigest(Sha256({AsBytes(protected_text), AsBytes("."), AsBytes(payload)})));
-  SealedBytes sealed;
-  sealed.file = R"({"payload":")" + payload + R"(","protected":")" + protected_text +
-                R"(","signature":")" + EncodeBase64Url(signature) + "\"}\n";
+  sealed.file = fmt::format("{{\"payload\":\"{}\",\"protected\":\"{}\",\"signature\":\"{}\"}}\n",
+                            payload, protected_text, EncodeBase64Url(signature));
   sealed.hash = Sha256(AsBytes(payload));
   return sealed;
 }

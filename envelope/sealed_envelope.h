@@ -34,12 +34,20 @@ struct ReadOptions {
   bool accept_unknown_agent = false;
 };
 
+// ParsedHeader: a header as it was parsed, and its text in base64url, as `aad` has it.
+struct ParsedHeader {
+  std::string aad;
+  Header header;
+};
+
 class SealedEnvelope {
  public:
-  // Read parses and verifies a whole file. No KDF runs and no device is touched.
+  // Read parses and verifies a whole file. No KDF runs and no device is touched. Where the file's
+  // header is that of `known` to the byte, it is taken from there and not parsed once more.
   // Errors by Failure: kLimit, kFormat, kSignature; kAgentNotTrusted and kAgentOutOfScope are
   // kSignature.
-  static Result<SealedEnvelope> Read(ByteView file, const ReadOptions& options);
+  static Result<SealedEnvelope> Read(ByteView file, const ReadOptions& options,
+                                     ParsedHeader* known = nullptr);
 
   const Header& header() const { return header_; }
   const P256Point& agent_key() const { return agent_key_; }
@@ -105,6 +113,7 @@ struct EnvelopeDraft {
 struct SealedBytes {
   std::string file;  // with the trailing LF
   Bytes32 hash{};
+  ParsedHeader parsed;  // for whoever reads the file again
 };
 
 // NewEnvelopeId returns 16 fresh random bytes in base64url.

@@ -87,9 +87,9 @@ envelope::Pkcs11EcdhRecord ReadEcdh(ObjectReader& in) {
 }
 
 envelope::TokenRecord ReadToken(ObjectReader& in) {
-  const std::string type = in.String("type");
-  const std::string token = in.String("token");
-  const std::string uri = in.String("uri");
+  const std::string_view type = in.String("type");
+  const std::string token(in.String("token"));
+  const std::string uri(in.String("uri"));
   in.Require(envelope::IsName(token), "token is not a name");
   in.Require(envelope::Pkcs11Uri::Parse(uri).has_value(), "uri is not a PKCS#11 URI as required");
   const auto complete = [&](auto record) -> envelope::TokenRecord {

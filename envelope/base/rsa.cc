@@ -59,6 +59,7 @@ Pkey MakePkey(ByteView modulus, ByteView exponent) {
 }
 
 void AppendDer(Bytes& der, std::uint8_t tag, ByteView body) {
+  der.reserve(der.size() + 4 + body.size());
   der.push_back(tag);
   if (body.size() >= 0x100) {
     der.push_back(0x82);
@@ -67,14 +68,14 @@ void AppendDer(Bytes& der, std::uint8_t tag, ByteView body) {
     der.push_back(0x81);
   }
   der.push_back(static_cast<std::uint8_t>(body.size()));
-  for (const std::uint8_t byte : body) der.push_back(byte);
+  der.insert(der.end(), body.begin(), body.end());
 }
 
 void AppendInteger(Bytes& der, ByteView number) {
   Bytes body;
   body.reserve(number.size() + 1);
   if ((number[0] & 0x80) != 0) body.push_back(0);
-  for (const std::uint8_t byte : number) body.push_back(byte);
+  body.insert(body.end(), number.begin(), number.end());
   AppendDer(der, 0x02, body);
 }
 

@@ -40,7 +40,7 @@ bool Write(const JsonValue& value, int depth, std::string& text) {
   switch (value.type) {
     case JsonValue::Type::kNull: text += "null"; return true;
     case JsonValue::Type::kBoolean: text += value.boolean ? "true" : "false"; return true;
-    case JsonValue::Type::kString: text += "\"" + value.text + "\""; return true;
+    case JsonValue::Type::kString: text += "\"" + std::string(value.text) + "\""; return true;
     case JsonValue::Type::kInteger:
       if (!value.number) return false;
       text += std::to_string(*value.number);
@@ -58,9 +58,9 @@ bool Write(const JsonValue& value, int depth, std::string& text) {
   text += "{";
   std::set<std::string> names;
   for (const auto& [name, member] : value.members) {
-    FUZZ_CHECK(names.insert(name).second);
+    FUZZ_CHECK(names.emplace(name).second);
     if (names.size() > 1) text += ",";
-    text += "\"" + name + "\":";
+    text += "\"" + std::string(name) + "\":";
     if (!Write(member, depth + 1, text)) return false;
   }
   text += "}";

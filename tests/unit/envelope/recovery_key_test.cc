@@ -149,6 +149,7 @@ TEST(PrivateJwk, ComesBackAsItWasWritten) {
 struct Sealed {
   std::string file;
   ReadOptions trust;
+  ParsedHeader parsed;
 };
 
 Sealed SealTo(const RecoveryKey& key, const SecretBytes& content) {
@@ -166,7 +167,27 @@ Sealed SealTo(const RecoveryKey& key, const SecretBytes& content) {
   auto sealed = Seal(draft, paths, content, signer, random).value();
   ReadOptions trust;
   trust.trusted.push_back({JwkThumbprint(signer.PublicKey()), {}, {}});
-  return {std::move(sealed.file), std::move(trust)};
+  return {std::move(sealed.file), std::move(trust), std::move(sealed.parsed)};
+}
+
+TEST(SealedEnvelope, TakesAHeaderThatWasParsedOnlyWhereItIsThatOfTheFile) {
+  const Made made = Make();
+  Sealed file = SealTo(made.key, Secret("content"));
+  const auto sealed = SealedEnvelope::Read(AsBytes(file.file), file.trust).value();
+  const std::string text = WriteHeader(sealed.header());
+  EXPECT_EQ(EncodeBase64Url(AsBytes(text)), file.parsed.aad);
+
+  ParsedHeader other = file.parsed;
+  other.aad.back() = other.aad.back() == 'Q' ? 'R' : 'Q';
+  other.header.key_name = "another";
+  const auto parsed = SealedEnvelope::Read(AsBytes(file.file), file.trust, &other).value();
+  EXPECT_EQ(WriteHeader(parsed.header()), text);
+  EXPECT_EQ(other.header.key_name, "another");
+
+  const auto taken = SealedEnvelope::Read(AsBytes(file.file), file.trust, &file.parsed).value();
+  EXPECT_EQ(WriteHeader(taken.header()), text);
+  EXPECT_EQ(taken.hash(), sealed.hash());
+  EXPECT_TRUE(file.parsed.aad.empty());  // it is moved out
 }
 
 TEST(SealedEnvelope, IsMadeToAPublicHalfAloneAndOpenedByTheFactors) {
