@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "agent/key_locations/key_location.h"
+#include "agent/usecases/enroll.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/policy_checks.h"
 #include "agent/usecases/recovery_keys.h"
@@ -18,12 +19,13 @@ constexpr std::size_t kKeysPerCommit = 64;
 
 }  // namespace
 
-Result<UnattendedBackup> UnattendedBackup::Begin(Agent& agent, Done done) {
+Result<UnattendedBackup> UnattendedBackup::Begin(Agent& agent, std::function<void()> sealing,
+                                                 Done done) {
   ASSIGN_OR_RETURN(const PolicyInForce* const in_force, agent.Policy());
   ASSIGN_OR_RETURN(auto trust, TrustFor(&agent, "", false));
   ASSIGN_OR_RETURN(Fingerprinter fingerprinter, Fingerprinter::Ensure(agent.environment().state_dir,
                                                                       *agent.environment().random));
-  return UnattendedBackup(agent, std::move(done), in_force, std::move(trust),
+  return UnattendedBackup(agent, std::move(sealing), std::move(done), in_force, std::move(trust),
                           std::move(fingerprinter));
 }
 
@@ -33,41 +35,50 @@ bool UnattendedBackup::Takes(const std::vector<envelope::PathOption>& paths) {
   });
 }
 
-Result<const UnattendedBackup::Registered*> UnattendedBackup::Find(const std::string& name) {
+Result<const UnattendedBackup::Registered*> UnattendedBackup::Find(
+    const envelope::PathOption& option) {
+  const std::string& name = option.expression.factors.front().name;
   for (const auto& known : registered_) {
     if (known->row.name == name) return known.get();
   }
+  RETURN_IF_ERROR(CheckPaths(*agent_, {option}));  // it may have been retired meanwhile
   auto found = std::make_unique<Registered>();
   ASSIGN_OR_RETURN(found->row, agent_->store().FindRecoveryKey(name));
   ASSIGN_OR_RETURN(found->key, ReadRegistered(found->row));
   ASSIGN_OR_RETURN(const RecoveryKeyState state, DescribeRecoveryKey(found->row));
   found->portable = state.portable;
+  ASSIGN_OR_RETURN(found->facts, PlannedFacts(*agent_, option, {}));
   return registered_.emplace_back(std::move(found)).get();
 }
 
-Result<UnattendedBackup::Sealed> UnattendedBackup::Seal(
-    const DeclaredKey& key, const std::vector<envelope::PathOption>& paths,
-    const std::string& note) {
+Result<UnattendedBackup::Sealed> UnattendedBackup::Seal(const Wanted& wanted) {
   Agent& agent = *agent_;
-  const PathKdfs no_passwords{};
-  ASSIGN_OR_RETURN(const auto reported, CheckPlan(agent, key.name, paths, no_passwords));
-  ASSIGN_OR_RETURN(const auto location, ParseLocation(key.source));
+  const std::string& key_name = wanted.key_name;
+  std::vector<policy::PathFacts> planned;
+  for (const envelope::PathOption& option : wanted.paths) {
+    ASSIGN_OR_RETURN(const Registered* const registered, Find(option));
+    policy::PathFacts& path = planned.emplace_back(registered->facts);
+    path.id = option.id;
+    path.expression = option.expression;
+  }
+  facts_.now = agent.Now();
+  ASSIGN_OR_RETURN(const auto reported, CheckPlan(agent, facts_, key_name, std::move(planned)));
+  ASSIGN_OR_RETURN(const auto location, ParseLocation(wanted.source));
   ASSIGN_OR_RETURN(const SecretBytes content, location->Read());
   const std::int64_t now = agent.Now();
   envelope::EnvelopeDraft draft;
   ASSIGN_OR_RETURN(draft.envelope_id, envelope::NewEnvelopeId(*agent.environment().random));
   draft.policy = in_force_->policy.name;
-  draft.key_name = key.name;
-  ASSIGN_OR_RETURN(draft.key_version, NextKeyVersion(agent, key.name));
+  draft.key_name = key_name;
+  ASSIGN_OR_RETURN(draft.key_version, NextKeyVersion(agent, key_name));
   draft.host = agent.identity().host;
   draft.created = FormatUtc(now);
   draft.updated = draft.created;
-  if (!note.empty()) draft.note = note;
+  if (!wanted.note.empty()) draft.note = wanted.note;
   BackupResult result;
   std::vector<envelope::EnrolledPath> enrolled;
-  for (const envelope::PathOption& option : paths) {
-    ASSIGN_OR_RETURN(const Registered* const registered,
-                     Find(option.expression.factors.front().name));
+  for (const envelope::PathOption& option : wanted.paths) {
+    ASSIGN_OR_RETURN(const Registered* const registered, Find(option));
     envelope::EnrolledPath& path = enrolled.emplace_back();
     path.id = option.id;
     path.recovery_key = registered->key;
@@ -76,20 +87,21 @@ Result<UnattendedBackup::Sealed> UnattendedBackup::Seal(
     proof.expression = envelope::FormatPathExpression(option.expression);
     proof.portable = registered->portable;
     ASSIGN_OR_RETURN(proof.covered_since,
-                     CoveredSince(agent, registered->row, key.name, option.id));
+                     CoveredSince(agent, registered->row, key_name, option.id));
     proof.why_not = CoverText(registered->row, proof.covered_since);
     result.covered = result.covered || (proof.portable && proof.covered_since);
   }
   ASSIGN_OR_RETURN(
       envelope::SealedBytes sealed,
       envelope::Seal(draft, enrolled, content, agent.signer(), *agent.environment().random));
-  ASSIGN_OR_RETURN(auto read_back, envelope::SealedEnvelope::Read(AsBytes(sealed.file), trust_));
+  ASSIGN_OR_RETURN(auto read_back,
+                   envelope::SealedEnvelope::Read(AsBytes(sealed.file), trust_, &sealed.parsed));
   store::FingerprintRecord fingerprint = MakeFingerprint(
-      agent, fingerprinter_, key.name, draft.key_version, content, location->FilePath());
+      agent, fingerprinter_, key_name, draft.key_version, content, location->FilePath());
   fingerprint.time = now;
-  ASSIGN_OR_RETURN(Succession succession, FindSuccession(agent, key.name, draft.key_version,
+  ASSIGN_OR_RETURN(Succession succession, FindSuccession(agent, key_name, draft.key_version,
                                                          content, fingerprinter_, std::nullopt));
-  result.key_name = key.name;
+  result.key_name = key_name;
   result.key_version = draft.key_version;
   result.envelope_id = draft.envelope_id;
   result.envelope_hash = sealed.hash;
@@ -100,10 +112,28 @@ Result<UnattendedBackup::Sealed> UnattendedBackup::Seal(
                 std::move(succession), std::move(result)};
 }
 
-Status UnattendedBackup::Add(const DeclaredKey& key, const std::vector<envelope::PathOption>& paths,
+Status UnattendedBackup::Add(const DeclaredKey& key, std::vector<envelope::PathOption> paths,
                              const std::string& note) {
-  pending_.push_back({key.name, Seal(key, paths, note)});
-  return pending_.size() < kKeysPerCommit ? Ok() : Flush();
+  wanted_.push_back({key.name, key.source, std::move(paths), note});
+  return wanted_.size() < kKeysPerCommit ? Ok() : Flush();
+}
+
+std::vector<UnattendedBackup::Pending> UnattendedBackup::SealAll() {
+  const std::vector<Wanted> wanted = std::exchange(wanted_, {});
+  registered_.clear();  // a record that changes while the batch lasts is the next one's
+  std::vector<Pending> pending;
+  const Status read = agent_->store().ReadTogether([&]() -> Status {
+    ASSIGN_OR_RETURN(facts_, GatherFacts(*agent_));
+    for (const Wanted& one : wanted) {
+      sealing_();
+      pending.push_back({one.key_name, Seal(one)});
+    }
+    return Ok();
+  });
+  for (std::size_t index = pending.size(); index < wanted.size(); ++index) {
+    pending.push_back({wanted[index].key_name, read.error()});
+  }
+  return pending;
 }
 
 Status UnattendedBackup::Commit(std::span<Pending> pending) {
@@ -159,8 +189,8 @@ void UnattendedBackup::CommitAll(std::span<Pending> pending) {
 }
 
 Status UnattendedBackup::Flush() {
-  std::vector<Pending> pending = std::exchange(pending_, {});
-  registered_.clear();  // a record that changes while the batch lasts is the next commit's
+  if (wanted_.empty()) return Ok();
+  std::vector<Pending> pending = SealAll();
   CommitAll(pending);
   for (Pending& item : pending) {
     if (item.sealed) {

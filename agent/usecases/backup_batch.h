@@ -44,29 +44,38 @@ std::string NotRecoverable(const std::vector<PathProof>& paths);
 
 // ---- batches
 
-// UnattendedBackup takes one declared key after the other. Results come out in their order once
-// they are durable; memory does not grow with the number of keys.
+// UnattendedBackup takes one declared key after the other, and seals and commits many at a time.
+// Results come out in their order once they are durable; memory does not grow with the number of
+// keys.
 class UnattendedBackup {
  public:
   using Done = std::function<Status(const std::string& key_name, Result<BackupResult> result)>;
 
-  // `agent` outlives it. Errors: those of the policy, the trust and fingerprint.key.
-  static Result<UnattendedBackup> Begin(Agent& agent, Done done);
+  // `agent` outlives it. `sealing` is told before each key is read. Errors: those of the policy,
+  // the trust and fingerprint.key.
+  static Result<UnattendedBackup> Begin(Agent& agent, std::function<void()> sealing, Done done);
 
   // Takes: every one of these paths goes to a recovery key.
   static bool Takes(const std::vector<envelope::PathOption>& paths);
 
-  // Add seals the key; what is wrong with it is its result. Errors: those of `done`.
-  Status Add(const DeclaredKey& key, const std::vector<envelope::PathOption>& paths,
+  // Add takes the key; what is wrong with it is its result. Errors: those of `done`.
+  Status Add(const DeclaredKey& key, std::vector<envelope::PathOption> paths,
              const std::string& note);
-  // Flush commits what is sealed, and tells each result: where the store fails, that of each key
-  // that was not committed is the store's error, and of those that were the receipt. Errors: those
-  // of `done`.
+  // Flush seals and commits what was added, and tells each result: where the store fails, that of
+  // each key that was not committed is the store's error, and of those that were the receipt.
+  // Errors: those of `done`.
   Status Flush();
   // has_failed: a commit failed. Nothing is committed after that.
   bool has_failed() const { return failure_.has_value(); }
 
  private:
+  // Wanted: a key that was added.
+  struct Wanted {
+    std::string key_name;
+    std::string source;
+    std::vector<envelope::PathOption> paths;
+    std::string note;
+  };
   // Pending: a key whose result is not told yet: sealed and not durable, or an error.
   struct Sealed {
     envelope::SealedBytes bytes;
@@ -83,30 +92,36 @@ class UnattendedBackup {
   struct Registered {
     store::RecoveryKeyRecord row;
     envelope::RecoveryKey key;
+    policy::PathFacts facts;  // of a path to it
     bool portable = false;
   };
-  UnattendedBackup(Agent& agent, Done done, const PolicyInForce* in_force,
-                   envelope::ReadOptions trust, Fingerprinter fingerprinter)
+  UnattendedBackup(Agent& agent, std::function<void()> sealing, Done done,
+                   const PolicyInForce* in_force, envelope::ReadOptions trust,
+                   Fingerprinter fingerprinter)
       : agent_(&agent),
+        sealing_(std::move(sealing)),
         done_(std::move(done)),
         in_force_(in_force),
         trust_(std::move(trust)),
         fingerprinter_(std::move(fingerprinter)) {}
-  Result<const Registered*> Find(const std::string& name);
-  Result<Sealed> Seal(const DeclaredKey& key, const std::vector<envelope::PathOption>& paths,
-                      const std::string& note);
+  Result<const Registered*> Find(const envelope::PathOption& option);
+  Result<Sealed> Seal(const Wanted& wanted);
+  // SealAll seals what was added: all of it over one state of the store.
+  std::vector<Pending> SealAll();
   // Commit makes the sealed ones of `pending` durable together.
   Status Commit(std::span<Pending> pending);
   // CommitAll commits them; what could not be gets its error.
   void CommitAll(std::span<Pending> pending);
 
   Agent* agent_;
+  std::function<void()> sealing_;
   Done done_;
   const PolicyInForce* in_force_;
   envelope::ReadOptions trust_;
   Fingerprinter fingerprinter_;
+  policy::Facts facts_;  // as the batch found them, as `registered_` is
   std::vector<std::unique_ptr<Registered>> registered_;
-  std::vector<Pending> pending_;
+  std::vector<Wanted> wanted_;
   std::optional<Error> failure_;
 };
 

@@ -147,17 +147,25 @@ Result<policy::PathFacts> PlannedFacts(Agent& agent, const PathOption& option,
 
 Result<std::vector<Finding>> CheckPlan(Agent& agent, const std::string& key_name,
                                        const std::vector<PathOption>& paths, const PathKdfs& kdfs) {
-  ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
   ASSIGN_OR_RETURN(const policy::Facts facts, GatherFacts(agent));
+  std::vector<policy::PathFacts> planned;
+  for (const PathOption& option : paths) {
+    ASSIGN_OR_RETURN(policy::PathFacts path, PlannedFacts(agent, option, kdfs));
+    planned.push_back(std::move(path));
+  }
+  return CheckPlan(agent, facts, key_name, std::move(planned));
+}
+
+Result<std::vector<Finding>> CheckPlan(Agent& agent, const policy::Facts& facts,
+                                       const std::string& key_name,
+                                       std::vector<policy::PathFacts> paths) {
+  ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
   policy::KeyFacts key;
   key.name = key_name;
   key.host = agent.identity().host;
   key.created = facts.now;
   key.first_created = FirstCreated(agent, key_name);
-  for (const PathOption& option : paths) {
-    ASSIGN_OR_RETURN(policy::PathFacts path, PlannedFacts(agent, option, kdfs));
-    key.paths.push_back(std::move(path));
-  }
+  key.paths = std::move(paths);
   return Keep(*in_force, EvaluateKey(in_force->policy, key, facts, kShape).findings);
 }
 

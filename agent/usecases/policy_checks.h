@@ -38,6 +38,12 @@ Result<std::vector<Finding>> CheckPlan(Agent& agent, const std::string& key_name
                                        const std::vector<envelope::PathOption>& paths,
                                        const PathKdfs& kdfs);
 
+// CheckPlan, where the facts were gathered and the paths described before, as for many keys of one
+// batch.
+Result<std::vector<Finding>> CheckPlan(Agent& agent, const policy::Facts& facts,
+                                       const std::string& key_name,
+                                       std::vector<policy::PathFacts> paths);
+
 // CheckRelease asks for what a release must come with. Errors: RefusedBy's.
 Result<std::vector<Finding>> CheckRelease(Agent& agent, const envelope::Header& header,
                                           const std::string& reason, const std::string& ticket);

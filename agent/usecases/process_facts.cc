@@ -80,9 +80,13 @@ std::string BootId() {
 }
 
 std::string MachineId() {
-  const std::string text = ReadSmallFile("/etc/machine-id", 64);
-  if (Trimmed(text).empty()) return "";
-  return EncodeBase64Url(Sha256(AsBytes("keyescrow machine " + std::string(Trimmed(text)))));
+  // One process is of one machine.
+  static const std::string id = []() -> std::string {
+    const std::string text = ReadSmallFile("/etc/machine-id", 64);
+    if (Trimmed(text).empty()) return "";
+    return EncodeBase64Url(Sha256(AsBytes("keyescrow machine " + std::string(Trimmed(text)))));
+  }();
+  return id;
 }
 
 bool ClockSynchronized() {

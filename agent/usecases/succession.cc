@@ -15,7 +15,10 @@ Result<Succession> FindSuccession(Agent& agent, const std::string& key_name, std
                                   const SecretBytes& key, const Fingerprinter& fingerprinter,
                                   const std::optional<RotationStart>& rotation) {
   Succession succession;
-  ASSIGN_OR_RETURN(const auto in_use, agent.store().VersionInUse(key_name));
+  std::optional<std::uint32_t> in_use;
+  if (version > 1) {  // else there is none before it
+    ASSIGN_OR_RETURN(in_use, agent.store().VersionInUse(key_name));
+  }
   if (rotation) {
     if (in_use != rotation->old_version) {
       return Error(ErrorCode::kStoreBusy, Action::kRetry,

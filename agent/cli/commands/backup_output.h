@@ -13,7 +13,7 @@ namespace keyescrow::agent {
 Result<BackupRequest> MakeBackupRequest(const BackupOptions& options, const std::string& name,
                                         const std::string& declared_source);
 Json BackupJson(const BackupResult& result);
-void TellBackupFindings(Session& session, const Json& result);
+void TellBackupFindings(Session& session, const BackupResult& result);
 
 // BackupAll is `backup --all`.
 Result<int> BackupAll(const BackupOptions& options, Session& session);

@@ -19,6 +19,12 @@ constexpr std::string_view kNotProven =
     "no path that opens without this host's TPM was proven: the key may not be recoverable "
     "elsewhere";
 
+std::vector<std::string> FindingsOf(const BackupResult& result) {
+  std::vector<std::string> findings = result.findings;
+  if (!result.Recoverable() && findings.empty()) findings.emplace_back(kNotProven);
+  return findings;
+}
+
 }  // namespace
 
 Result<BackupRequest> MakeBackupRequest(const BackupOptions& options, const std::string& name,
@@ -72,16 +78,12 @@ Json BackupJson(const BackupResult& result) {
   json["keyslot"] = result.keyslot ? Json(*result.keyslot) : Json(nullptr);
   json["output"] = TextOrNull(result.output);
   json["receipt"] = TextOrNull(result.receipt);
-  std::vector<std::string> findings = result.findings;
-  if (!result.Recoverable() && findings.empty()) findings.emplace_back(kNotProven);
-  json["findings"] = ListJson(findings);
+  json["findings"] = ListJson(FindingsOf(result));
   return json;
 }
 
-void TellBackupFindings(Session& session, const Json& result) {
-  for (const Json& finding : result["findings"]) {
-    session.terminal().Warn(finding.get_ref<const std::string&>());
-  }
+void TellBackupFindings(Session& session, const BackupResult& result) {
+  for (const std::string& finding : FindingsOf(result)) session.terminal().Warn(finding);
 }
 
 namespace {
@@ -128,7 +130,7 @@ Result<int> BackupOne(const GlobalOptions& global, const BackupOptions& options,
   ASSIGN_OR_RETURN(const int status,
                    session.Finish(document, RenderResult(document),
                                   result.Recoverable() ? kExitDone : kExitFindings, stdout_taken));
-  TellBackupFindings(session, document);
+  TellBackupFindings(session, result);
   session.terminal().Note("restore it with: keyescrow restore " + result.key_name + " --to SINK");
   if (result.output.empty()) {
     session.terminal().Note("a copy for the safe: keyescrow export " + result.key_name +

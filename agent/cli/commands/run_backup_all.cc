@@ -39,22 +39,23 @@ class Report {
 
   Status Add(const std::string& key_name, const Result<BackupResult>& result) {
     session_.progress().Pause();
-    Json item = Json::object();
     std::string outcome = "failed";
     if (result) {
       ++num_escrowed_;
-      item = BackupJson(*result);
       outcome = result->portable_proven ? "proven" : result->covered ? "covered" : "not proven";
-      item["outcome"] = outcome;
-      item["error"] = nullptr;
       if (!result->Recoverable() && status_ == kExitDone) status_ = kExitFindings;
-    } else {
-      item["key"] = {{"name", key_name}, {"version", nullptr}};
-      item["outcome"] = outcome;
-      item["error"] = ErrorJson(result.error());
-      if (status_ == kExitDone || status_ == kExitFindings) status_ = ExitStatus(result.error());
+    } else if (status_ == kExitDone || status_ == kExitFindings) {
+      status_ = ExitStatus(result.error());
     }
     if (session_.terminal().json()) {
+      Json item = Json::object();
+      if (result) {
+        item = BackupJson(*result);
+      } else {
+        item["key"] = {{"name", key_name}, {"version", nullptr}};
+      }
+      item["outcome"] = outcome;
+      item["error"] = result ? Json(nullptr) : ErrorJson(result.error());
       RETURN_IF_ERROR(Write((is_first_ ? "\n    " : ",\n    ") +
                             item.dump(-1, ' ', false, Json::error_handler_t::replace)));
     } else {
@@ -64,7 +65,7 @@ class Report {
       if (!result) session_.terminal().PrintError(Error(result.error()).WithContext(key_name));
     }
     is_first_ = false;
-    if (result) TellBackupFindings(session_, item);
+    if (result) TellBackupFindings(session_, *result);
     return Ok();
   }
 
@@ -139,26 +140,28 @@ Result<int> BackupAll(const BackupOptions& options, Session& session) {
   RETURN_IF_ERROR(secrets->MayAsk([&] { return TokensOfAll(*agent, options, keys); }));
   Report report(session);
   RETURN_IF_ERROR(report.Begin());
+  std::size_t num_begun = 0;
+  const auto begin_one = [&] {
+    if (num_begun % kKeysPerStep == 0) {
+      session.progress().Step(
+          fmt::format("{} {} of {}", Bar(num_begun, keys.size()), num_begun, keys.size()));
+    }
+    ++num_begun;
+  };
   const auto done = [&report](const std::string& name, Result<BackupResult> result) {
     return report.Add(name, result);
   };
-  ASSIGN_OR_RETURN(UnattendedBackup unattended, UnattendedBackup::Begin(*agent, done));
-  for (std::size_t index = 0; index < keys.size(); ++index) {
-    const DeclaredKey& key = keys[index];
+  ASSIGN_OR_RETURN(UnattendedBackup unattended, UnattendedBackup::Begin(*agent, begin_one, done));
+  for (const DeclaredKey& key : keys) {
     if (unattended.has_failed()) {
       RETURN_IF_ERROR(report.AddNotTried(key.name));
       continue;
     }
-    if (index % kKeysPerStep == 0) {
-      session.progress().Step(
-          fmt::format("{} {} of {}", Bar(index, keys.size()), index, keys.size()));
-    }
-    const auto paths =
-        ChoosePaths(*agent, key.name, options.paths.empty() ? key.paths : options.paths);
+    auto paths = ChoosePaths(*agent, key.name, options.paths.empty() ? key.paths : options.paths);
     // A LUKS2 volume is asked for more than its bytes, and may want to be unlocked.
     const bool is_volume = key.source.starts_with("luks:");
     if (paths && UnattendedBackup::Takes(*paths) && options.prove.empty() && !is_volume) {
-      RETURN_IF_ERROR(unattended.Add(key, *paths, options.note));
+      RETURN_IF_ERROR(unattended.Add(key, std::move(*paths), options.note));
       continue;
     }
     RETURN_IF_ERROR(unattended.Flush());
@@ -166,6 +169,7 @@ Result<int> BackupAll(const BackupOptions& options, Session& session) {
       RETURN_IF_ERROR(report.AddNotTried(key.name));
       continue;
     }
+    begin_one();
     const auto result = [&]() -> Result<BackupResult> {
       if (!paths) return paths.error();
       ASSIGN_OR_RETURN(const BackupRequest request,

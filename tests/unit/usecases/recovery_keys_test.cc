@@ -172,8 +172,10 @@ class RecoveryKeys : public ::testing::Test {
   // Escrow backs up `num` keys without any factor; returns the results.
   std::vector<BackupResult> Escrow(std::size_t num) {
     std::vector<BackupResult> results;
+    std::size_t num_sealing = 0;
     auto unattended = UnattendedBackup::Begin(
-        *agent_, [&](const std::string& name, Result<BackupResult> result) -> Status {
+        *agent_, [&] { ++num_sealing; },
+        [&](const std::string& name, Result<BackupResult> result) -> Status {
           EXPECT_TRUE(result) << name << ": " << result.error().message();
           results.push_back(std::move(*result));
           return Ok();
@@ -190,6 +192,7 @@ class RecoveryKeys : public ::testing::Test {
       EXPECT_TRUE(unattended->Add(key, paths, ""));
     }
     EXPECT_TRUE(unattended->Flush());
+    EXPECT_EQ(num_sealing, num);
     return results;
   }
   Result<RecoveryKeyDrillReport> Drill() {
