@@ -359,7 +359,8 @@ FactorSet PathModel::Find(const Atom& atom) const {
   for (const Word& word : words_) {
     if (word.atom == atom) return word.set;
   }
-  return 0;
+  // Where they hold no share, an officer still has their token.
+  return atom.kind == AtomKind::kOfficer ? Find({AtomKind::kToken, atom.name}) : 0;
 }
 
 void PathModel::AddAtoms(std::vector<std::string>& atoms) const {

@@ -75,9 +75,11 @@ class PathModel {
   const std::vector<std::string>& factors() const { return factors_; }
   std::size_t num_paths() const { return rules_.size(); }
 
-  // Find returns what `atom` stands for; 0: it means nothing to this key.
+  // Find returns what `atom` stands for; 0: it means nothing to this key. An officer is their token
+  // wherever it stands, whether or not they hold a share of this key.
   FactorSet Find(const Atom& atom) const;
-  // AddAtoms appends every atom that Find knows, "host:db1" and "officer:alice" included.
+  // AddAtoms appends every atom that Find knows, "host:db1" and "officer:alice" included; of
+  // officers those who hold a share of this key.
   void AddAtoms(std::vector<std::string>& atoms) const;
 
   // PathUses returns the factors that stand in one path, shares' members included.

@@ -9,6 +9,7 @@
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/registry.h"
 #include "agent/usecases/summary_paths.h"
+#include "agent/usecases/token_sessions.h"
 #include "envelope/base/nearest_word.h"
 
 namespace keyescrow::agent {
@@ -48,6 +49,41 @@ class Analyses {
   std::map<std::pair<std::size_t, std::size_t>, std::list<envelope::Recoverability>> by_size_;
 };
 
+// TokenNames: under which names one public key stands, over all keys.
+class TokenNames {
+ public:
+  void Learn(const envelope::Header& header) {
+    for (const envelope::PathRecord& path : header.paths) {
+      for (const envelope::FactorRecord& factor : path.factors) {
+        if (const auto token = IdentityOf(factor)) Add(*token->token, *token->spki);
+        const auto* shares = std::get_if<envelope::SharesRecord>(&factor);
+        if (shares == nullptr) continue;
+        for (const envelope::ShareMember& member : shares->members) {
+          std::visit([&](const auto& record) { Add(member.name, record.spki); }, member.factor);
+        }
+      }
+    }
+  }
+
+  // AddOthers adds the other names of the tokens and officers that the atoms name.
+  void AddOthers(std::vector<Atom>& atoms) const {
+    std::set<std::string> names;
+    for (const Atom& atom : atoms) {
+      if (atom.kind != AtomKind::kToken && atom.kind != AtomKind::kOfficer) continue;
+      for (const auto& [spki, known] : names_) {
+        if (known.contains(atom.name)) names.insert(known.begin(), known.end());
+      }
+    }
+    for (const std::string& name : names) atoms.push_back({AtomKind::kToken, name});
+  }
+
+ private:
+  void Add(const std::string& name, const Bytes& spki) {
+    if (!spki.empty()) names_[spki].insert(name);
+  }
+  std::map<Bytes, std::set<std::string>> names_;
+};
+
 // Evaluation: the atoms, which of them some key knows, and the keys so far.
 class Evaluation {
  public:
@@ -55,43 +91,29 @@ class Evaluation {
       : lost_(std::move(lost)), stolen_(std::move(stolen)) {}
 
   void Add(const envelope::Header& header) {
-    WhatIfKey& key = report_.keys.emplace_back();
-    key.name = header.key_name;
-    key.version = header.key_version;
-    key.host = header.host;
+    rows_.push_back({header.key_name, header.key_version, shapes_.size()});
+    Shape& shape = shapes_.emplace_back();
+    shape.key.host = header.host;
+    for (const envelope::PathRecord& path : header.paths) shape.path_ids.push_back(path.id);
     words_.insert("host:" + header.host);
-    if (NamesHost(stolen_, header.host)) ++report_.num_in_use_on_stolen_host;
     auto model = envelope::PathModel::Of(header.paths);
     if (!model) {
-      key.not_analysed = model.error().message();
+      shape.key.not_analysed = model.error().message();
       return;
     }
+    names_.Learn(header);
     std::vector<std::string> words;
     model->AddAtoms(words);
     words_.insert(words.begin(), words.end());
-    const FactorSet lost = SetOf(*model, lost_);
-    const FactorSet stolen = SetOf(*model, stolen_);
-    key.concerned = (lost | stolen) != 0;
-    for (std::size_t path = 0; path < header.paths.size(); ++path) {
-      if (model->PathStands(path, lost)) key.paths_left.push_back(header.paths[path].id);
-      if (model->PathOpens(path, stolen)) key.paths_opened.push_back(header.paths[path].id);
-    }
-    key.lost = key.paths_left.empty();
-    key.opened = !key.paths_opened.empty();
-    const envelope::Recoverability& analysis = analyses_.Of(*model);
-    key.losses_left = analysis.LossesLeft(lost);
-    key.thefts_left = analysis.TheftsLeft(stolen);
+    shape.model = std::move(*model);
   }
 
   // AddAlike adds a version that is under the same paths as the `index`-th.
   void AddAlike(std::size_t index, std::string_view name, std::uint32_t version) {
-    WhatIfKey key = report_.keys[index];
-    key.name = name;
-    key.version = version;
-    if (NamesHost(stolen_, key.host)) ++report_.num_in_use_on_stolen_host;
-    report_.keys.push_back(std::move(key));
+    rows_.push_back({std::string(name), version, rows_[index].shape});
   }
-  std::size_t size() const { return report_.keys.size(); }
+  std::size_t size() const { return rows_.size(); }
+  bool empty() const { return rows_.empty(); }
 
   // CheckKnown refuses an atom that no key knows: a slip of the pen would look like safety.
   Status CheckKnown(const std::string& where) const {
@@ -99,6 +121,11 @@ class Evaluation {
       for (const Atom& atom : *atoms) {
         const std::string text = envelope::FormatAtom(atom);
         if (words_.contains(text)) continue;
+        // An officer is their token, also where they hold no share.
+        if (atom.kind == AtomKind::kOfficer &&
+            words_.contains(envelope::FormatAtom({AtomKind::kToken, atom.name}))) {
+          continue;
+        }
         const std::vector<std::string_view> words(words_.begin(), words_.end());
         return Error(ErrorCode::kNotFound, Action::kFixInput,
                      "no key " + where + " knows '" + text + "'" + DidYouMean(text, words),
@@ -108,14 +135,54 @@ class Evaluation {
     return Ok();
   }
 
-  WhatIfReport TakeReport(const std::string& own_host) {
-    report_.store_host = own_host;
-    report_.store_lost = NamesHost(lost_, own_host);
-    return std::move(report_);
+  // Evaluate tells of all that was added, for the store or pack of `own_host`.
+  WhatIfReport Evaluate(const std::string& own_host) {
+    WhatIfReport report;
+    report.store_host = own_host;
+    report.store_lost = NamesHost(lost_, own_host);
+    names_.AddOthers(lost_);
+    names_.AddOthers(stolen_);
+    for (Shape& shape : shapes_) EvaluateShape(shape);
+    for (Row& row : rows_) {
+      WhatIfKey& key = report.keys.emplace_back(shapes_[row.shape].key);
+      key.name = std::move(row.name);
+      key.version = row.version;
+      if (NamesHost(stolen_, key.host)) ++report.num_in_use_on_stolen_host;
+    }
+    return report;
   }
-  bool empty() const { return report_.keys.empty(); }
 
  private:
+  // Shape: the paths that one or more versions are under.
+  struct Shape {
+    WhatIfKey key;  // without a name
+    std::vector<std::string> path_ids;
+    std::optional<envelope::PathModel> model;  // none: too many factors
+  };
+  struct Row {
+    std::string name;
+    std::uint32_t version = 0;
+    std::size_t shape = 0;
+  };
+
+  void EvaluateShape(Shape& shape) {
+    if (!shape.model) return;
+    const envelope::PathModel& model = *shape.model;
+    const FactorSet lost = SetOf(model, lost_);
+    const FactorSet stolen = SetOf(model, stolen_);
+    WhatIfKey& key = shape.key;
+    key.concerned = (lost | stolen) != 0;
+    for (std::size_t path = 0; path < shape.path_ids.size(); ++path) {
+      if (model.PathStands(path, lost)) key.paths_left.push_back(shape.path_ids[path]);
+      if (model.PathOpens(path, stolen)) key.paths_opened.push_back(shape.path_ids[path]);
+    }
+    key.lost = key.paths_left.empty();
+    key.opened = !key.paths_opened.empty();
+    const envelope::Recoverability& analysis = analyses_.Of(model);
+    key.losses_left = analysis.LossesLeft(lost);
+    key.thefts_left = analysis.TheftsLeft(stolen);
+  }
+
   static FactorSet SetOf(const envelope::PathModel& model, const std::vector<Atom>& atoms) {
     FactorSet set = 0;
     for (const Atom& atom : atoms) set |= model.Find(atom);
@@ -125,8 +192,10 @@ class Evaluation {
   std::vector<Atom> lost_;
   std::vector<Atom> stolen_;
   std::set<std::string, std::less<>> words_;
+  TokenNames names_;
+  std::vector<Shape> shapes_;
+  std::vector<Row> rows_;
   Analyses analyses_;
-  WhatIfReport report_;
 };
 
 // AddState evaluates what the store has.
@@ -203,7 +272,7 @@ Result<WhatIfReport> WhatIf(Agent* agent, const WhatIfRequest& request) {
                  "escrow one with 'keyescrow backup NAME --from SOURCE --path EXPR'");
   }
   RETURN_IF_ERROR(evaluation.CheckKnown(where));
-  WhatIfReport report = evaluation.TakeReport(host);
+  WhatIfReport report = evaluation.Evaluate(host);
   if (!request.pack && request.key_name.empty()) {
     ASSIGN_OR_RETURN(const auto foreign, agent->store().ForeignEscrows());
     report.num_foreign = foreign.size();

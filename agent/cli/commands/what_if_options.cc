@@ -45,7 +45,9 @@ constexpr CommandSpec kWhatIfCommand = {
     .options = kWhatIfOptions,
     .details =
         "X is password, token:NAME, officer:NAME, tpm:HOST, host:HOST or recovery-key:NAME. "
-        "A host stands for its TPM, an officer for their token.\n\n"
+        "A host stands for its TPM, an officer for their token: by its public key, whatever other "
+        "name "
+        "it has in another key's paths.\n\n"
         "Losing and stealing are apart: what is stolen and gone is named in both.\n\n"
         "With --in, an evidence pack answers instead of this host's state, and says the same as "
         "the "

@@ -135,7 +135,9 @@ TEST(Recoverability, AHostIsItsTpmAndAnOfficerTheirToken) {
   EXPECT_NE(Find(model, "host:db1"), 0U);
   EXPECT_EQ(Find(model, "host:db1"), Find(model, "tpm:db1"));
   EXPECT_EQ(Find(model, "officer:alice"), Find(model, "token:alice"));
-  EXPECT_EQ(Find(model, "officer:ops"), 0U) << "ops holds no share";
+  EXPECT_EQ(Find(model, "officer:ops"), Find(model, "token:ops")) << "ops holds no share";
+  EXPECT_NE(Find(model, "officer:ops"), 0U);
+  EXPECT_EQ(Find(model, "officer:carol"), 0U);
   EXPECT_EQ(Find(model, "host:db2"), 0U);
   std::vector<std::string> atoms;
   model.AddAtoms(atoms);
@@ -219,7 +221,7 @@ TEST(Recoverability, OneTokenThatHoldsTwoSharesCountsTwice) {
   EXPECT_THAT(Thefts(*analysed), ElementsAre("token:alice"));
   EXPECT_EQ(Find(analysed->model(), "officer:bob"), Find(analysed->model(), "token:alice"));
   EXPECT_EQ(Find(analysed->model(), "token:bob-card"), Find(analysed->model(), "token:alice"));
-  EXPECT_EQ(Find(analysed->model(), "officer:bob-card"), 0U);
+  EXPECT_EQ(Find(analysed->model(), "officer:bob-card"), Find(analysed->model(), "token:alice"));
 }
 
 TEST(Recoverability, ReadsAtomsAndNamesTheNearestWord) {
