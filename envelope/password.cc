@@ -330,6 +330,24 @@ Result<double> EstimateGuessesLog2(const SecretBytes& nfc_password,
                nullptr);
 }
 
+bool IsBlankText(std::string_view text) {
+  const std::uint8_t* at = AsBytes(text).data();
+  std::size_t left = text.size();
+  while (left > 0) {
+    ucs4_t character = 0;
+    const int size = u8_mbtouc(&character, at, left);  // U+FFFD where it is no UTF-8
+    const bool unseen =
+        uc_is_property(character, UC_PROPERTY_WHITE_SPACE) ||
+        uc_is_property(character, UC_PROPERTY_DEFAULT_IGNORABLE_CODE_POINT) ||
+        uc_is_general_category_withtable(
+            character, UC_CATEGORY_MASK_Z | UC_CATEGORY_MASK_Cc | UC_CATEGORY_MASK_Cf);
+    if (!unseen) return false;
+    at += size;
+    left -= static_cast<std::size_t>(size);
+  }
+  return true;
+}
+
 Result<SecretBytes> GeneratePassphrase(RandomSource& random, unsigned num_words) {
   constexpr std::size_t kLongestWord = 8;
   constexpr unsigned kMaxWords = 12;  // 12 × 8 + 11 = 107 bytes

@@ -22,6 +22,11 @@ inline constexpr std::size_t kMaxPasswordBytes = 127;
 // Source: Unicode UAX #15, Normalization Form C.
 Result<SecretBytes> NormalizePassword(const SecretBytes& typed);
 
+// IsBlankText: `text` has nothing that a reader would see: blanks and separators of any script,
+// controls, and what is ignorable by default (U+200B and its kin). Not for secrets: it is not
+// constant in time.
+bool IsBlankText(std::string_view text);
+
 // PasswordProfile: `nist-800-63b` (SP 800-63B-4, 3.1.1.2) and `ssrs` (SQL Server Reporting
 // Services' rule for its key backup).
 enum class PasswordProfile : std::uint8_t { kNist80063b, kSsrs };

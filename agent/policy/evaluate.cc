@@ -83,11 +83,24 @@ class DeviceEvaluator {
     Add("token_assurance", severity_,
         fmt::format("the policy asks for the assurance \"{}\" of the token {}, and {}",
                     AssuranceName(pin.assurance), pin.name, known),
-        pin.assurance == Assurance::kAttested
-            ? "this version reads no maker's attestation: the policy can ask for \"asserted\""
-            : fmt::format("remove the token and add it again with its PIN: 'keyescrow token add {} "
-                          "… --pin-file FILE'",
-                          pin.name));
+        AssuranceRemedy(pin, evidence));
+  }
+
+  static std::string AssuranceRemedy(const TokenPin& pin, const TokenEvidence* evidence) {
+    if (evidence != nullptr && evidence->simulator) {
+      return "use a token of hardware: the keys of this one are files";
+    }
+    if (pin.assurance == Assurance::kAttested) {
+      return "this version reads no maker's attestation: the policy can ask for \"asserted\"";
+    }
+    if (evidence != nullptr && evidence->assurance) {
+      return "use a key that was made on its token and cannot leave it: 'keyescrow token keygen' "
+             "makes one, and the policy then pins that";
+    }
+    return fmt::format(
+        "let its key be looked at: 'keyescrow token add {} URI --module SO --pin-file FILE'{}",
+        evidence != nullptr ? evidence->name : pin.name,
+        evidence != nullptr ? ", as when it was registered" : "");
   }
 
   void RecoveryKey(const PathFacts& path) {

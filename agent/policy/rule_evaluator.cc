@@ -6,6 +6,7 @@
 #include <variant>
 
 #include "envelope/base/clock.h"
+#include "envelope/password.h"
 #include "envelope/recoverability.h"
 
 namespace keyescrow::agent::policy {
@@ -44,8 +45,11 @@ std::string KdfRemedy(const PathFacts& path) {
   return "back the key up again: the policy's costs are then used";
 }
 
-bool IsBlank(std::string_view text) {
-  return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos;
+void SortFactors(PathExpression& path) {
+  std::sort(path.factors.begin(), path.factors.end(),
+            [](const FactorTerm& left, const FactorTerm& right) {
+              return std::pair(left.kind, left.name) < std::pair(right.kind, right.name);
+            });
 }
 
 std::string Day(std::int64_t time) { return FormatUtc(time).substr(0, 10); }
@@ -79,11 +83,27 @@ PathExpression NameByPins(const Policy& policy, const KeyFacts& key, const PathF
       }
     }
   }
-  std::sort(named.factors.begin(), named.factors.end(),
-            [](const FactorTerm& left, const FactorTerm& right) {
-              return std::pair(left.kind, left.name) < std::pair(right.kind, right.name);
-            });
+  SortFactors(named);
   return named;
+}
+
+PathExpression NameByTokens(const Policy& policy, const Facts& facts, PathExpression expression) {
+  const auto local_name = [&](const std::string& name) -> std::string {
+    for (const TokenPin& pin : policy.tokens) {
+      if (pin.name != name) continue;
+      for (const TokenEvidence& token : facts.tokens) {
+        if (token.spki_sha256 == pin.spki_sha256) return token.name;
+      }
+    }
+    return name;
+  };
+  for (FactorTerm& term : expression.factors) {
+    if (term.kind == FactorKind::kToken) term.name = local_name(term.name);
+    for (std::string& member : term.members) member = local_name(member);
+    std::sort(term.members.begin(), term.members.end());
+  }
+  SortFactors(expression);
+  return expression;
 }
 
 RuleEvaluator::RuleEvaluator(const Rule& rule, const Subject& subject,
@@ -133,10 +153,17 @@ void RuleEvaluator::Required() {
     if (std::find(subject_.paths.begin(), subject_.paths.end(), wanted) != subject_.paths.end()) {
       continue;
     }
-    const std::string text = FormatPathExpression(path);
+    // The hint has the names that the tokens have here. Its id is the policy's, where that counts.
+    const std::string id = DefaultPathId(path);
+    const bool named = std::find(rule_.drill_paths.begin(), rule_.drill_paths.end(), id) !=
+                       rule_.drill_paths.end();
+    const PathExpression local = NameByTokens(subject_.policy, subject_.facts, path);
     Add("required_path_missing",
-        fmt::format("{} requires the path '{}', and the key has no such path", RuleName(), text),
-        fmt::format("back the key up with --path '{}' among its paths", text));
+        fmt::format("{} requires the path '{}', and the key has no such path", RuleName(),
+                    FormatPathExpression(path)),
+        fmt::format("back the key up with --path '{}{}' among its paths",
+                    named && DefaultPathId(local) != id ? id + "=" : "",
+                    FormatPathExpression(local)));
   }
 }
 
@@ -144,15 +171,21 @@ void RuleEvaluator::Forbidden() {
   for (const PathExpression& path : rule_.forbid) {
     const PathExpression forbidden = OfHost(path, subject_.key.host);
     for (std::size_t index = 0; index < subject_.paths.size(); ++index) {
-      if (!(subject_.paths[index] == forbidden)) continue;
+      // A path to a recovery key is the same as what opens that recovery key.
+      if (!(subject_.paths[index] == forbidden) && !(subject_.opened_by[index] == forbidden)) {
+        continue;
+      }
       const bool password_alone =
           forbidden.factors.size() == 1 && forbidden.factors.front().kind == FactorKind::kPassword;
       Add(password_alone ? "password_only_path" : "forbidden_path",
           fmt::format("{} forbids a path of '{}' alone, and the path {} is one", RuleName(),
                       FormatPathExpression(path), subject_.key.paths[index].id),
-          password_alone ? "back the key up with 'password & token:NAME': a password alone can be "
-                           "guessed from a copy of the envelope"
-                         : "back the key up without that path, or with one more factor in it");
+          subject_.paths[index].Has(FactorKind::kRecoveryKey)
+              ? "back the key up to a recovery key that more factors open"
+          : password_alone
+              ? "back the key up with 'password & token:NAME': a password alone can be "
+                "guessed from a copy of the envelope"
+              : "back the key up without that path, or with one more factor in it");
     }
   }
 }
@@ -291,7 +324,10 @@ void RuleEvaluator::Drills() {
 void RuleEvaluator::Rotation() {
   const KeyFacts& key = subject_.key;
   const std::int64_t now = subject_.facts.now;
-  const std::string remedy = fmt::format("make a new key: 'keyescrow rotate {}'", key.name);
+  const std::string remedy = fmt::format(
+      "make a new key: 'keyescrow rotate {}', with --to SINK or --apply CMD where agent.toml does "
+      "not declare where it lives",
+      key.name);
   // One that was imported was made before its entry.
   const std::int64_t made = std::min(key.made.value_or(key.created), key.created);
   if (rule_.rotate_every_s && now - made > *rule_.rotate_every_s) {
@@ -310,7 +346,7 @@ void RuleEvaluator::Rotation() {
 }
 
 void RuleEvaluator::EvaluateRelease(const Release& release) {
-  if (rule_.reason_required && IsBlank(release.reason)) {
+  if (rule_.reason_required && envelope::IsBlankText(release.reason)) {
     Add("reason_missing", fmt::format("{} asks for a reason", RuleName()),
         "say why with --reason TEXT: it stands in the log");
   }

@@ -57,4 +57,9 @@ envelope::PathExpression NameByPins(const Policy& policy, const KeyFacts& key,
                                     const PathFacts& path,
                                     const envelope::PathExpression& expression);
 
+// NameByTokens is the other way: it gives the tokens that the policy pins the names under which
+// this agent has their keys registered. One that is not registered keeps the policy's name.
+envelope::PathExpression NameByTokens(const Policy& policy, const Facts& facts,
+                                      envelope::PathExpression expression);
+
 }  // namespace keyescrow::agent::policy

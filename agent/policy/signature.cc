@@ -17,6 +17,10 @@ std::string Joined(const std::vector<std::string>& names) {
   return names.empty() ? "nobody" : fmt::format("{}", fmt::join(names, ", "));
 }
 
+void AddOnce(const std::string& name, std::vector<std::string>& names) {
+  if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+}
+
 std::vector<std::string> NamesOf(const Signers& signers) {
   std::vector<std::string> names;
   for (const envelope::NoteKey& key : signers.keys) names.push_back(key.name);
@@ -53,8 +57,22 @@ std::vector<std::string> SignerNames(const Policy& policy, std::string_view note
   std::vector<std::string> names;
   const auto parsed = envelope::ParseNote(note);
   if (!parsed || parsed->text != SignedText(policy)) return names;
-  for (const envelope::NoteSignature& line : parsed->signatures) names.push_back(line.name);
+  for (const envelope::NoteSignature& line : parsed->signatures) AddOnce(line.name, names);
   return names;
+}
+
+SignerLines ReadSignerLines(const Policy& policy, std::string_view note,
+                            const std::vector<envelope::NoteKey>& keys) {
+  SignerLines lines;
+  const auto parsed = envelope::ParseNote(note);
+  if (!parsed || parsed->text != SignedText(policy)) return lines;
+  for (const envelope::NoteSignature& line : parsed->signatures) {
+    const bool verified = std::any_of(keys.begin(), keys.end(), [&](const envelope::NoteKey& key) {
+      return line.name == key.name && line.id == key.id && key.Verify(parsed->text, line.signature);
+    });
+    AddOnce(line.name, verified ? lines.verified : lines.unverified);
+  }
+  return lines;
 }
 
 Status VerifySignature(const Policy& policy, std::string_view note, const Signers& signers) {

@@ -17,8 +17,16 @@ std::string SignedText(const Policy& policy);
 // another text, or none, is begun anew. `line` is what SignLine… returned for SignedText.
 std::string AddSignature(const Policy& policy, std::string_view note, const std::string& line);
 
-// SignerNames lists who signed that very text, verified or not.
+// SignerNames lists whose lines the note has over that very text, verified or not, each name once.
 std::vector<std::string> SignerNames(const Policy& policy, std::string_view note);
+
+// SignerLines: whose signature of that very text verifies by one of the keys, and the names on the lines that none of them verifies: anybody can have written these.
+struct SignerLines {
+  std::vector<std::string> verified;
+  std::vector<std::string> unverified;
+};
+SignerLines ReadSignerLines(const Policy& policy, std::string_view note,
+                            const std::vector<envelope::NoteKey>& keys);
 
 // VerifySignature holds `note` against the policy and the signers that count.
 // Errors: kPolicyUnsigned where nobody signed this text; kPolicySignature where the note is over

@@ -611,6 +611,7 @@ class Policy:
         """What is critical of the key: the finding's name and text."""
         paths, host = list(self.paths(item)), item["host"]
         expressions = [shown for shown, _, _ in paths]
+        opened_by = [own for _, own, _ in paths]
         yield from dict.fromkeys(self.pinned(item))
         for rule in self.rules:
             if not self.applies(rule, item, created):
@@ -621,7 +622,7 @@ class Policy:
                     yield "required_path_missing", what + "requires the path '%s'" % text
             for text in rule.get("forbid", []):
                 factors = self.expression(text, host)
-                if factors in expressions:
+                if factors in expressions or factors in opened_by:
                     yield ("password_only_path" if factors == (("password", ""),) else
                            "forbidden_path", what + "forbids a path of '%s' alone" % text)
             if rule.get("portable") and all(

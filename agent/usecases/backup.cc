@@ -47,7 +47,12 @@ Result<std::vector<PathOption>> ChoosePaths(Agent& agent, const std::string& key
     }
   }
   if (texts->empty()) texts = &config.default_paths;
-  if (texts->empty()) return PathsMissing(key_name);
+  if (texts->empty()) {
+    ASSIGN_OR_RETURN(auto kept, PathsInUse(agent, key_name));
+    if (kept.empty()) return PathsMissing(key_name);
+    RETURN_IF_ERROR(CheckPaths(agent, kept));
+    return kept;
+  }
   ASSIGN_OR_RETURN(auto paths, envelope::ParsePathOptions(*texts));
   RETURN_IF_ERROR(CheckPaths(agent, paths));
   return paths;

@@ -22,7 +22,8 @@ namespace keyescrow::agent {
 // ---- what backup shares with it
 
 // ChoosePaths returns the paths of a backup: those given, the declaration's, those that the policy
-// requires, or the defaults. Errors: kUsage where there are none, ParsePathOptions', CheckPaths'.
+// requires, the defaults, or those of the newest version. Errors: kUsage where there are none,
+// ParsePathOptions', CheckPaths'.
 Result<std::vector<envelope::PathOption>> ChoosePaths(Agent& agent, const std::string& key_name,
                                                       const std::vector<std::string>& given);
 

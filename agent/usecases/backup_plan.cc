@@ -2,8 +2,11 @@
 
 #include <algorithm>
 
+#include "agent/policy/facts.h"
+#include "agent/usecases/envelope_source.h"
 #include "agent/usecases/policy_checks.h"
 #include "agent/usecases/registry.h"
+#include "envelope/base/hash.h"
 #include "envelope/header.h"
 #include "envelope/path_expression.h"
 
@@ -14,6 +17,40 @@ Status CheckKeyName(const std::string& name) {
   return Error(ErrorCode::kInvalidName, Action::kFixInput, "\"" + name + "\" is not a key name",
                "a key name has letters, digits, '.', '_' and '-' in segments of at most 64, "
                "joined by '/', at most 128 in all; no segment is '.' or '..'");
+}
+
+Result<std::vector<envelope::PathOption>> PathsInUse(Agent& agent, const std::string& key_name) {
+  std::vector<envelope::PathOption> options;
+  const auto newest = agent.store().FindEnvelope(key_name, std::nullopt);
+  if (!newest) {
+    if (newest.error().code() == ErrorCode::kKeyNotFound) return options;
+    return newest.error();
+  }
+  ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
+  ASSIGN_OR_RETURN(const auto sealed, envelope::SealedEnvelope::Read(newest->bytes, trust));
+  if (sealed.header().host != agent.identity().host) return options;
+  ASSIGN_OR_RETURN(const auto tokens, agent.store().Tokens());
+  for (const policy::PathFacts& path : policy::FactsOf(sealed.header()).paths) {
+    const auto rename = [&](std::string& name) {
+      for (const policy::TokenUse& use : path.tokens) {
+        if (use.name != name) continue;
+        for (const store::TokenRecord& token : tokens) {
+          if (Sha256(token.spki) == use.spki_sha256) name = token.name;
+        }
+        return;
+      }
+    };
+    envelope::PathOption& option =
+        options.emplace_back(envelope::PathOption{path.id, path.expression});
+    for (envelope::FactorTerm& term : option.expression.factors) {
+      if (term.kind == envelope::FactorKind::kToken) rename(term.name);
+      for (std::string& member : term.members) rename(member);
+    }
+    // Read again, for the order that names have.
+    ASSIGN_OR_RETURN(option.expression, envelope::ParsePathExpression(
+                                            envelope::FormatPathExpression(option.expression)));
+  }
+  return options;
 }
 
 Result<bool> NeedsPassword(const std::vector<std::string>& paths) {

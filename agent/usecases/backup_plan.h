@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "agent/usecases/agent.h"
+#include "envelope/path_expression.h"
 
 namespace keyescrow::agent {
 
@@ -22,6 +23,11 @@ struct PathOffer {
 // for it, each registered token with a password (with this host's TPM where there is one, and
 // without), and the TPM with a password. Tokens are looked for, without a PIN. Errors: kStore*.
 Result<std::vector<PathOffer>> OfferPaths(Agent& agent, const std::string& key_name);
+
+// PathsInUse returns the paths of the key's newest version, tokens by the names that their keys
+// have here now; none where it is not escrowed, or is a key of another host. Errors: kStore*; those
+// of an envelope that does not read.
+Result<std::vector<envelope::PathOption>> PathsInUse(Agent& agent, const std::string& key_name);
 
 // CheckKeyName: Errors: kInvalidName.
 Status CheckKeyName(const std::string& name);

@@ -13,6 +13,8 @@
 namespace keyescrow::agent {
 namespace {
 
+constexpr char kEnvelope[] = "envelope";
+
 Result<Bytes> ReadFile(const std::string& path, const std::string& what) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
   if (fd < 0) {
@@ -40,6 +42,10 @@ Result<Bytes> ReadFile(const std::string& path, const std::string& what) {
   if (error_number != 0) {
     return ErrnoError(ErrorCode::kEnvelopeUnreadable, Action::kFixInput,
                       "cannot read the " + what + " " + path, "name a regular file", error_number);
+  }
+  if (size > envelope::kMaxFileSizeBytes && what != kEnvelope) {
+    return Error(ErrorCode::kUsage, Action::kFixInput, path + " is over 3 MiB: no " + what,
+                 "check that it is the right file");
   }
   if (size > envelope::kMaxFileSizeBytes) {
     return envelope::LimitError("the " + what + " is over 3 MiB").WithContext(path);
@@ -100,7 +106,7 @@ Result<EnvelopeSource> FindEnvelope(Agent* agent, const std::string& name_or_fil
                    "run 'keyescrow init' first, or name an envelope's file");
     }
   }
-  ASSIGN_OR_RETURN(source.bytes, ReadFile(path, "envelope"));
+  ASSIGN_OR_RETURN(source.bytes, ReadFile(path, kEnvelope));
   // What was scanned from a recovery sheet stands wherever an envelope does.
   if (envelope::LooksLikeSheet(source.bytes)) {
     auto joined = envelope::JoinSheetLines(AsText(source.bytes));

@@ -1,5 +1,7 @@
 #include "agent/usecases/foreign_checks.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "agent/usecases/envelope_source.h"
@@ -8,6 +10,11 @@
 
 namespace keyescrow::agent {
 namespace {
+
+constexpr std::size_t kMaxSegment = 64;
+constexpr std::size_t kMaxKeyName = 128;
+constexpr std::string_view kNameCharacters =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-*";
 
 constexpr policy::EvaluateOptions kShape{.shape_only = true, .as_enforced = false};
 
@@ -18,12 +25,56 @@ Result<std::vector<Finding>> Keep(const PolicyInForce& in_force, std::vector<Fin
   return findings;
 }
 
-// MatchesAll: no pattern, or one of asterisks alone.
+// MatchesAll: no pattern, or one without a letter, which is of every host or of every key with so
+// many segments.
 bool MatchesAll(const std::vector<std::string>& patterns) {
   return patterns.empty() ||
          std::any_of(patterns.begin(), patterns.end(), [](const std::string& pattern) {
-           return pattern.find_first_not_of('*') == std::string::npos;
+           return pattern.find_first_not_of("*/") == std::string::npos;
          });
+}
+
+// FitsSegments: between slashes and `**` a valid name has 1 to 64 characters, and no `.` or `..`.
+bool FitsSegments(std::string_view pattern) {
+  std::size_t num_literals = 0;
+  std::string_view rest = pattern;
+  while (!rest.empty()) {
+    const std::string_view segment = rest.substr(0, rest.find('/'));
+    if (segment.empty() || segment == "." || segment == "..") return false;
+    std::size_t num_in_piece = 0;
+    for (std::size_t at = 0; at < segment.size(); ++at) {
+      const bool across = segment.substr(at).starts_with("**");
+      num_in_piece = across ? 0 : num_in_piece + (segment[at] == '*' ? 0 : 1);
+      if (num_in_piece > kMaxSegment) return false;
+      num_literals += segment[at] == '*' ? 0 : 1;
+    }
+    rest.remove_prefix(segment.size());
+    if (rest == "/") return false;
+    num_literals += rest.empty() ? 0 : 1;
+    rest.remove_prefix(rest.empty() ? 0 : 1);
+  }
+  return num_literals <= kMaxKeyName;
+}
+
+// CheckPatterns refuses what no name can match: a trust that was misspelt would look narrow.
+Status CheckPatterns(const std::vector<std::string>& patterns, std::string_view option,
+                     std::string_view characters) {
+  for (const std::string& pattern : patterns) {
+    const auto known = [&](char c) { return characters.find(c) != std::string_view::npos; };
+    if (!pattern.empty() && std::all_of(pattern.begin(), pattern.end(), known) &&
+        FitsSegments(pattern)) {
+      continue;
+    }
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 fmt::format("{} \"{}\" can match no {}", option, pattern,
+                             option == "--host" ? "host's name" : "key's name"),
+                 option == "--host"
+                     ? "a host's name has letters, digits, '.', '_' and '-'; '*' stands for any "
+                       "of them"
+                     : "a key's name has letters, digits, '.', '_' and '-' in segments joined by "
+                       "'/'; '*' stands for any within a segment, '**' across segments");
+  }
+  return Ok();
 }
 
 // CheckSameMaker refuses what another host, or another agent, made than the envelope that is here.
@@ -96,6 +147,9 @@ Result<std::vector<Finding>> CheckImport(Agent& agent, const envelope::Header& h
 }
 
 Result<std::vector<Finding>> CheckTrustScope(Agent& agent, const store::TrustRecord& record) {
+  const std::string host_characters(kNameCharacters);
+  RETURN_IF_ERROR(CheckPatterns(record.hosts, "--host", host_characters));
+  RETURN_IF_ERROR(CheckPatterns(record.keys, "--key", host_characters + "/"));
   ASSIGN_OR_RETURN(const PolicyInForce* const in_force, agent.Policy());
   std::vector<Finding> findings;
   if (in_force->IsBuiltin()) return findings;

@@ -23,7 +23,7 @@ Result<std::vector<Finding>> CheckImport(Agent& agent, const envelope::Header& h
 
 // CheckTrustScope refuses, under a signed policy, an agent that may sign for any host or for any
 // key: one that was broken into could then put envelopes in the place of every host's.
-// Errors: kPolicyRefused.
+// Errors: kPolicyRefused; kUsage for a pattern that no valid name matches.
 Result<std::vector<Finding>> CheckTrustScope(Agent& agent, const store::TrustRecord& record);
 
 }  // namespace keyescrow::agent

@@ -59,23 +59,25 @@ bool IsUnknown(const Finding& finding) {
   return finding.rule == "source_unreadable" || finding.rule == "fingerprint_missing";
 }
 
-// CheckUndeclared compares a key that agent.toml does not name with where its last backup found it.
-Status CheckUndeclared(Agent& agent, const GateRequest& request, KeyView& key, GateResult& result) {
+// Refuses: so is other bytes at the place where a key that nobody declared was read last.
+bool Refuses(const Finding& finding) {
+  return finding.severity == Severity::kCritical || IsUnknown(finding) ||
+         finding.rule == "key_drift";
+}
+
+// CheckUndeclared tells what status leaves out: that there is nothing, or nothing that can be read,
+// where the last backup of a key that agent.toml does not name found it.
+Status CheckUndeclared(Agent& agent, const GateRequest& request, const KeyView& key,
+                       GateResult& result) {
+  if (key.in_use != KeyInUse::kMissing && key.in_use != KeyInUse::kUnreadable) return Ok();
   ASSIGN_OR_RETURN(const DriftChecker checker,
                    DriftChecker::Make(agent, key.name, {request.run_commands}));
   const std::string source = checker.BackedUpFrom(key.name, key.version);
   if (source.empty()) return Ok();
   ASSIGN_OR_RETURN(const DriftResult drift, checker.Check(key.name, key.version, source));
-  key.in_use = drift.in_use;
   for (const DriftFinding& found : drift.findings) {
-    Finding finding;
-    finding.rule = found.rule;
-    finding.key = key.name;
-    finding.severity = found.critical ? Severity::kCritical : Severity::kWarning;
-    finding.what = found.what;
-    finding.remedy = found.remedy;
-    const bool refuses = found.critical || IsUnknown(finding);
-    (refuses ? result.refusals : result.warnings).push_back(std::move(finding));
+    if (found.rule != "source_missing" && found.rule != "source_unreadable") continue;
+    Refuse(result, std::string(found.rule), found.what, found.remedy);
   }
   return Ok();
 }
@@ -123,11 +125,10 @@ Result<GateResult> Gate(Agent& agent, const GateRequest& request) {
   result.key_name = request.key_name;
   for (Finding& finding : report.findings) {
     if (!finding.key.empty() && finding.key != request.key_name) continue;
-    const bool refuses = finding.severity == Severity::kCritical || IsUnknown(finding);
-    (refuses ? result.refusals : result.warnings).push_back(std::move(finding));
+    (Refuses(finding) ? result.refusals : result.warnings).push_back(std::move(finding));
   }
   if (!report.keys.empty()) {
-    KeyView& key = report.keys.front();
+    const KeyView& key = report.keys.front();
     result.key_version = key.version;
     RETURN_IF_ERROR(CheckInclusion(agent, key));
     if (key.source.empty()) RETURN_IF_ERROR(CheckUndeclared(agent, request, key, result));

@@ -125,15 +125,42 @@ Status AddPolicyFindings(Agent& agent, const std::vector<KeyView>& keys,
   return Ok();
 }
 
-// AddDrift compares the key in use of every declared key with the escrowed one.
+constexpr std::string_view kFilePrefix = "file:";
+
+// AtLastBackup words a finding of the file that a key was read from last, which may have been a
+// passing copy of it: that is worth a warning, and declaring where the key lives ends the doubt.
+// False: it is none, since such a copy may go.
+bool AtLastBackup(const std::string& key_name, const std::string& source, DriftFinding& finding) {
+  if (finding.rule == "source_missing" || finding.rule == "source_unreadable") return false;
+  if (!source.starts_with(kFilePrefix)) return true;  // a volume is known by its UUID
+  const std::string path = source.substr(kFilePrefix.size());
+  const std::string back_up = "'keyescrow backup " + key_name + " --from " + path + "'";
+  finding.critical = false;
+  if (finding.rule != "key_drift") {
+    finding.remedy = "if this is meant, " + back_up + " records it; if not, put it right";
+    return true;
+  }
+  finding.remedy = "if it is the right one, " + back_up +
+                   "; if the key lives elsewhere, say where: "
+                   "'keyescrow key add " +
+                   key_name + " --source FILE'; 'keyescrow restore " + key_name + " --to " + path +
+                   " --replace' puts the escrowed one back";
+  return true;
+}
+
+// AddDrift compares the key in use with the escrowed one: where it is declared, else where its last
+// backup found it.
 Status AddDrift(Agent& agent, const std::string& key_name, const DriftOptions& options,
                 StatusReport& report) {
   ASSIGN_OR_RETURN(const DriftChecker checker, DriftChecker::Make(agent, key_name, options));
   for (KeyView& key : report.keys) {
-    if (key.source.empty()) continue;
-    ASSIGN_OR_RETURN(DriftResult drift, checker.Check(key.name, key.version, key.source));
+    const bool declared = !key.source.empty();
+    const std::string source = declared ? key.source : checker.BackedUpFrom(key.name, key.version);
+    if (source.empty()) continue;
+    ASSIGN_OR_RETURN(DriftResult drift, checker.Check(key.name, key.version, source));
     key.in_use = drift.in_use;
     for (DriftFinding& finding : drift.findings) {
+      if (!declared && !AtLastBackup(key.name, source, finding)) continue;
       report.findings.push_back({std::string(finding.rule), key.name, report.host,
                                  finding.critical ? Severity::kCritical : Severity::kWarning,
                                  std::move(finding.what), std::move(finding.remedy)});

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "agent/policy/rule_evaluator.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/registered_recovery_key.h"
 #include "envelope/base/hash.h"
@@ -98,12 +99,13 @@ std::vector<std::string> FindingTexts(const std::vector<Finding>& findings) {
 
 Result<std::vector<PathOption>> PlannedPaths(Agent& agent, const std::string& key_name) {
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
+  ASSIGN_OR_RETURN(const policy::Facts facts, GatherFacts(agent));
   std::vector<PathOption> options;
   for (envelope::PathExpression& path :
        policy::RequiredPaths(RulesOf(agent, *in_force, key_name))) {
     PathOption option;
-    option.id = envelope::DefaultPathId(path);
-    option.expression = std::move(path);
+    option.id = envelope::DefaultPathId(path);  // as the rules' drill_paths have it
+    option.expression = policy::NameByTokens(in_force->policy, facts, std::move(path));
     options.push_back(std::move(option));
   }
   return options;

@@ -20,8 +20,8 @@ Error RefusedBy(const PolicyInForce& in_force, const Finding& finding);
 // FindingTexts returns each finding's text.
 std::vector<std::string> FindingTexts(const std::vector<Finding>& findings);
 
-// PlannedPaths returns the paths that the policy requires of the key, as options; none where it
-// requires none.
+// PlannedPaths returns the paths that the policy requires of the key, as options: their ids as the
+// policy writes them, tokens by the names that they have here; none where it requires none.
 Result<std::vector<envelope::PathOption>> PlannedPaths(Agent& agent, const std::string& key_name);
 
 // PlannedFacts describes a path that is to be made, as FactsOf describes one that was.

@@ -25,14 +25,17 @@ Error InvalidName(const std::string& name) {
                "a name has 1 to 64 letters, digits, '.', '_' and '-'");
 }
 
+constexpr char kOtherName[] = "choose another name, or remove the token of that name first";
+
+Error AlreadyRegistered(const std::string& name, std::string hint) {
+  return Error(ErrorCode::kAlreadyExists, Action::kFixInput,
+               "a token is registered as " + name + " already", std::move(hint));
+}
+
 Status CheckNewToken(Agent& agent, const std::string& name) {
   if (!envelope::IsName(name)) return InvalidName(name);
   auto existing = agent.store().FindToken(name);
-  if (existing) {
-    return Error(ErrorCode::kAlreadyExists, Action::kFixInput,
-                 "a token is registered as " + name + " already",
-                 "choose another name, or 'token remove " + name + "' first");
-  }
+  if (existing) return AlreadyRegistered(name, kOtherName);
   if (existing.error().code() != ErrorCode::kTokenNotRegistered) {
     return std::move(existing).error();
   }
@@ -47,7 +50,7 @@ Result<TokenAddResult> Register(Agent& agent, const TokenAddRequest& request, To
                  "name an RSA key of 2048 bits or more, or a P-256 key; 'token keygen' makes one");
   }
   ASSIGN_OR_RETURN(const auto same_key, agent.FindTokenByKey(key.spki));
-  if (same_key) {
+  if (same_key && same_key->name != request.name) {
     return Error(ErrorCode::kAlreadyExists, Action::kFixInput,
                  "this key is registered as " + same_key->name + " already",
                  "use that name in paths, or 'token remove " + same_key->name + "' first");
@@ -60,8 +63,9 @@ Result<TokenAddResult> Register(Agent& agent, const TokenAddRequest& request, To
   record.uri = key.uri;
   record.module = request.module;
   record.spki = key.spki;
-  record.added = agent.Now();
-  record.pin_source = request.pin_source;
+  record.added = same_key ? same_key->added : agent.Now();
+  record.pin_source =
+      same_key && request.pin_source.empty() ? same_key->pin_source : request.pin_source;
   if (!key.evidence.empty()) {
     record.evidence = key.evidence;
     result.evidence_read = true;
@@ -71,6 +75,8 @@ Result<TokenAddResult> Register(Agent& agent, const TokenAddRequest& request, To
                          {request.name, request.module, key.uri, key.spki, request.use_last_try},
                          secrets.Pins()));
     result.evidence_read = true;
+  } else if (same_key) {
+    return AlreadyRegistered(request.name, "to have its key looked at again, give its PIN");
   } else {
     result.findings.push_back(
         "no PIN was given, so the private key was not seen: that the token "
@@ -137,9 +143,12 @@ Status LocateToken(const store::TokenRecord& record, Devices& devices) {
 }
 
 Result<TokenAddResult> AddToken(Agent& agent, const TokenAddRequest& request, Secrets& secrets) {
-  RETURN_IF_ERROR(CheckNewToken(agent, request.name));
+  const Status is_new = CheckNewToken(agent, request.name);
+  const auto existing = agent.store().FindToken(request.name);
+  if (!is_new && !existing) return is_new.error();
   ASSIGN_OR_RETURN(TokenKeyFacts key,
                    agent.environment().devices->FindTokenKey(request.module, request.uri, nullptr));
+  if (existing && existing->spki != key.spki) return is_new.error();  // another key
   return Register(agent, request, std::move(key), secrets);
 }
 

@@ -17,6 +17,8 @@ namespace keyescrow::agent {
 namespace {
 
 constexpr std::size_t kMaxBlocklistBytes = 8U << 20;
+// What is made under a policy says its name alone: `builtin-1` must mean one thing.
+constexpr std::string_view kBuiltinPrefix = "builtin-";
 
 std::string FolderOf(const std::string& file) {
   const std::size_t slash = file.rfind('/');
@@ -196,6 +198,12 @@ Result<PolicyCandidate> ReadCandidate(const std::string& file) {
   ASSIGN_OR_RETURN(candidate.text, ReadPolicyText(file, policy::kMaxPolicyBytes));
   ASSIGN_OR_RETURN(candidate.policy, policy::ParsePolicy(candidate.text, file));
   RETURN_IF_ERROR(policy::CheckContradictions(candidate.policy, file));
+  if (candidate.policy.name.starts_with(kBuiltinPrefix)) {
+    return Error(ErrorCode::kPolicyInvalid, Action::kFixInput,
+                 fmt::format("{}: the name {} is kept for the policies that come with keyescrow",
+                             file, candidate.policy.name),
+                 "give the policy a name of its own");
+  }
   ASSIGN_OR_RETURN(candidate.files, ReadBlocklists(candidate.policy, file));
   const std::string signature_file = SignatureFile(file);
   if (access(signature_file.c_str(), F_OK) == 0) {
@@ -250,9 +258,21 @@ Result<PolicyCheck> CheckPolicy(Agent* agent, const std::string& file,
                                 const std::vector<std::string>& policy_keys) {
   PolicyCheck check;
   ASSIGN_OR_RETURN(check.candidate, ReadCandidate(file));
-  check.signers = policy::SignerNames(check.candidate.policy, check.candidate.note);
-  if (agent == nullptr) return check;
+  ASSIGN_OR_RETURN(const policy::Signers named, ParsePolicyKeys(policy_keys));
+  std::vector<envelope::NoteKey> keys = named.keys;
+  const auto read_signers = [&](const std::optional<policy::Signers>& more) {
+    if (more) keys.insert(keys.end(), more->keys.begin(), more->keys.end());
+    auto lines = policy::ReadSignerLines(check.candidate.policy, check.candidate.note, keys);
+    check.signers = std::move(lines.verified);
+    check.unverified_signers = std::move(lines.unverified);
+  };
+  if (agent == nullptr) {
+    read_signers(check.candidate.policy.signers);
+    return check;
+  }
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent->Policy());
+  if (in_force->next_signers.threshold > 0) keys.clear();  // pinned: nobody else's count
+  read_signers(in_force->next_signers);
   check.in_force = in_force->policy.name;
   const auto acceptable = CheckAcceptable(*agent, check.candidate, policy_keys);
   if (!acceptable) check.refusal = acceptable.error();

@@ -40,7 +40,11 @@ struct PolicyEffect {
 
 struct PolicyCheck {
   PolicyCandidate candidate;
-  std::vector<std::string> signers;   // who signed this very file
+  // Who signed this very file, by the keys that count here; and what stands on other lines of its
+  // signatures, which nothing here verifies. Without a state the keys are --policy-key's and those
+  // that the file itself lists.
+  std::vector<std::string> signers;
+  std::vector<std::string> unverified_signers;
   std::optional<Error> refusal;       // why `policy set` would refuse it; none: it would not
   std::string in_force;               // name of the policy that holds; "" without a state
   std::vector<PolicyEffect> effects;  // of every escrowed key, by name

@@ -1,5 +1,7 @@
 #include "agent/usecases/token_sessions.h"
 
+#include <algorithm>
+
 namespace keyescrow::agent {
 namespace {
 
@@ -92,6 +94,16 @@ Result<TokenSpec> TokenSessions::SpecOf(const TokenIdentity& identity) {
       spec.uri = record.uri;
       if (spec.module.empty()) spec.module = record.module;
     }
+  }
+  const bool name_is_taken =
+      registered_ && std::ranges::find(*registered_, *identity.token, &store::TokenRecord::name) !=
+                         registered_->end();
+  if (spec.module.empty() && name_is_taken) {
+    return Error(ErrorCode::kTokenNotRegistered, Action::kFixInput,
+                 "the key was escrowed to another token " + *identity.token +
+                     " than the one that is registered here as " + *identity.token,
+                 "register the right one under a name of its own with 'token add NAME URI --module "
+                 "SO', or name its module with --module SO");
   }
   if (spec.module.empty()) {
     return Error(ErrorCode::kTokenNotRegistered, Action::kFixInput,

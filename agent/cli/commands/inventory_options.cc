@@ -62,6 +62,11 @@ Status CheckStatus(const CommandOptions& command) {
   if (!options.output.empty() && !options.prometheus) {
     return UsageError("--output is for --prometheus", "keyescrow status --help");
   }
+  if (!options.output.empty() && !options.output.ends_with(".prom")) {
+    return UsageError(
+        "the collector reads files of the name *.prom alone, and " + options.output + " is none",
+        "keyescrow status --help");
+  }
   if (!options.name.empty() && options.prometheus) {
     return UsageError("--prometheus tells of all keys: leave NAME out", "keyescrow status --help");
   }

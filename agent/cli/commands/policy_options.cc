@@ -111,7 +111,9 @@ constexpr CommandSpec kPolicyCheckCommand = {
     .details =
         "Nothing is changed. Modes and graces are set aside: what counts is whether a key "
         "would comply once everything is enforced. Exit status 1 where a key would no longer "
-        "comply. Needs no init to check a file alone.",
+        "comply; 4 where a signature is forged, is of another content or too few of those who "
+        "count have signed. One that nobody has signed yet is checked as a draft. Needs no init to "
+        "check a file alone.",
     .examples = kCheckExamples,
     .exits = kCheckExits,
     .make = &MakeOptions<PolicyCheckOptions>,

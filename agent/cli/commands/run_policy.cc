@@ -110,6 +110,7 @@ Json CheckJson(const PolicyCheck& check) {
   json["file"] = check.candidate.file;
   json["policy"] = PolicyJson(check.candidate.policy);
   json["signers"] = ListJson(check.signers);
+  json["unverified_signers"] = ListJson(check.unverified_signers);
   json["in_force"] = TextOrNull(check.in_force);
   json["would_be_set"] = check.in_force.empty() ? Json(nullptr) : Json(!check.refusal);
   json["refusal"] = check.refusal ? ErrorJson(*check.refusal) : Json(nullptr);
@@ -139,11 +140,14 @@ std::string CheckText(const Terminal& terminal, const PolicyCheck& check) {
   std::string text = fmt::format("policy {} serial {}, mode {}: {}, no two contradict each other\n",
                                  EscapeForTerminal(policy.name), policy.serial,
                                  policy::ModeName(policy.mode), Count(policy.rules.size(), "rule"));
-  std::string signers;
-  for (const std::string& name : check.signers) {
-    signers += (signers.empty() ? "" : ", ") + EscapeForTerminal(name);
+  const auto joined = [](const std::vector<std::string>& names) {
+    return EscapeForTerminal(fmt::format("{}", fmt::join(names, ", ")));
+  };
+  text += "signed by: " + (check.signers.empty() ? "nobody" : joined(check.signers)) + "\n";
+  if (!check.unverified_signers.empty()) {
+    text += "not verified: by no key that counts here, a signature that names " +
+            joined(check.unverified_signers) + "\n";
   }
-  text += "signed by: " + (signers.empty() ? "nobody" : signers) + "\n";
   if (check.in_force.empty()) return text + "no state here: no key was held against it\n";
   text +=
       check.refusal
@@ -162,8 +166,13 @@ Result<int> DoCheck(const PolicyCheckOptions& options, Session& session) {
   ASSIGN_OR_RETURN(const PolicyCheck check, CheckPolicy(agent, options.file, options.policy_keys));
   Json document = NewDocument("policy check");
   document.update(CheckJson(check));
+  // A draft that nobody has signed yet, or one that is in force already, is looked at all the same.
+  const bool untrusted = check.refusal && (check.refusal->code() == ErrorCode::kPolicySignature ||
+                                           check.refusal->code() == ErrorCode::kPolicySigners);
   return session.Finish(document, CheckText(session.terminal(), check),
-                        check.NumBecoming(false) == 0 ? kExitDone : kExitFindings);
+                        untrusted                       ? ExitStatus(*check.refusal)
+                        : check.NumBecoming(false) == 0 ? kExitDone
+                                                        : kExitFindings);
 }
 
 Result<int> DoSign(const PolicySignOptions& options, Session& session) {

@@ -178,6 +178,11 @@ Result<int> DoVerify(const VerifyOptions& options, Session& session) {
   // One thing that was asked for and cannot be read, or is bad, is the command's error.
   const bool nothing_read = items.size() == 1 && items.front().error && !items.front().store &&
                             items.front().findings.empty();
+  if (nothing_read && options.names_or_files.empty()) {
+    // Of a state whose store is gone the agent says more than who looks for any state.
+    const auto opened = session.OpenAgent();
+    if (!opened && items.front().error->code() == ErrorCode::kNotInitialized) return opened.error();
+  }
   if (nothing_read) return *items.front().error;
   Summary summary;
   Json document = NewDocument("verify");

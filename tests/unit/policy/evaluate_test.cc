@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "envelope/base/base64url.h"
 #include "tests/unit/policy/facts_builder.h"
 
 namespace keyescrow::agent::policy {
@@ -69,6 +70,51 @@ TEST(PolicyEvaluation, SaysWhichCostsAreTooLow) {
             std::string::npos);
 }
 
+TEST(PolicyEvaluation, ARemedyHasTheNamesThatTokensHaveHere) {
+  const std::string pin = "[tokens.blue]\nspki_sha256 = \"" + EncodeBase64Url(KeyOf("ops")) +
+                          "\"\nassurance = \"software\"\n";
+  const std::string rule =
+      "[[rule]]\nname = \"r\"\nmatch = \"**\"\nrequire = [\"password & token:blue\"]\n";
+  const KeyFacts key = KeyBuilder("prod/db").Path("tpm", "tpm");
+  Facts facts = AgentFacts();
+  const auto remedy = [&](const Policy& policy) {
+    const auto findings = EvaluateKey(policy, key, facts, {.shape_only = true}).findings;
+    return findings.empty() ? std::string() : findings[0].what + " / " + findings[0].remedy;
+  };
+  facts.tokens.push_back({"ops", KeyOf("ops"), Assurance::kSoftware, false});
+  EXPECT_EQ(
+      remedy(Parse(pin + rule)),
+      "the rule \"r\" requires the path 'token:blue & password', and the key has no such path "
+      "/ back the key up with --path 'token:ops & password' among its paths");
+  // The id is the policy's, where it is drilled by that.
+  EXPECT_NE(remedy(Parse(pin + rule + "drill_every = \"90d\"\ndrill_paths = [\"token-blue\"]\n"))
+                .find("--path 'token-blue=token:ops & password'"),
+            std::string::npos);
+  facts.tokens.clear();
+  EXPECT_NE(remedy(Parse(pin + rule)).find("--path 'token:blue & password'"), std::string::npos);
+}
+
+TEST(PolicyEvaluation, TheRemedyOfTooLittleAssuranceFitsTheToken) {
+  const Policy policy =
+      Parse("[tokens.ops]\nspki_sha256 = \"" + EncodeBase64Url(KeyOf("ops")) +
+            "\"\nassurance = \"asserted\"\n[[rule]]\nname = \"r\"\nmatch = \"**\"\n");
+  Facts facts = AgentFacts();
+  const auto remedy = [&] {
+    const KeyFacts key = KeyBuilder("prod/db").Path("p", "token:ops");
+    for (const Finding& finding : EvaluateKey(policy, key, facts).findings) {
+      if (finding.rule == "token_assurance") return finding.remedy;
+    }
+    return std::string();
+  };
+  EXPECT_NE(remedy().find("'keyescrow token add ops URI"), std::string::npos);
+  facts.tokens.push_back({"blue", KeyOf("ops"), std::nullopt, false});
+  EXPECT_NE(remedy().find("'keyescrow token add blue URI"), std::string::npos);
+  facts.tokens[0].assurance = Assurance::kSoftware;
+  EXPECT_NE(remedy().find("'keyescrow token keygen'"), std::string::npos);
+  facts.tokens[0].simulator = true;
+  EXPECT_EQ(remedy(), "use a token of hardware: the keys of this one are files");
+}
+
 TEST(PolicyEvaluation, AsksForReasonAndTicketOfARelease) {
   const Policy policy = Parse(
       "[[rule]]\nname = \"r\"\nmatch = \"prod/**\"\nreason = \"required\"\n"
@@ -79,6 +125,11 @@ TEST(PolicyEvaluation, AsksForReasonAndTicketOfARelease) {
   EXPECT_EQ(ids({"prod/db", "db1", "", ""}),
             (std::vector<std::string>{"reason_missing", "ticket_missing"}));
   EXPECT_EQ(ids({"prod/db", "db1", " \t", "INC-4711"}), std::vector<std::string>{"reason_missing"});
+  // No-break space, zero width space and joiner, ideographic space, a filler that is a letter.
+  EXPECT_EQ(ids({"prod/db", "db1", "\u00a0\u200b \u200d\u3000\u3164\u2028", "INC-4711"}),
+            std::vector<std::string>{"reason_missing"});
+  EXPECT_TRUE(ids({"prod/db", "db1", "\u200b\u00dcbung", "INC-4711"}).empty());
+  EXPECT_TRUE(ids({"prod/db", "db1", "\xff", "INC-4711"}).empty());
   EXPECT_EQ(ids({"prod/db", "db1", "disk died", "INC-"}),
             std::vector<std::string>{"ticket_missing"});
   EXPECT_TRUE(ids({"prod/db", "db1", "disk died", "INC-4711"}).empty());

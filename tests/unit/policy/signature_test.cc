@@ -72,6 +72,22 @@ TEST_F(PolicySignature, SigningAgainReplacesOnesOwnLine) {
   EXPECT_TRUE(VerifySignature(policy_, again, Of(2)));
 }
 
+TEST_F(PolicySignature, TellsWhoseLinesVerifyFromWhatAnybodyWrites) {
+  const std::vector<envelope::NoteKey> keys = Of(2).keys;
+  const std::string note = Sign(mallory_, Sign(alice_));
+  const std::string line = *bob_.SignLine(SignedText(policy_));
+  std::string forged = line;  // Bob's name and id, another signature
+  forged[forged.size() - 8] = forged[forged.size() - 8] == 'A' ? 'B' : 'A';
+  const SignerLines lines = ReadSignerLines(policy_, note + forged, keys);
+  EXPECT_EQ(lines.verified, std::vector<std::string>{"alice"});
+  EXPECT_EQ(lines.unverified, (std::vector<std::string>{"mallory", "bob"}));
+  const SignerLines twice = ReadSignerLines(policy_, note + line + line, keys);
+  EXPECT_EQ(twice.verified, (std::vector<std::string>{"alice", "bob"}));
+  EXPECT_EQ(twice.unverified, std::vector<std::string>{"mallory"});
+  EXPECT_EQ(SignerNames(policy_, note + line + line),
+            (std::vector<std::string>{"alice", "mallory", "bob"}));
+}
+
 TEST_F(PolicySignature, DropsSignaturesOfAnotherContent) {
   const auto other = ParsePolicy(std::string(kText) + "# a comment\n", "policy.toml");
   ASSERT_TRUE(other);

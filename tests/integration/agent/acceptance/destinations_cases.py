@@ -93,9 +93,11 @@ class Destination(AcceptanceCase):
                       ("recovery-sheet", "app/key", "-o", "in-use.key")):
             with self.subTest(words=words):
                 self.refused("destination_other_key", 12, *words, num_runs=1)
-        for words in (("audit", "report", "--html"), ("status", "--prometheus")):
-            self.check_text(world.run(*words, "-o", "in-use.key"), 12)
-        self.assertEqual(copy.read_bytes(), world.key)
+        metrics = world.write("in-use.prom", world.key)
+        self.check_text(world.run("audit", "report", "--html", "-o", "in-use.key"), 12)
+        self.check_text(world.run("status", "--prometheus", "-o", "in-use.prom"), 12)
+        self.assertEqual((copy.read_bytes(), metrics.read_bytes()), (world.key, world.key))
+        metrics.unlink()
         # What keyescrow wrote there itself is renewed.
         receipt.unlink()
         for _ in range(2):

@@ -148,6 +148,11 @@ class Drill(AcceptanceCase):  # one test: its methods share three keys
         self.assertEqual(self.outcomes(done.json()), {("app/two", "token-ops"): "proven"})
         self.assertEqual(self.proofs("app-two.escrow", self.log()[before:]),
                          [("token-ops", CHALLENGE)])
+        self.world.write("big.challenge", b" " * (3 * 1024 * 1024 + 1))
+        error = self.check_json(self.world.run("drill", "app/key", "--challenge", "big.challenge",
+                                               "--json"), "usage", 2)
+        self.assertIn("no challenge", error["message"])
+        self.world.path("big.challenge").unlink()
         self.world.write("bent.challenge", '{"schema":"keyescrow/challenge/1"}')
         done = self.world.run("drill", "app/key", "--challenge", "bent.challenge", "--json")
         self.check_json(done, "usage", 2)

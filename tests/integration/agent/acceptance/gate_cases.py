@@ -347,8 +347,38 @@ json.dump({"argv": sys.argv[1:], "environment": dict(os.environ), "fds": fds, "p
         self.succeeds("backup", "plain/key", "--from", "plain.key", "--path", "password & token:ops",
                       *UNLOCK)
         self.succeeds("gate", "plain/key", "--", "true")
+        status = lambda: self.world.run("status", "plain/key", "--json").json()
+        self.assertEqual((told(status()), status()["keys"][0]["in_use"]), ([], "escrowed"))
         self.world.write("plain.key", os.urandom(32))
-        self.assertEqual(self.world.run("gate", "plain/key").status, 7)
+        done = self.world.run("gate", "plain/key", "--json")
+        self.assertEqual((done.status, [f["rule"] for f in done.json()["refusals"]]),
+                         (7, ["key_drift"]))
+        # Status says so too: a warning, since nobody declared that the key lives there.
+        (found,) = told(status())
+        self.assertEqual((found["rule"], found["severity"]), ("key_drift", "warning"))
+        self.assertIn("the key in use is not the escrowed one", found["what"])
+        self.assertIn(b"warning=2 ", self.world.run("status", "plain/key", "--nagios").out)
+        # Its remedies work as they are written: without a declaration and without --path.
+        path = self.world.path("plain.key")
+        self.assertIn(f"'keyescrow backup plain/key --from {path}'", found["remedy"])
+        self.succeeds("backup", "plain/key", "--from", path, *UNLOCK)
+        self.assertEqual(told(status()), [])
+        paths = status()["keys"][0]["paths"]
+        self.assertEqual([p["factors"] for p in paths], ["token:ops & password"])
+        path.unlink()  # it may have been a passing copy
+        self.assertEqual((told(status()), status()["keys"][0]["in_use"]), ([], "missing"))
+        done = self.world.run("gate", "plain/key", "--json")
+        self.assertEqual((done.status, [f["rule"] for f in done.json()["refusals"]]),
+                         (7, ["source_missing"]))
+        # A declaration without paths: the bare backup that findings ask for.
+        self.world.write("plain.key", os.urandom(32))
+        self.succeeds("key", "add", "plain/key", "--source", path)
+        (found,) = told(status())
+        self.assertEqual((found["rule"], found["severity"]), ("key_drift", "critical"))
+        self.assertIn("'keyescrow backup plain/key'", found["remedy"])
+        self.succeeds("backup", "plain/key", *UNLOCK)
+        self.assertEqual(told(status()), [])
+        self.succeeds("key", "remove", "plain/key", "--yes")
         self.succeeds("backup", "piped/key", "--from", "-", "--path", "password & token:ops", *UNLOCK,
                       input=os.urandom(32))
         done = self.world.run("gate", "piped/key", "--json")

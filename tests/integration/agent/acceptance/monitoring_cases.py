@@ -123,6 +123,8 @@ class Monitoring(AcceptanceCase):
                               env={"KEYESCROW_STATE": str(self.world.path("none"))})
         self.assertEqual((done.status, path.read_bytes()), (8, content))
         self.assertEqual(self.world.run("status", "--prometheus", "-o", "/nowhere/x.prom").status, 11)
+        self.refused("usage", 2, "status", "--prometheus", "-o", "m.txt", num_runs=1)
+        self.assertFalse(self.world.path("m.txt").exists())
         for wrong in (("--prometheus", "--nagios"), ("-o", "x"), ("app/key", "--prometheus"),
                       ("--prometheus", "--json")):
             self.assertIn(self.world.run("status", *wrong).status, (2, 3))

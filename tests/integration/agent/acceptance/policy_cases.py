@@ -80,10 +80,37 @@ class Policies(AcceptanceCase):
     def test_too_few_signed_and_who_is_nobody(self):
         self.write_signed(self.policy(self.next_serial(), "report"), "alice")
         self.assertIn("alice", self.set_refused("policy_signers", 4)["message"])
+        checked = self.checked(4)
+        self.assertEqual((checked["signers"], checked["unverified_signers"]), (["alice"], []))
         self.write_signed(self.policy(self.next_serial(), "report"), "alice", "mallory")
         self.set_refused("policy_signers", 4)
         self.write_signed(self.policy(self.next_serial(), "report"), "mallory")
         self.set_refused("policy_signers", 4)
+        checked = self.checked(4)
+        self.assertEqual((checked["signers"], checked["unverified_signers"]), ([], ["mallory"]))
+        # A line of nobody's beside two that count is nobody's signature, in the log neither.
+        self.write_signed(self.policy(self.next_serial(), "report"), "alice", "bob")
+        with open(self.world.path("p.toml.sig"), "a", encoding="utf-8") as file:
+            file.write("\u2014 zed %s\n" % base64.b64encode(b"z" * 68).decode())
+        checked = self.checked(0)
+        self.assertEqual((checked["signers"], checked["unverified_signers"]),
+                         (["alice", "bob"], ["zed"]))
+        text = self.succeeds("policy", "check", "p.toml").out.decode()
+        self.assertIn("signed by: alice, bob\nnot verified: ", text)
+        self.succeeds("policy", "set", "p.toml")
+        entry = self.succeeds("audit", "log", "--json").json()["entries"][-1]
+        self.assertEqual((entry["type"], entry["approvers"]), ("policy.changed", ["alice", "bob"]))
+
+    def checked(self, status):
+        done = self.world.run("policy", "check", "p.toml", "--json")
+        self.assertEqual(done.status, status, str(done))
+        return done.json()
+
+    def test_a_name_that_is_kept_for_the_policies_that_come_with_keyescrow(self):
+        text = self.policy(self.next_serial(), "report").replace('"corp"', '"builtin-1"')
+        self.world.write("p.toml", text)
+        self.set_refused("policy_invalid", 2)
+        self.refused("policy_invalid", 2, "policy", "sign", "p.toml", "--key", "alice.key")
 
     def test_changed_after_it_was_signed(self):
         self.write_signed(self.policy(self.next_serial(), "report", rule="portable = true\n"),
@@ -91,6 +118,7 @@ class Policies(AcceptanceCase):
         path = self.world.path("p.toml")
         path.write_text(path.read_text().replace("portable = true", "portable = false"))
         self.set_refused("policy_signature", 4)
+        self.assertEqual(self.checked(4)["signers"], [])
 
     def test_forged(self):
         """Mallory puts Alice's name and key id before a signature of her own."""
@@ -373,8 +401,16 @@ class ForeignAgents(AcceptanceCase):
         error = self.refused("policy_refused", 7, "import", "two.escrow")
         self.assertIn('"databases"', error["message"])
         self.assertTrue(self.succeeds("import", "one.escrow", "--json").json()["already_there"])
+        for pattern in ("[x]", "a b", "db2/", "DB2 ", "a//b", "/app", "../x", "?", "", "x" * 65):
+            self.refused("usage", 2, "trust", "add", "C" * 42 + "A", "--host", "db2", "--key",
+                         pattern, num_runs=1)
+        for host in ("?", "db2/", "db/2", "[d]b2"):
+            self.refused("usage", 2, "trust", "add", "C" * 42 + "A", "--key", "app/*", "--host", host,
+                         num_runs=1)
         for limits in ((), ("--host", "db2"), ("--key", "app/*"), ("--host", "*", "--key", "app/*"),
-                       ("--host", "db2", "--key", "**")):
+                       ("--host", "db2", "--key", "**"), ("--host", "db2", "--key", "*/*"),
+                       ("--host", "db2", "--key", "app/*", "--key", "**/*"),
+                       ("--host", "db2", "--key", "*/**")):
             error = self.refused("policy_refused", 7, "trust", "add", "C" * 42 + "A", *limits,
                                  num_runs=1)
             self.assertIn("could sign for every", error["message"])
@@ -426,6 +462,121 @@ class ForeignAgents(AcceptanceCase):
         faults = [f["fault"] for f in done.json()["items"][0]["findings"] if f["damage"]]
         self.assertEqual(faults, [], str(done))
 
+
+class RemediesThatWork(AcceptanceCase):
+    """What a refusal or a finding says is done as it is written, and ends it."""
+
+    paths = ()
+    world_options = {"tpm": False}
+
+    def set_policy(self, serial, tables, rule, mode="enforce"):
+        world = self.world
+        world.write("p.toml", HEAD.format(serial=serial, mode=mode) + tables + RULE + rule)
+        world.must("policy", "sign", "p.toml", "--key", "alice.key")
+        world.must("policy", "set", "p.toml", *(("--policy-key", self.vkey) if serial == 1 else ()))
+
+    def findings(self, *names):
+        document = self.world.run("status", *names, "--json").json()
+        return {finding["rule"]: finding for finding in document["findings"]}
+
+    def test_pins_evidence_and_officers(self):
+        world = self.world
+        world.must("init")
+        self.vkey = world.must("policy", "sign", "--new-key", "alice.key").out.decode().strip()
+        add = ("token", "add", "ops", "pkcs11:token=ops", "--module", world.module)
+        shown = self.succeeds(*add, "--json").json()
+        self.assertIsNone(shown["evidence"].get("attributes") if shown["evidence"] else None)
+        world.write("a.key", b"a" * 32)
+
+        # The policy has its own name for the token that is registered here as ops.
+        pin = f'[tokens.blue]\nspki_sha256 = "{shown["spki_sha256"]}"\nassurance = '
+        self.set_policy(1, pin + '"software"\n',
+                        'require = ["password & token:blue"]\ndrill_every = "90d"\n'
+                        'drill_paths = ["token-blue"]\n')
+        error = self.refused("policy_refused", 7, "backup", "app/one", "--from", "a.key", "--path",
+                             "token:ops", "--pin-file", "pin", num_runs=1)
+        hint = error["hint"].split("'")[1]
+        self.assertEqual(hint, "token-blue=token:ops & password")
+        self.succeeds("backup", "app/one", "--from", "a.key", "--path", hint, *UNLOCK)
+        self.succeeds("backup", "app/two", "--from", "a.key", *UNLOCK)
+        for name in ("app/one", "app/two"):
+            self.succeeds("status", name)
+        self.assertEqual([p["id"] for p in self.succeeds("show", "app/two", "--json").json()["paths"]],
+                         ["token-blue"])
+
+        # The key of a token is looked at again by adding it again, which is logged; nothing else is.
+        self.set_policy(2, pin + '"asserted"\n', "")
+        found = self.findings("app/one")["token_assurance"]
+        self.assertIn("'keyescrow token add ops URI", found["remedy"])
+        size = len(world.must("audit", "log", "--json").json()["entries"])
+        self.refused("already_exists", 2, *add, num_runs=1)  # without its PIN
+        world.make_token("other")
+        self.refused("already_exists", 2, "token", "add", "ops", "pkcs11:token=other", "--module",
+                     world.module, "--pin-file", "pin", num_runs=1)
+        self.assertEqual(len(world.must("audit", "log", "--json").json()["entries"]), size)
+        again = self.succeeds(*add, "--pin-file", "pin", "--json").json()
+        self.assertIn("attributes", again["evidence"])
+        self.assertEqual((again["added"], again["spki"]), (shown["added"], shown["spki"]))
+        entries = world.must("audit", "log", "--json").json()["entries"]
+        self.assertEqual([e["type"] for e in entries[size:]], ["factor.enrolled"])
+        self.assertEqual(len(self.succeeds("token", "list", "--json").json()["tokens"]), 1)
+        self.assertIn("use a token of hardware",
+                      self.findings("app/one")["token_assurance"]["remedy"])
+
+        # An undeclared key that is too old: the remedy says where the new one has to go.
+        self.set_policy(3, "", 'rotate_every = "1s"\n')
+        time.sleep(2)
+        self.assertIn("--to SINK", self.findings("app/one")["rotation_due"]["remedy"])
+        self.succeeds("rotate", "app/one", "--to", "new.key", "--generate", "32", *UNLOCK)
+
+        # An officer is their token, by its public key, whatever a key's paths call it.
+        for name in ("alice", "bob"):
+            world.make_token(name)
+            world.must("token", "add", name, f"pkcs11:token={name}", "--module", world.module,
+                       "--pin-file", "pin")
+        self.set_policy(4, "", "")
+        one = ("--from", "a.key", "--prove", "none", "--pin-file", "pin")
+        world.run("backup", "of/token", *one, "--path", "token:alice")
+        world.run("backup", "of/shares", *one, "--path", "2 of (token:alice, token:bob)")
+        opened = lambda *words: [k["key"]["name"] for k in world.run(
+            "what-if", *words, "--json").json()["keys"] if k["opened"]]
+        self.assertEqual(opened("--steal", "officer:alice"), ["of/token"])
+        self.assertEqual(opened("of/token", "--steal", "officer:alice"), ["of/token"])
+        world.run("token", "remove", "alice", "--yes")
+        world.must("token", "add", "alice2", "pkcs11:token=alice", "--module", world.module,
+                   "--pin-file", "pin")
+        world.run("backup", "of/renamed", *one, "--path", "token:alice2")
+        self.assertEqual(opened("--steal", "officer:alice"), ["of/renamed", "of/token"])
+        self.assertEqual(opened("--steal", "token:alice2", "--steal", "officer:bob"),
+                         ["of/renamed", "of/shares", "of/token"])
+        self.refused("not_found", 8, "what-if", "--steal", "officer:carol", num_runs=1)
+        # The bare backup of what is escrowed takes its paths, by the names of now.
+        self.succeeds("backup", "of/token", "--from", "a.key", "--pin-file", "pin")
+        (path,) = self.succeeds("show", "of/token", "--json").json()["paths"]
+        self.assertEqual((path["id"], path["factors"]), ("token-alice", "token:alice2"))
+
+        # Their ops is another token than ours.
+        theirs = World(tpm=False)
+        self.addCleanup(theirs.close)
+        theirs.configure("none", host="db2")
+        theirs.must("init")
+        theirs.make_token("theirs")
+        theirs.must("token", "add", "ops", "pkcs11:token=theirs", "--module", world.module,
+                    "--pin-file", "pin")
+        theirs.write("x.key", b"x" * 32)
+        theirs.must("backup", "their/key", "--from", "x.key", "--path", "token:ops", "--pin-file",
+                    "pin", "-o", "x.escrow")
+        world.write("x.escrow", theirs.path("x.escrow").read_bytes())
+        world.write("db2.json", theirs.must("agent-key", "export").out)
+        world.must("trust", "add", "db2.json", "--host", "db2", "--key", "their/*")
+        self.succeeds("import", "x.escrow")
+        done = world.run("drill", "their/key", "--via", "token-ops", "--pin-file", "pin", "--json")
+        self.assertEqual(done.status, 5, str(done))
+        error = done.json()["keys"][0]["paths"][0]["error"]
+        self.assertEqual(error["code"], "token_not_registered")
+        self.assertIn("another token ops", error["message"])
+        self.assertIn("under a name of its own", error["hint"])
+        self.verifies()
 
 class PolicySignedByTokens(AcceptanceCase):
     """Carol's key stays in her token; two of Alice's file, Bob's file and Carol's token must sign."""
