@@ -73,8 +73,6 @@ class Sequence(Moves):
         for key in self.keys.values():
             for _ in range(4):
                 if key.open:
-                    if not key.luks:
-                        self.discard_previous(key)
                     self.resume(key, killable=False, plain=True)
             self.check(not key.open, f"the rotation of {key.name} has no end")
         for key in self.keys.values():
