@@ -135,8 +135,10 @@ class Rotations(Operations):
         number, held = key.open, None if key.luks else self.held(key)
         paths = {**key.versions[number].paths, **key.current().paths}
         words = ["rotate", key.name, *self.passwords_of(paths), *PINS, "--json"]
-        if key.luks:
+        if key.luks:  # whose version is opened; its first path may ask for another password
             words += UNLOCK
+            via = [id for id, p in key.versions[number].paths.items() if p.form.password != "key"]
+            words += ["--via", via[0]] if via else []
         unlocked = list(words)
         how = "plain" if plain else self.rng.choice(("plain", "plain", "again", "abandon"))
         if how == "again":
