@@ -5,7 +5,10 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <mutex>
+#include <system_error>
 #include <thread>
+#include <vector>
 
 namespace keyescrow::envelope {
 namespace {
@@ -37,6 +40,28 @@ int AllocateBlocks(std::uint8_t** memory, std::size_t size) {
 // libargon2 has wiped the blocks by now (FLAG_clear_internal_memory is its default).
 void FreeBlocks(std::uint8_t* memory, std::size_t size) { munmap(memory, RoundUp(size)); }
 
+// UsableThreads returns how many of `wanted` threads libargon2 can be given. Where it cannot start
+// one it returns at once, and those that it did start go on in memory that is gone: so it is given
+// threads only where twice as many can be had (one that has ended counts for a moment longer).
+std::uint32_t UsableThreads(std::uint32_t wanted) {
+  if (wanted <= 1) return 1;
+  std::vector<std::thread> threads;
+  threads.reserve(2 * std::size_t{wanted});
+  std::mutex gate;
+  {
+    const std::lock_guard closed(gate);
+    try {
+      while (threads.size() < 2 * std::size_t{wanted}) {
+        threads.emplace_back([&gate] { const std::lock_guard passed(gate); });
+      }
+    } catch (const std::system_error&) {
+      // A limit on processes and threads.
+    }
+  }
+  for (std::thread& thread : threads) thread.join();
+  return std::max<std::uint32_t>(1, static_cast<std::uint32_t>(threads.size() / 2));
+}
+
 Result<SecretBytes> Argon2id(const SecretBytes& password, const PasswordRecord& record,
                              const Argon2idParameters& parameters) {
   ASSIGN_OR_RETURN(SecretBytes output, SecretBytes::Allocate(32));
@@ -50,8 +75,8 @@ Result<SecretBytes> Argon2id(const SecretBytes& password, const PasswordRecord& 
   context.t_cost = parameters.passes;
   context.m_cost = parameters.memory_kib;
   context.lanes = parameters.lanes;
-  context.threads =
-      std::clamp<std::uint32_t>(std::thread::hardware_concurrency(), 1, parameters.lanes);
+  context.threads = UsableThreads(
+      std::clamp<std::uint32_t>(std::thread::hardware_concurrency(), 1, parameters.lanes));
   context.version = ARGON2_VERSION_13;
   context.allocate_cbk = AllocateBlocks;
   context.free_cbk = FreeBlocks;

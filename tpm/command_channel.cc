@@ -3,27 +3,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <thread>
 
 #include "envelope/base/hash.h"
+#include "tpm/back_off.h"
 #include "tpm/marshal.h"
 
 namespace keyescrow::tpm {
 namespace {
 
-using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
 constexpr std::uint16_t kNoSessions = 0x8001;  // TPM_ST
 constexpr std::uint16_t kSessions = 0x8002;
-constexpr milliseconds kFirstBackOff{50};
-constexpr milliseconds kLongestBackOff{2000};
 constexpr std::size_t kHeaderBytes = 10;
-
-// IsBusy: warnings that say that the command was not started (Part 2, 6.6.3).
-bool IsBusy(std::uint32_t code) {
-  return code == 0x908 || code == 0x90a || code == 0x920 || code == 0x922 || code == 0x923;
-}
 
 std::uint32_t HeaderResponseCode(ByteView response) {
   ByteReader reader(response);
@@ -70,7 +62,10 @@ std::uint32_t ResponseCode(const Error& error) {
 
 Result<Bytes> CommandChannel::Transact(ByteView command) {
   const auto deadline = steady_clock::now() + deadline_;
-  milliseconds back_off{0};  // the first repetition is at once: 0x922 comes once after a boot
+  ByteReader header(command);
+  header.Take(6);
+  const bool repeats = header.TakeU32() != kCcUnseal;
+  BackOff back_off(deadline);
   while (true) {
     ASSIGN_OR_RETURN(Bytes response, transport_->Exchange(command, deadline));
     ByteReader reader(response);
@@ -79,12 +74,8 @@ Result<Bytes> CommandChannel::Transact(ByteView command) {
     if (!tag || !size || *size != response.size() || response.size() < kHeaderBytes) {
       return ResponseError("the TPM's response has no valid header");
     }
-    if (!IsBusy(StripFormatBits(HeaderResponseCode(response))) ||
-        steady_clock::now() + back_off >= deadline) {
-      return response;
-    }
-    std::this_thread::sleep_for(back_off);
-    back_off = std::clamp(back_off * 2, kFirstBackOff, kLongestBackOff);
+    const bool busy = IsBusy(StripFormatBits(HeaderResponseCode(response)));
+    if (!repeats || !busy || !back_off.Wait()) return response;
   }
 }
 

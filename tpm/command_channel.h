@@ -62,8 +62,8 @@ class CommandChannel {
   RandomSource& random() { return random_; }
 
   // Run sends a command and checks the response's shape and, under a session, its HMAC. A TPM that
-  // is busy (0x908, 0x90a, 0x920, 0x922, 0x923: it did not start the command) is asked again until
-  // the deadline; nothing else is. Errors: errors.h's table, kTpmResponse, kTpmTimeout.
+  // is busy (back_off.h: it did not start the command) is asked again until the deadline; nothing
+  // else is, and no TPM2_Unseal. Errors: errors.h's table, kTpmResponse, kTpmTimeout.
   Result<Reply> Run(const Command& command, const Authorization& authorization = {});
 
   // StartSession: SHA-256, AES-128-CFB, unbound; salted to `salt_key`, a P-256 key in the TPM of

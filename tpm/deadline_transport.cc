@@ -4,6 +4,7 @@
 #include <csignal>
 #include <mutex>
 #include <optional>
+#include <system_error>
 
 namespace keyescrow::tpm {
 namespace {
@@ -14,6 +15,15 @@ Error TimeoutError() {
   return Error(ErrorCode::kTpmTimeout, Action::kCheckSystemState,
                "the TPM did not answer within its deadline",
                "use a path without tpm, or restart the TPM's resource manager or the machine");
+}
+
+Error NoThreadError(const std::system_error& error) {
+  return ErrnoError(
+      ErrorCode::kTpmUnavailable, Action::kCheckSystemState,
+      "no thread can be started to talk to the TPM",
+      "raise the limit on processes and threads (ulimit -u, a container's pids limit, "
+      "a service's TasksMax=), or use a path without tpm",
+      error.code().value());
 }
 
 }  // namespace
@@ -70,8 +80,15 @@ Result<std::unique_ptr<DeadlineTransport>> DeadlineTransport::Open(
   sigset_t previous;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &previous);
-  transport->thread_ = std::thread([shared, opener = std::move(opener)] { shared->Serve(opener); });
+  std::optional<Error> not_started;
+  try {
+    transport->thread_ =
+        std::thread([shared, opener = std::move(opener)] { shared->Serve(opener); });
+  } catch (const std::system_error& error) {
+    not_started = NoThreadError(error);
+  }
   pthread_sigmask(SIG_SETMASK, &previous, nullptr);
+  if (not_started) return *std::move(not_started);
 
   std::unique_lock lock(shared->mutex);
   if (!shared->changed.wait_for(lock, deadline, [&] { return shared->response.has_value(); })) {
@@ -85,6 +102,7 @@ Result<std::unique_ptr<DeadlineTransport>> DeadlineTransport::Open(
 }
 
 DeadlineTransport::~DeadlineTransport() {
+  if (!thread_.joinable()) return;  // it never began
   {
     std::unique_lock lock(shared_->mutex);
     shared_->stop = true;

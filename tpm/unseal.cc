@@ -1,7 +1,11 @@
 // UnsealObject: DA state → [Import] → Load → StartAuthSession → policy → Unseal → FlushContext.
 #include <fmt/format.h>
 
+#include <chrono>
+#include <utility>
+
 #include "envelope/base/hash.h"
+#include "tpm/back_off.h"
 #include "tpm/marshal.h"
 #include "tpm/seal.h"
 
@@ -9,6 +13,7 @@ namespace keyescrow::tpm {
 namespace {
 
 constexpr int kMaxPcrRaces = 30;
+constexpr std::chrono::seconds kBusyPatience{5};
 constexpr std::uint32_t kPcrChanged = 0x128;
 constexpr std::uint8_t kEcdsaSha256[] = {0x00, 0x18, 0x00, 0x0b};
 
@@ -161,11 +166,33 @@ Status RunPolicy(CommandChannel& channel, std::uint32_t session, const Pcrs& pcr
   return Ok();
 }
 
+// TryGuard stands before every repetition of a TPM2_Unseal. That the TPM did not begin it is what
+// its answer says, which anybody on the bus can have written; whether it counted a try is asked.
+class TryGuard {
+ public:
+  // `before` is null where no try is counted.
+  TryGuard(Device::Impl& device, const DaState* before) : device_(device), before_(before) {}
+
+  // Call it before each TPM2_Unseal.
+  Status CheckNoneCounted() {
+    if (before_ == nullptr || !std::exchange(was_sent_, true)) return Ok();
+    ASSIGN_OR_RETURN(const DaState now, device_.ReadDaState());
+    if (!now.in_lockout && now.counter <= before_->counter) return Ok();
+    return ResponseError(
+        "the TPM counted a wrong password, though it answered that the command was not begun");
+  }
+
+ private:
+  Device::Impl& device_;
+  const DaState* before_;
+  bool was_sent_ = false;
+};
+
 // UnsealOnce: one salted policy session. It is not bound to the object: the auth value belongs into
 // the HMAC key, once.
 Result<SecretBytes> UnsealOnce(CommandChannel& channel, const Srk& srk, const Entity& object,
                                const SecretBytes* auth_value, const Pcrs& pcrs,
-                               const std::optional<SignedPolicy>& signed_policy) {
+                               const std::optional<SignedPolicy>& signed_policy, TryGuard& tries) {
   ASSIGN_OR_RETURN(AuthSession session,
                    channel.StartSession(SessionType::kPolicy, &srk.entity, &srk.point));
   Guard guard(channel, session.handle());
@@ -175,8 +202,14 @@ Result<SecretBytes> UnsealOnce(CommandChannel& channel, const Srk& srk, const En
                         .name = "TPM2_Unseal",
                         .context = auth_value != nullptr ? Context::kPassword : Context::kAny,
                         .handles = {object}};
-  ASSIGN_OR_RETURN(const Reply reply,
-                   channel.Run(command, {.session = &session, .attributes = kEncryptResponse}));
+  BackOff back_off(std::chrono::steady_clock::now() + kBusyPatience);
+  RETURN_IF_ERROR(tries.CheckNoneCounted());
+  auto unsealed = channel.Run(command, {.session = &session, .attributes = kEncryptResponse});
+  while (!unsealed && IsBusy(ResponseCode(unsealed.error())) && back_off.Wait()) {
+    RETURN_IF_ERROR(tries.CheckNoneCounted());
+    unsealed = channel.Run(command, {.session = &session, .attributes = kEncryptResponse});
+  }
+  ASSIGN_OR_RETURN(const Reply reply, std::move(unsealed));
   guard.Disarm();  // no continueSession: the TPM has ended it
   ByteReader reader(reply.parameters);
   const auto contents = TakeTpm2b(reader);
@@ -247,6 +280,7 @@ Result<SecretBytes> UnsealObject(Device::Impl& device, const envelope::Tpm2Recor
     ASSIGN_OR_RETURN(signed_policy, VerifyPolicySignature(device, pcrs.numbers, record.signer,
                                                           *request.pcr_policy_signature));
   }
+  TryGuard tries(device, record.auth ? &da : nullptr);
   auto secret = device.root().With([&](const Srk& srk) -> Result<SecretBytes> {
     Bytes object_private = record.object_private;
     if (!record.seed.empty()) {
@@ -255,9 +289,11 @@ Result<SecretBytes> UnsealObject(Device::Impl& device, const envelope::Tpm2Recor
     ASSIGN_OR_RETURN(const Entity object,
                      LoadObject(channel, srk, record.object_public, object_private, Context::kSrk));
     const Guard guard(channel, object.handle);
+    const int max_races = pcrs.numbers.empty() ? 0 : kMaxPcrRaces;
     for (int race = 0;; ++race) {
-      auto result = UnsealOnce(channel, srk, object, request.auth_value, pcrs, signed_policy);
-      if (result || race == kMaxPcrRaces || ResponseCode(result.error()) != kPcrChanged) {
+      auto result =
+          UnsealOnce(channel, srk, object, request.auth_value, pcrs, signed_policy, tries);
+      if (result || race == max_races || ResponseCode(result.error()) != kPcrChanged) {
         return result;
       }
     }

@@ -32,7 +32,7 @@ int ExecutableError(const std::string& path) {
 }  // namespace
 
 ProcessBefore::ProcessBefore() {
-  sigaction(SIGPIPE, nullptr, &pipe_);
+  for (std::size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], nullptr, &actions_[i]);
   getrlimit(RLIMIT_CORE, &core_);
   for (int fd = 0; fd <= 2; ++fd) {
     closed_[static_cast<std::size_t>(fd)] = fcntl(fd, F_GETFD) == -1;
@@ -52,7 +52,7 @@ Error ProcessBefore::Become(const std::string& program,
     words.push_back(const_cast<char*>(argument.c_str()));
   words.push_back(nullptr);
   setrlimit(RLIMIT_CORE, &core_);
-  sigaction(SIGPIPE, &pipe_, nullptr);
+  for (std::size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], &actions_[i], nullptr);
   // They are needed once more where the exec fails: until then close-on-exec is as good.
   for (int fd = 0; fd <= 2; ++fd) {
     if (closed_[static_cast<std::size_t>(fd)]) fcntl(fd, F_SETFD, FD_CLOEXEC);

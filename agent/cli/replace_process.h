@@ -1,5 +1,5 @@
 // Replacing this process by the command that `gate` lets start, as if we had never been there: the
-// reaction to SIGPIPE, the limit on core dumps and closed standard streams are put back.
+// reactions to signals, the limit on core dumps and closed standard streams are put back.
 #pragma once
 
 #include <sys/resource.h>
@@ -27,7 +27,9 @@ class ProcessBefore {
   Error Become(const std::string& program, const std::vector<std::string>& arguments) const;
 
  private:
-  struct sigaction pipe_ {};
+  static constexpr std::array kSignals = {SIGPIPE, SIGXFSZ, SIGCHLD};
+
+  std::array<struct sigaction, kSignals.size()> actions_{};
   rlimit core_{};
   std::array<bool, 3> closed_{};
 };

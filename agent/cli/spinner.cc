@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <system_error>
 
 namespace keyescrow::agent {
 namespace {
@@ -31,7 +32,11 @@ Spinner::Spinner(const Terminal& terminal, std::string_view text)
   sigset_t before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] { Draw(); });
+  try {
+    thread_ = std::thread([this] { Draw(); });
+  } catch (const std::system_error&) {
+    // No thread can be had: what it tells of goes on without it.
+  }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 

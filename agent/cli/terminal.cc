@@ -59,6 +59,8 @@ Status PrepareProcess() {
     }
   }
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);  // a write that fails says why, and tidies up
+  signal(SIGCHLD, SIG_DFL);  // ignored by the caller, it would take every command's exit status
   return Ok();
 }
 

@@ -24,8 +24,9 @@ struct Child {
 };
 
 // Spawn starts the shell: 0 or an errno. `input` is for the child, and becomes what the pipe did
-// not take before it began. The child gets the default reaction to SIGPIPE and an empty signal
-// mask; every other descriptor of ours is close-on-exec.
+// not take before it began. The child gets the default reaction to signals that we ignore, an empty
+// signal mask and no descriptor above 2: those of --password-fd and --pin-fd came to us without
+// close-on-exec.
 int Spawn(const std::string& command, Direction direction, Child* child, ByteView* input) {
   int pipe_fds[2];
   if (pipe2(pipe_fds, O_CLOEXEC) != 0) return errno;
@@ -44,12 +45,14 @@ int Spawn(const std::string& command, Direction direction, Child* child, ByteVie
     posix_spawn_file_actions_adddup2(&actions, theirs, STDIN_FILENO);
     posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
   }
+  posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   sigset_t signals;
   sigemptyset(&signals);
   posix_spawnattr_setsigmask(&attributes, &signals);
   sigaddset(&signals, SIGPIPE);
+  sigaddset(&signals, SIGXFSZ);
   posix_spawnattr_setsigdefault(&attributes, &signals);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <new>
 #include <optional>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -38,15 +39,21 @@ Status RunThreads(unsigned count, const std::function<Status(unsigned)>& body,
   unsigned num_ended = 0;
   std::optional<Error> first_error;
   std::vector<std::thread> threads;
-  for (unsigned index = 0; index < count; ++index) {
-    threads.emplace_back([&, index] {
-      Status status = RunBody(body, index);
-      const std::lock_guard lock(mutex);
-      ++num_ended;
-      if (!status && !first_error) first_error = std::move(status).error();
-      ended.notify_one();
-    });
+  const auto run = [&](unsigned index) {
+    Status status = RunBody(body, index);
+    const std::lock_guard lock(mutex);
+    ++num_ended;
+    if (!status && !first_error) first_error = std::move(status).error();
+    ended.notify_one();
+  };
+  threads.reserve(count);
+  unsigned num_started = 0;
+  try {
+    for (; num_started < count; ++num_started) threads.emplace_back(run, num_started);
+  } catch (const std::system_error&) {
+    // A limit on threads makes it slower, and fails nothing.
   }
+  for (unsigned index = num_started; index < count; ++index) run(index);
   {
     std::unique_lock lock(mutex);
     while (!ended.wait_for(lock, kTick, [&] { return num_ended == count; })) {

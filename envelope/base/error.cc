@@ -1,5 +1,6 @@
 #include "envelope/base/error.h"
 
+#include <cerrno>
 #include <cstring>
 
 #include "envelope/base/bytes.h"
@@ -57,6 +58,11 @@ std::string_view FailureName(Failure failure) {
 
 Error ErrnoError(ErrorCode code, Action action, std::string message, std::string hint,
                  int error_number) {
+  if (error_number == EMFILE || error_number == ENFILE) {
+    hint =
+        "raise the limit on open files (ulimit -n, a service's LimitNOFILE=), or end what holds "
+        "so many open";
+  }
   message += ": ";
   message += strerrordesc_np(error_number) != nullptr ? strerrordesc_np(error_number) : "unknown";
   return Error(code, action, std::move(message), std::move(hint))

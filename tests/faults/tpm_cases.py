@@ -214,6 +214,19 @@ class TpmPassword(Kinds, FaultCase):
     def holds(self, run):
         self.holds_the_key_or_nothing("out.key", run)
 
+    def test_a_refusal_that_was_changed_is_not_repeated(self):
+        wrong = ["wrong" if word == "pw" else word for word in self.command]
+        self.begin()
+        refused = self.world.traced(*wrong)
+        self.assertEqual(refused.error()["code"], "tpm_wrong_auth", str(refused))
+        n = [code for code, _ in refused.tpm].index(UNSEAL) + 1
+        for code in ("128", RETRY, "908"):
+            self.begin()
+            counter = self.world.lockout_counter()
+            run = self.world.traced(*wrong, tpm=f"{n}=rewrite:{code}")
+            self.assertEqual(self.world.lockout_counter() - counter, 1, str(run))
+            self.assertIn(run.error()["code"], ("tpm_response", "tpm_pcr_mismatch"), str(run))
+
     def may_spend(self, action, run, n):
         """A flipped bit in the session's nonce or handle makes the right password a wrong one; that
         shows at the Unseal alone, and once."""

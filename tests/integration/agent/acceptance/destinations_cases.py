@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import signal
 import stat
 import time
 
@@ -150,6 +152,35 @@ class Destination(AcceptanceCase):
         fill(disk / "filler")
         self.refused("destination_full", 11, *RESTORE, "--to", "full/out.key")
         self.assertEqual(sorted(os.listdir(disk)), ["filler"])
+
+    def test_a_limit_on_the_size_of_files(self):
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16))
+
+        elsewhere = {"KEYESCROW_STATE": str(self.world.path("nowhere"))}
+        stateless = ("restore", "app.escrow", "--module", self.world.module, "--agent",
+                     self.world.thumbprint, *UNLOCK, "--to", "out.key")
+        self.refused("destination_full", 11, *stateless, env=elsewhere, before=limit)
+        self.succeeds(*stateless, env=elsewhere)
+        self.world.path("out.key").unlink()
+
+    def test_what_a_command_inherits(self):
+        def inherit():
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+            for fd, name in ((7, "pw"), (8, "pin")):
+                os.dup2(os.open(self.world.path(name), os.O_RDONLY), fd)
+
+        command = "exec:cat > got; ls -l /proc/self/fd > fds; grep SigIgn /proc/self/status > ignored"
+        self.succeeds("restore", "app/key", "--password-fd", "7", "--pin-fd", "8", "--to", command,
+                      before=inherit, pass_fds=(7, 8))
+        self.assertEqual(self.world.path("got").read_bytes(), self.world.key)
+        fds = self.world.path("fds").read_text()
+        self.assertNotIn("/pw\n", fds)
+        self.assertNotIn("/pin\n", fds)
+        ignored = int(self.world.path("ignored").read_text().split()[1], 16)
+        self.assertEqual(ignored & (1 << (signal.SIGXFSZ - 1) | 1 << (signal.SIGPIPE - 1)), 0)
+        for name in ("got", "fds", "ignored"):
+            self.world.path(name).unlink()
 
     def test_closed_and_full_standard_output(self):
         with open("/dev/full", "wb") as full:

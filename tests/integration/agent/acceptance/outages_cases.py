@@ -3,7 +3,7 @@
 import signal
 import threading
 
-from world import BOTH_PATHS, AcceptanceCase, within
+from world import BOTH_PATHS, UNLOCK, AcceptanceCase, within
 
 MAX_SECONDS = 30
 
@@ -31,6 +31,24 @@ class Outage(AcceptanceCase):
         self.assertEqual(self.findings(), [], "the finding ends when the TPM signs again")
         self.succeeds("verify")
         self.restored("out.key", "--via", "tpm")
+
+    def test_where_the_nth_thread_or_process_cannot_be_started(self):
+        """As a limit on them does it (ulimit -u, TasksMax=): said or done without, no crash."""
+        self.addCleanup(setattr, self.world, "launcher", self.world.launcher)
+        restore = ("restore", "app/key", "--via", "token-ops", "--to", "out.key", *UNLOCK)
+        num_restored = 0
+        for words, statuses in ((restore, (0, 5)), (("doctor",), (0, 1)), (("verify",), (0, 1))):
+            for n in range(1, 5):
+                self.world.launcher = [
+                    "strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=clone3", "-e",
+                    f"inject=clone3:error=EAGAIN:when={n}"]
+                done = self.world.run(*words)
+                self.assertIn(done.status, statuses, f"{n}: {done}")
+                if words is restore and done.status == 0:
+                    self.assertEqual(self.world.path("out.key").read_bytes(), self.world.key)
+                    self.world.path("out.key").unlink()
+                    num_restored += 1
+        self.assertGreaterEqual(num_restored, 2)  # one of the four is the token's worker
 
     def test_stopped_before(self):
         self.world.tpm_process.send_signal(signal.SIGSTOP)
