@@ -22,16 +22,21 @@ constexpr char kAccessList[] = "system.posix_acl_access";
 constexpr std::size_t kMarkBytes = 4096;    // of a document, in which its mark is looked for
 constexpr std::size_t kMaxNameBytes = 255;  // NAME_MAX of every file system in use
 
-// LockFolder waits for the other writers in the folder. A file system without locks (some network
-// ones) gives none; O_EXCL and the rename still keep each file whole.
-Status LockFolder(int folder_fd, const std::string& folder) {
+// LockFolder waits for the other writers in the folder; false where somebody else keeps the lock,
+// which anybody can who may read the folder. A file system without locks (some network ones) gives
+// none; O_EXCL and the rename still keep each file whole.
+bool LockFolder(int folder_fd) {
   constexpr int kNumTries = 500;
   constexpr timespec kPause{0, 20'000'000};
   for (int i = 0; i < kNumTries; ++i) {
-    if (flock(folder_fd, LOCK_EX | LOCK_NB) == 0) return Ok();
-    if (errno != EWOULDBLOCK && errno != EINTR) return Ok();
+    if (flock(folder_fd, LOCK_EX | LOCK_NB) == 0) return true;
+    if (errno != EWOULDBLOCK && errno != EINTR) return true;
     nanosleep(&kPause, nullptr);
   }
+  return false;
+}
+
+Error FolderLocked(const std::string& folder) {
   return Error(ErrorCode::kDestinationUnwritable, Action::kRetry,
                "another process has locked the folder " + folder + " for 10 seconds",
                "wait until it is done, and look with 'fuser -v " + folder + "' if it never is");
@@ -64,9 +69,36 @@ Error Taken(const std::string& path) {
                "choose another name, or move the file away");
 }
 
-std::string TemporaryName(const std::string& name) {
-  const std::size_t room = kMaxNameBytes - sizeof kTemporarySuffix;
-  return "." + name.substr(0, room) + kTemporarySuffix;
+// TemporaryName: `place` 0 is for who holds the folder's lock, 1 to kNumOtherPlaces are for those
+// who do not.
+constexpr int kNumOtherPlaces = 3;
+std::string TemporaryName(const std::string& name, int place = 0) {
+  const std::size_t room = kMaxNameBytes - sizeof kTemporarySuffix - 1;
+  const std::string number = place == 0 ? "" : std::to_string(place);
+  return "." + name.substr(0, room) + kTemporarySuffix + number;
+}
+
+// RemoveIfDead removes another place's file unless its writer lives, who holds a lock on it.
+void RemoveIfDead(int folder_fd, const std::string& name) {
+  const int fd = openat(folder_fd, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0) return;
+  if (flock(fd, LOCK_EX | LOCK_NB) == 0) unlinkat(folder_fd, name.c_str(), 0);
+  close(fd);
+}
+
+int MakeFile(int folder_fd, const std::string& name) {
+  return openat(folder_fd, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                0600);
+}
+
+bool SameFile(const struct stat& left, const struct stat& right) {
+  return left.st_dev == right.st_dev && left.st_ino == right.st_ino;
+}
+
+bool SameVersion(const struct stat& left, const struct stat& right) {
+  return SameFile(left, right) && left.st_size == right.st_size &&
+         left.st_mtim.tv_sec == right.st_mtim.tv_sec &&
+         left.st_mtim.tv_nsec == right.st_mtim.tv_nsec;
 }
 
 }  // namespace
@@ -90,7 +122,9 @@ FileReplacement::FileReplacement(FileReplacement&& other) noexcept
       temporary_(std::exchange(other.temporary_, {})),
       folder_fd_(std::exchange(other.folder_fd_, -1)),
       fd_(std::exchange(other.fd_, -1)),
-      synced_(other.synced_) {}
+      locked_(other.locked_),
+      synced_(other.synced_),
+      seen_(other.seen_) {}
 
 FileReplacement::~FileReplacement() {
   if (!temporary_.empty()) unlinkat(folder_fd_, temporary_.c_str(), 0);
@@ -99,12 +133,19 @@ FileReplacement::~FileReplacement() {
 }
 
 Error FileReplacement::SystemError(const char* step, int error_number) const {
-  if (error_number == ENOSPC || error_number == EDQUOT || error_number == EFBIG) {
+  if (error_number == ENOSPC || error_number == EDQUOT) {
     return ErrnoError(ErrorCode::kDestinationFull, Action::kCheckSystemState,
                       std::string("cannot ") + step + " " + path_,
                       "free some space in " + folder_ +
                           " or choose another destination; nothing "
                           "was written",
+                      error_number);
+  }
+  if (error_number == EFBIG) {
+    return ErrnoError(ErrorCode::kDestinationFull, Action::kCheckSystemState,
+                      std::string("cannot ") + step + " " + path_,
+                      "raise the limit on the size of files (ulimit -f, a service's LimitFSIZE=); "
+                      "nothing was written",
                       error_number);
   }
   std::string hint =
@@ -133,7 +174,7 @@ Result<FileReplacement> FileReplacement::Open(const std::string& path) {
                       error_number);
   }
   FileReplacement replacement(path, std::move(folder), std::move(name), folder_fd);
-  RETURN_IF_ERROR(LockFolder(folder_fd, replacement.folder_));
+  replacement.locked_ = LockFolder(folder_fd);
   return replacement;
 }
 
@@ -141,7 +182,9 @@ Result<FileReplacement> FileReplacement::Beside(const std::string& suffix) const
   // A duplicate shares the lock; a second open() would wait for it for ever.
   const int folder_fd = fcntl(folder_fd_, F_DUPFD_CLOEXEC, 0);
   if (folder_fd < 0) return SystemError("open the folder of", errno);
-  return FileReplacement(path_ + suffix, folder_, name_ + suffix, folder_fd);
+  FileReplacement beside(path_ + suffix, folder_, name_ + suffix, folder_fd);
+  beside.locked_ = locked_;
+  return beside;
 }
 
 Status FileReplacement::RemoveExisting() const {
@@ -157,7 +200,10 @@ Result<bool> FileReplacement::Inspect(struct stat* found) const {
     if (errno == ENOENT) return false;
     return SystemError("look at", errno);
   }
-  if (S_ISREG(found->st_mode)) return true;
+  if (S_ISREG(found->st_mode)) {
+    seen_ = *found;
+    return true;
+  }
   if (S_ISDIR(found->st_mode)) {
     return Error(ErrorCode::kDestinationIsFolder, Action::kFixInput, path_ + " is a folder",
                  "name the file inside it");
@@ -179,17 +225,44 @@ Result<int> FileReplacement::OpenExisting() const {
 }
 
 Status FileReplacement::Stage(ByteView bytes) {
+  RETURN_IF_ERROR(locked_ ? MakeLocked() : MakeUnlocked());
+  if (fchmod(fd_, 0600) != 0) return SystemError("set the mode of", errno);  // whatever the umask
+  return StageMore(bytes);
+}
+
+Status FileReplacement::MakeLocked() {
   std::string temporary = TemporaryName(name_);
   // Under the lock, a file of that name is what a killed writer left.
   // (Of a read-only file system that answer tells nothing of the name: making one is refused next.)
   if (unlinkat(folder_fd_, temporary.c_str(), 0) != 0 && errno != ENOENT && errno != EROFS) {
     return SystemError("remove what an interrupted write left beside", errno);
   }
-  fd_ = openat(folder_fd_, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-               0600);
+  for (int place = 1; place <= kNumOtherPlaces; ++place) {
+    RemoveIfDead(folder_fd_, TemporaryName(name_, place));
+  }
+  fd_ = MakeFile(folder_fd_, temporary);
   if (fd_ < 0) return SystemError("make a file beside", errno);
   temporary_ = std::move(temporary);
-  return StageMore(bytes);
+  return Ok();
+}
+
+Status FileReplacement::MakeUnlocked() {
+  for (int place = 1; place <= kNumOtherPlaces; ++place) {
+    std::string temporary = TemporaryName(name_, place);
+    RemoveIfDead(folder_fd_, temporary);
+    const int fd = MakeFile(folder_fd_, temporary);
+    if (fd < 0 && errno != EEXIST) return SystemError("make a file beside", errno);
+    if (fd < 0) continue;
+    struct stat made {};
+    // Who locks it first owns it, or removes it for dead.
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &made) == 0 && made.st_nlink == 1) {
+      fd_ = fd;
+      temporary_ = std::move(temporary);
+      return Ok();
+    }
+    close(fd);
+  }
+  return FolderLocked(folder_);
 }
 
 Status FileReplacement::StageMore(ByteView bytes) {
@@ -241,12 +314,16 @@ Status FileReplacement::SetMode(mode_t mode) {
 
 Status FileReplacement::Publish(Existing existing) {
   RETURN_IF_ERROR(Sync());
+  struct stat staged {};
+  if (fstat(fd_, &staged) != 0) return SystemError("look at the new file for", errno);
   // close(2) is where some network file systems tell of a full disk.
   if (close(std::exchange(fd_, -1)) != 0) return SystemError("close", errno);
   int error_number = 0;
   if (existing == Existing::kKeep) {
     error_number = RenameKeeping(folder_fd_, temporary_.c_str(), name_.c_str());
     if (error_number == EEXIST) return Taken(path_);
+  } else if (!locked_) {
+    RETURN_IF_ERROR(Exchange(staged));
   } else if (renameat(folder_fd_, temporary_.c_str(), folder_fd_, name_.c_str()) != 0) {
     error_number = errno;
   }
@@ -254,6 +331,34 @@ Status FileReplacement::Publish(Existing existing) {
   temporary_.clear();
   if (fsync(folder_fd_) != 0) return SystemError("sync the folder of", errno);
   return Ok();
+}
+
+Status FileReplacement::Exchange(const struct stat& staged) {
+  const auto exchange = [this] {
+    return renameat2(folder_fd_, temporary_.c_str(), folder_fd_, name_.c_str(), RENAME_EXCHANGE);
+  };
+  if (exchange() != 0) {
+    if (errno == EINVAL || errno == ENOSYS) return FolderLocked(folder_);
+    return SystemError("rename the new file to", errno);
+  }
+  struct stat out {};
+  const bool expected = fstatat(folder_fd_, temporary_.c_str(), &out, AT_SYMLINK_NOFOLLOW) == 0 &&
+                        seen_ && SameVersion(out, *seen_);
+  if (expected) {
+    if (unlinkat(folder_fd_, temporary_.c_str(), 0) != 0) {
+      return SystemError("remove the old file of", errno);
+    }
+    return Ok();
+  }
+  // Another program wrote there meanwhile: what it wrote goes back.
+  const bool back = exchange() == 0;
+  if (!back || fstatat(folder_fd_, temporary_.c_str(), &out, AT_SYMLINK_NOFOLLOW) != 0 ||
+      !SameFile(out, staged)) {
+    temporary_.clear();  // not ours, and perhaps somebody's only copy: it stays
+  }
+  return Error(ErrorCode::kDestinationOtherKey, Action::kRetry,
+               path_ + " was written by another program in this moment",
+               "look what writes there, then run the command again");
 }
 
 Status FileReplacement::SyncExisting(int existing_fd) const {

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -45,17 +46,21 @@ Error DocumentPlaceTaken(const std::string& path, std::string_view what);
 Status WritePairDurably(const std::string& path, ByteView bytes, const std::string& suffix,
                         ByteView companion_bytes, const DurableWriteOptions& options);
 
-// TemporaryBeside returns where a write of `path` that was killed leaves what it had written. The
-// next write to that name removes it.
+// TemporaryBeside returns where a write of `path` that was killed leaves what it had written
+// (without the folder's lock: the same with a digit behind it). The next write to that name removes
+// it.
 std::string TemporaryBeside(const std::string& path);
 
 // FileReplacement: the steps of WriteFileDurably one by one, for those who must do something in
 // between. It holds a lock (flock) on the folder from Open to its end, so that writers take turns
-// and a temporary file found there is a dead writer's. Unless Publish succeeded, the destructor
-// removes the temporary file. Order: Open, Inspect, Stage, CopyAccess or SetMode, Publish.
+// and a temporary file found there is a dead writer's. Everybody who may read the folder can keep
+// that lock, so after 10 s it goes on without: its temporary file then has another name and a lock
+// of its own, and Publish(kReplace) replaces nothing but what Inspect saw. Unless Publish
+// succeeded, the destructor removes the temporary file. Order: Open, Inspect, Stage, CopyAccess or
+// SetMode, Publish.
 class FileReplacement {
  public:
-  // Open opens and locks the folder of `path`, waiting up to 10 s for other writers.
+  // Open opens and locks the folder of `path`, waiting up to 10 s for other writers, and no more.
   // Errors: kDestinationUnwritable (naming the folder), kDestinationIsFolder (path ends in "/").
   static Result<FileReplacement> Open(const std::string& path);
   FileReplacement(FileReplacement&& other) noexcept;
@@ -77,7 +82,7 @@ class FileReplacement {
   // Errors: kDestinationUnwritable: what cannot be compared is not replaced.
   Result<int> OpenExisting() const;
 
-  // Stage writes `bytes` into a new temporary file (O_EXCL, mode 0600) and syncs it.
+  // Stage writes `bytes` into a new temporary file (O_EXCL, mode 0600 whatever the umask).
   // Errors: kDestinationUnwritable, kDestinationFull.
   Status Stage(ByteView bytes);
 
@@ -94,7 +99,9 @@ class FileReplacement {
 
   enum class Existing { kReplace, kKeep };
   // Publish syncs the staged file, renames it to the name and syncs the folder. kKeep:
-  // kAlreadyExists if the name was taken meanwhile.
+  // kAlreadyExists if the name was taken meanwhile. kReplace without the lock:
+  // kDestinationOtherKey, and nothing replaced, where another program wrote there after Inspect;
+  // kDestinationUnwritable where the file system cannot exchange two names.
   Status Publish(Existing existing);
 
   // SyncExisting makes sure that what already stands there, open as `existing_fd`, is durable.
@@ -105,6 +112,9 @@ class FileReplacement {
  private:
   FileReplacement(std::string path, std::string folder, std::string name, int folder_fd);
   Error SystemError(const char* step, int error_number) const;
+  Status MakeLocked();
+  Status MakeUnlocked();
+  Status Exchange(const struct stat& staged);
 
   std::string path_;
   std::string folder_;
@@ -112,7 +122,9 @@ class FileReplacement {
   std::string temporary_;  // name inside the folder; "": none
   int folder_fd_ = -1;
   int fd_ = -1;
+  bool locked_ = false;
   bool synced_ = false;
+  mutable std::optional<struct stat> seen_;  // by Inspect
 };
 
 // AppendLineDurably adds `line` and a line feed to an existing file and returns once they survive a

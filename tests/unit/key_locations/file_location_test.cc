@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <sched.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -11,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "agent/key_locations/crash_safe_file.h"
 #include "tests/unit/key_locations/scratch_folder.h"
 
 namespace keyescrow::agent {
@@ -207,6 +209,59 @@ TEST_F(FileLocation, RemovesWhatAKilledWriterLeft) {
   Put(".key.keyescrow-tmp", "half");
   ASSERT_TRUE(Write("key", "secret"));
   EXPECT_THAT(Names(), ElementsAre("key"));
+}
+
+TEST_F(FileLocation, ItsModeIsNotTheUmasksAffair) {
+  const mode_t before = umask(0777);
+  const bool written = Write("key", "secret").has_value();
+  umask(before);
+  EXPECT_TRUE(written);
+  EXPECT_EQ(ModeOf("key"), 0600u);
+}
+
+// Everybody who may read the folder can lock it for ever.
+TEST_F(FileLocation, GoesOnWithoutALockThatSomebodyKeeps) {
+  Put("old", "the old key");
+  Put("empty", "");
+  Put("raced", "before");
+  Put(".new.keyescrow-tmp1", "what a killed writer left");
+  const int folder = open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  ASSERT_EQ(flock(folder, LOCK_EX), 0);
+  Put(".busy.keyescrow-tmp1", "what another writer is at");
+  const int busy = open(At(".busy.keyescrow-tmp1").c_str(), O_RDONLY | O_CLOEXEC);
+  ASSERT_EQ(flock(busy, LOCK_EX), 0);
+
+  std::vector<std::thread> writers;
+  writers.emplace_back([&] { EXPECT_TRUE(Write("new", "a new key")); });
+  writers.emplace_back([&] { EXPECT_TRUE(Write("old", "the next key", true)); });
+  writers.emplace_back([&] { EXPECT_TRUE(Write("empty", "a key")); });
+  writers.emplace_back([&] { EXPECT_TRUE(Write("busy", "a key")); });
+  writers.emplace_back([&] {
+    auto late = FileReplacement::Open(At("raced"));
+    ASSERT_TRUE(late);
+    struct stat found {};
+    ASSERT_TRUE(*late->Inspect(&found));
+    ASSERT_TRUE(late->Stage(AsBytes("late")));
+    Put("other", "of another program");
+    ASSERT_EQ(rename(At("other").c_str(), At("raced").c_str()), 0);
+    const auto published = late->Publish(FileReplacement::Existing::kReplace);
+    ASSERT_FALSE(published);
+    EXPECT_EQ(published.error().code(), ErrorCode::kDestinationOtherKey);
+  });
+  for (std::thread& writer : writers) writer.join();
+  EXPECT_EQ(Get("new"), "a new key");
+  EXPECT_EQ(Get("old"), "the next key");
+  EXPECT_EQ(Get("old.keyescrow-previous"), "the old key");
+  EXPECT_EQ(Get("empty"), "a key");
+  EXPECT_EQ(Get("busy"), "a key");
+  EXPECT_EQ(Get("raced"), "of another program");
+  EXPECT_EQ(Get(".busy.keyescrow-tmp1"), "what another writer is at");
+  close(busy);
+  close(folder);
+  EXPECT_TRUE(Write("busy", "a key", true));  // under the lock, nothing of the dead is left
+  EXPECT_TRUE(Write("busy", "another key", true));
+  EXPECT_THAT(Names(), ElementsAre("busy", "busy.keyescrow-previous", "empty", "new", "old",
+                                   "old.keyescrow-previous", "raced"));
 }
 
 TEST_F(FileLocation, KeepsAnAccessListAndNotItsMaskAsTheGroupsRights) {
