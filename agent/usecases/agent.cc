@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "agent/usecases/log_seed.h"
 #include "agent/usecases/policy_in_force.h"
 #include "agent/usecases/process_facts.h"
 #include "envelope/base/hash.h"
@@ -89,8 +90,12 @@ Result<std::unique_ptr<Agent>> Agent::Open(const Environment& environment) {
                                                  {BootId(), MachineId(), agent->identity_.host},
                                                  kOtherMachinePatience));
   agent->use_.emplace(std::move(use));
-  ASSIGN_OR_RETURN(SecretBytes seed, LoadEd25519Seed(environment.state_dir));
-  JournalOptions options{environment.state_dir, agent->identity_,           std::move(seed),
+  auto seed = LoadLogSeed(environment.state_dir, agent->identity_);
+  // With another's seed the state is read as ever, and each commit says what is wrong.
+  const bool is_wrong = !seed && seed.error().code() == ErrorCode::kAgentKeyUnavailable;
+  if (is_wrong) seed = SecretBytes();
+  if (!seed) return std::move(seed).error();
+  JournalOptions options{environment.state_dir, agent->identity_,           std::move(*seed),
                          agent->signer_.get(),  environment.clock,          environment.random,
                          environment.store,     environment.journald_socket};
   auto journal = Journal::Open(std::move(options));

@@ -20,6 +20,7 @@
 #include "agent/usecases/destroy.h"
 #include "agent/usecases/doctor_needs.h"
 #include "agent/usecases/kdf_choice.h"
+#include "agent/usecases/log_seed.h"
 #include "agent/usecases/process_facts.h"
 #include "agent/usecases/registry.h"
 #include "agent/usecases/rotation_record.h"
@@ -353,7 +354,9 @@ void CheckState(const Environment& environment, const std::string& module,
   } else {
     examination.Good("store", "can be written");
   }
-  if (auto health = (*agent)->journal().Health(); !health) {
+  if (auto seed = LoadLogSeed(environment.state_dir, (*agent)->identity()); !seed) {
+    examination.Bad("log", seed.error());
+  } else if (auto health = (*agent)->journal().Health(); !health) {
     examination.Bad("log", health.error());
   } else if (health->p256_missing) {
     examination.Warn("log",

@@ -11,6 +11,7 @@
 #include "agent/key_locations/apply_command.h"
 #include "agent/usecases/interrupted_restores.h"
 #include "agent/usecases/journald.h"
+#include "agent/usecases/log_seed.h"
 #include "agent/usecases/process_facts.h"
 #include "envelope/base/base64url.h"
 #include "envelope/note_signer.h"
@@ -160,6 +161,8 @@ Result<store::LogAppend> Journal::Impl::Sign(const store::LogHead& head,
                                              const store::ReadTile& tile,
                                              std::vector<store::NewEntry> entries) {
   if (options.ed25519_seed.empty()) {
+    // Whoever opened it without a seed may have found a wrong one.
+    RETURN_IF_ERROR(LoadLogSeed(options.state_dir, options.identity));
     return Error(ErrorCode::kAgentKeyUnavailable, Action::kReportBug,
                  "the log was opened for reading alone", "report this");
   }

@@ -25,27 +25,40 @@
 namespace keyescrow::agent {
 namespace {
 
-// EventSink: where the attempt and its outcome are recorded: the journal, or without state a file.
+// EventSink: where the attempt and its outcome are recorded: the journal, or a file without state
+// and where the log's key is another's.
 class EventSink {
  public:
-  EventSink(const Environment& environment, Agent* agent, std::string file)
+  EventSink(const Environment& environment, Agent* agent, std::string file, Progress& progress)
       : environment_(environment),
         agent_(agent),
-        stateless_(environment, "restore", std::move(file)) {}
+        stateless_(environment, "restore", std::move(file)),
+        progress_(progress) {}
 
   // Record returns once the event is durable.
   Status Record(audit::Event event, const store::Change& change, bool is_last) {
-    if (agent_ != nullptr) {
-      ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent_->Policy());
-      event.policy = in_force->Event();
-      if (is_last) environment_.devices->LastSignature();
-      ASSIGN_OR_RETURN(const AppendReceipt receipt,
-                       agent_->journal().Append(std::move(event), change));
-      receipt_ = receipt;
+    if (agent_ == nullptr) return stateless_.Record(std::move(event));
+    ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent_->Policy());
+    audit::Event logged = event;
+    logged.policy = in_force->Event();
+    if (is_last) environment_.devices->LastSignature();
+    auto receipt = agent_->journal().Append(std::move(logged), change);
+    if (receipt) {
+      receipt_ = std::move(*receipt);
       return Ok();
     }
+    // A wrong key of the log stands in nobody's way at 3 a.m.
+    if (receipt_ || receipt.error().code() != ErrorCode::kAgentKeyUnavailable) {
+      return std::move(receipt).error();
+    }
+    progress_.Warn("going on without the log: " + receipt.error().message() + "; " +
+                   receipt.error().hint());
+    agent_ = nullptr;
     return stateless_.Record(std::move(event));
   }
+
+  // logging returns the agent whose log has the events, or null.
+  Agent* logging() const { return agent_; }
 
   const std::optional<AppendReceipt>& receipt() const { return receipt_; }
   const std::string& file() const { return stateless_.file(); }
@@ -54,6 +67,7 @@ class EventSink {
   const Environment& environment_;
   Agent* agent_;
   StatelessEvents stateless_;
+  Progress& progress_;
   std::optional<AppendReceipt> receipt_;
 };
 
@@ -290,7 +304,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
                      IsVolumeKey(*agent, header.key_name, header.key_version));
   }
 
-  EventSink events(environment, agent, agent == nullptr ? request.event_log : "");
+  EventSink events(environment, agent, agent == nullptr ? request.event_log : "", progress);
   while (true) {
     const envelope::PathRecord& path = header.paths[index];
     RETURN_IF_ERROR(events.Record(MakeEvent(audit::EventType::kRestoreRequested,
@@ -331,7 +345,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
 
     audit::Event event = MakeEvent(audit::EventType::kRestoreCompleted, audit::Outcome::kSuccess,
                                    sealed, path, request);
-    event.drill = Prove(environment, agent, sealed, *opened);
+    event.drill = Prove(environment, events.logging(), sealed, *opened);
     store::Change change;
     if (agent != nullptr && source.record) {
       store::PathOutcome outcome{

@@ -147,7 +147,7 @@ Result<int> DoRestore(const GlobalOptions& global, const RestoreOptions& options
   }
   if (!result.previous_path.empty()) {
     // Without a state nothing remembers where the old key lies.
-    terminal.Note(agent == nullptr
+    terminal.Note(agent == nullptr || !result.event_file.empty()
                       ? "once the application runs, remove the old key by hand: rm " +
                             result.previous_path
                       : "once the application runs: keyescrow restore " + result.key_name +

@@ -6,6 +6,7 @@
 
 #include <fstream>
 
+#include "agent/usecases/log_seed.h"
 #include "tests/unit/store/state_fixture.h"
 
 namespace keyescrow::agent {
@@ -88,6 +89,25 @@ TEST(AgentState, AScalarThatIsNotTheIdentitysIsRefused) {
             ErrorCode::kAgentKeyUnavailable);
   std::ofstream(fixture.state + "/agent-p256.key", std::ios::trunc) << "short";
   EXPECT_EQ(LoadAgentScalar(fixture.state).error().code(), ErrorCode::kAgentKeyUnavailable);
+}
+
+TEST(AgentState, ASeedThatIsNotTheIdentitysIsRefused) {
+  StateFixture fixture;
+  const auto identity = LoadAgentIdentity(fixture.state);
+  EXPECT_TRUE(LoadLogSeed(fixture.state, *identity));
+  std::ofstream(fixture.state + "/ed25519.seed", std::ios::trunc) << std::string(32, 'x');
+  const auto seed = LoadLogSeed(fixture.state, *identity);
+  ASSERT_FALSE(seed);
+  EXPECT_EQ(seed.error().code(), ErrorCode::kAgentKeyUnavailable);
+  // A journal without a seed says why it does not commit.
+  JournalOptions options;
+  options.state_dir = fixture.state;
+  options.identity = *identity;
+  auto journal = Journal::Open(std::move(options));
+  const auto refused = journal->Append(MakeEvent(audit::EventType::kAgentStarted));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().message(), seed.error().message());
+  EXPECT_EQ(journal->store().Head()->size, 0u);
 }
 
 TEST(AgentState, AnInitThatIsKilledLeavesNothingOrAll) {

@@ -130,6 +130,22 @@ class Store(AcceptanceCase):
             self.assertEqual({done.status for done in told}, {9}, str(told[1]))
             self.assertEqual(len({done.err for done in told}), 1, str(told[1]))
 
+    def test_of_another_logs_key(self):
+        """The restore of 3 a.m. goes on; nothing else is signed with a key that nobody takes."""
+        (self.copy / "ed25519.seed").write_bytes(os.urandom(32))
+        self.world.give_to_user()
+        self.on_bad_store("agent_key_unavailable", 5, (BACKUP,))
+        self.assertIn(b"ed25519.seed is not the key of agent.json",
+                      self.world.run("doctor", env=self.on_copy).out)
+        done = self.succeeds("restore", "app/key", "--to", "out.key", *UNLOCK, env=self.on_copy)
+        self.assertIn(b"going on without the log", done.err)
+        self.assertEqual(self.world.path("out.key").read_bytes(), self.world.key)
+        self.world.path("out.key").unlink()
+        self.succeeds("verify", env=self.on_copy)
+        (event,) = self.world.folder.glob("keyescrow-restore-*.json")
+        self.succeeds("import-event", event)
+        self.verifies()
+
     def test_open_to_others(self):
         for name, mode in (("store.db", 0o644), ("ed25519.seed", 0o640), (".", 0o755)):
             path = self.copy / name

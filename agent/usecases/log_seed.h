@@ -1,0 +1,15 @@
+// The secret half of the log's key, held against the public half that agent.json names.
+#pragma once
+
+#include <string>
+
+#include "agent/usecases/agent_state.h"
+
+namespace keyescrow::agent {
+
+// LoadLogSeed is LoadEd25519Seed of the identity's own seed: by another one every checkpoint would
+// be signed so that no verifier takes it. Errors: LoadEd25519Seed's; kAgentKeyUnavailable where it
+// is another's.
+Result<SecretBytes> LoadLogSeed(const std::string& state_dir, const AgentIdentity& identity);
+
+}  // namespace keyescrow::agent
