@@ -37,6 +37,8 @@ NEWEST_SIGNATURES = 200
 EVERY_DRILL = 1000  # up to as many proofs of paths, each signature is checked
 ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
 ESCROWED = ("escrow.created", "escrow.rewrapped")
+IMPORTABLE = ("restore.requested", "restore.completed", "restore.failed", "drill.passed",
+              "drill.failed", "drill.skipped")  # what runs without state write
 ENDED = ("restore.completed", "restore.failed", "restore.denied")
 CLOCK_TOLERANCE_S = 60
 # TPMT_PUBLIC of an attestation key up to its point (agent/audit/FORMAT.md, "Anchors").
@@ -944,6 +946,7 @@ class Verifier:
             "were signed, and were not read",
             "tokens' URIs, and the host's settings, which are not in the pack",
             "keys that nobody declared and nobody escrowed",
+            "what imported entries tell: nothing signed it before they were imported",
         ]
         self.keys, self.origin, self.size, self.root, self.anchor = [], "", 0, b"", None
         self.summaries, self.matched, self.drills, self.open = {}, set(), {}, {}
@@ -1291,6 +1294,9 @@ class Verifier:
         if stateless and self.stateless.setdefault(event["id"], seq) != seq:
             self.fail("entries", "entries %d and %d are one imported event: it counts once" % (
                 self.stateless[event["id"]], seq))
+        elif stateless and event["type"] not in IMPORTABLE:
+            self.findings.append("entry %d is imported, and no run without state writes %s: it "
+                                 "counts for nothing" % (seq, event["type"]))
         if not stateless:
             self.read_place(seq, event, previous)
             if event["type"] in ESCROWED and "envelope" in event and "key" in event:
@@ -1303,6 +1309,8 @@ class Verifier:
                 self.policies.append((policy["id"], policy["serial"], policy["sha256"]))
         if "anchor" in event:
             self.read_anchor(seq, line, event, stateless)
+        elif stateless and event["type"] not in IMPORTABLE:
+            pass
         elif event["type"] in ("factor.enrolled", "factor.removed"):
             if "key" in event:  # of a path of that key; else of a token in the list
                 return
@@ -1315,14 +1323,13 @@ class Verifier:
         elif event["type"] == "policy.changed":
             self.trust_log.add(seq, event.get("reason", ""))
         elif event["type"] in ("key.rotated", "key.destroyed"):
-            if not stateless:
-                self.read_life(seq, event)
+            self.read_life(seq, event)
         else:
             self.read_release(seq, event, stateless)
-        if event["type"] == "drill.passed" and "key" not in event:
+        if event["type"] == "drill.passed" and "key" not in event and not stateless:
             self.recovery_keys.open(event)
         holds = self.read_drill(seq, event, stateless) if "drill" in event else True
-        self.claims.notice(seq, event, holds)
+        self.claims.notice(seq, event, holds and not stateless)
 
     def read_place(self, seq, event, previous):
         if (event["source"], whole(event["source_seq"]), event.get("prev_checkpoint")) != (
@@ -1334,9 +1341,11 @@ class Verifier:
         self.last_time = time
 
     def read_anchor(self, seq, line, event, stateless):
+        if stateless:
+            return
         known = self.anchor == (event["anchor"]["key"], event["anchor"]["index"])
         self.trails[0 if known else 1].add(seq, event)
-        if event["type"] == "anchor.tpm" and event["outcome"] == "success" and not stateless:
+        if event["type"] == "anchor.tpm" and event["outcome"] == "success":
             self.anchor_lines += line_of({"seq": seq, "entry": line.decode()})
 
     def read_release(self, seq, event, stateless):
@@ -1354,7 +1363,9 @@ class Verifier:
                     self.interrupted.add(other)
                     del self.open[other]
         elif event["type"] in ENDED and self.open.pop(who, None) is None:
-            if event["type"] == "restore.completed":
+            if event["type"] == "restore.completed" and stateless:
+                self.findings.append("entry %d: an imported restore that no entry asked for" % seq)
+            elif event["type"] == "restore.completed":
                 if who not in self.interrupted:
                     self.fail("entries", "entry %d: a restore that no entry asked for" % seq)
                 self.interrupted.discard(who)

@@ -16,8 +16,8 @@ class EventCounts {
  public:
   // Parse reads what Text wrote; what it does not know is left out.
   static EventCounts Parse(std::string_view text);
-  // Text: "drill.passed=12 restore.completed=3 verify.last=1", sorted; "" where nothing was
-  // counted.
+  // Text: "own drill.passed=12 imported.restore.completed=1 verify.last=1", sorted; "" where
+  // nothing was counted. Nothing signed an imported event: it is counted apart, and in no Of.
   std::string Text() const;
 
   // Add counts an entry of the log by its line; drills, restores and verifications count.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "agent/usecases/imported_event.h"
 #include "agent/usecases/interrupted_restores.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/clock.h"
@@ -121,6 +122,13 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
                    fmt::format("entries {} and {} are one imported event: it counts once",
                                first->second, event.seq));
     }
+    // Nothing signed it: what it says of tokens, trust and policy vouches for nothing.
+    if (!CanBeImported(event.type)) {
+      findings.Add(LogFault::kImportedDrill, event.seq,
+                   fmt::format("entry {} is imported, and no run without state writes {}",
+                               event.seq, audit::EventTypeName(event.type)));
+      return;
+    }
   }
   if (event.anchor) {
     const envelope::AnchorKey key{event.anchor->anchor->key, event.anchor->anchor->index};
@@ -144,13 +152,11 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
       }
       return;
     case EventType::kKeyRotated:
-      if (!event.stateless) {
-        life_.AddRotated({event.key_name, event.key_version}, event.seq, event.outcome, findings);
-      }
+      life_.AddRotated({event.key_name, event.key_version}, event.seq, event.outcome, findings);
       return;
     case EventType::kKeyDestroyed:
       // Without an envelope it tells of a previous generation that was removed beside a key.
-      if (!event.stateless && event.has_envelope && event.outcome == audit::Outcome::kSuccess) {
+      if (event.has_envelope && event.outcome == audit::Outcome::kSuccess) {
         life_.AddDestroyed({event.key_name, event.key_version}, event.seq, findings);
         gate_overrides_.erase(event.key_name);  // its row went with the key
       }
@@ -170,9 +176,7 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
       return;
     }
     case EventType::kGateOverridden:
-      if (!event.stateless) {
-        gate_overrides_[event.key_name] = {event.seq, event.time, event.key_version};
-      }
+      gate_overrides_[event.key_name] = {event.seq, event.time, event.key_version};
       return;
     default: break;
   }
@@ -185,7 +189,7 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
                                       event.key_version, event.key_name);
   const auto open = open_.find(who);
   if (event.type == EventType::kRestoreRequested) {
-    ++num_releases_;
+    if (!event.stateless) ++num_releases_;
     if (open != open_.end()) {
       findings.Add(LogFault::kReleaseOpen, open->second.seq, open->second.text);
     }
@@ -197,7 +201,7 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
   if (open != open_.end()) {
     open_.erase(open);
   } else if (event.type == EventType::kRestoreCompleted && interrupted_.erase(who) == 0) {
-    findings.Add(LogFault::kReleaseUnasked, event.seq,
+    findings.Add(event.stateless ? LogFault::kImportedDrill : LogFault::kReleaseUnasked, event.seq,
                  fmt::format("{} version {} was restored, and no entry asked for it",
                              event.key_name, event.key_version));
   }

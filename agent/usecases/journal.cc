@@ -9,6 +9,8 @@
 #include "agent/audit/merkle.h"
 #include "agent/audit/note.h"
 #include "agent/key_locations/apply_command.h"
+#include "agent/usecases/imported_counts.h"
+#include "agent/usecases/imported_event.h"
 #include "agent/usecases/interrupted_restores.h"
 #include "agent/usecases/journald.h"
 #include "agent/usecases/log_seed.h"
@@ -123,7 +125,10 @@ Status Journal::Impl::Fill(audit::Event& event, bool clock_synced) {
 }
 
 Result<EventCounts> Journal::Impl::CountsAt(const store::LogHead& head) {
-  if (head.counts || head.size == 0) return EventCounts::Parse(head.counts.value_or(""));
+  const std::string text = head.counts.value_or("");
+  // Those of a version that counted imported events as the log's own are counted anew.
+  const bool is_kept = head.counts && CountsAreOfOwn(text);
+  if (is_kept || head.size == 0) return EventCounts::Parse(text);
   EventCounts counts;
   RETURN_IF_ERROR(store->Entries(0, "", [&](const store::LogEntry& entry) {
     counts.Add(AsText(entry.bytes));
@@ -351,7 +356,7 @@ bool Journal::appended() const { return impl_->appended; }
 Result<ImportResult> Journal::ImportEvents(std::string_view file) {
   const auto refused = [](std::string message) {
     return Error(ErrorCode::kLogDamaged, Action::kFixInput, std::move(message),
-                 "give the file that the restore wrote, unchanged");
+                 "give the file that the restore or drill wrote, unchanged");
   };
   // A power cut while the outcome was appended leaves a last line without its line feed: the
   // intent before it counts all the same.
@@ -360,6 +365,7 @@ Result<ImportResult> Journal::ImportEvents(std::string_view file) {
     return refused("the file of events is empty, too long or cut off");
   }
   std::vector<store::NewEntry> entries;
+  ImportCheck check;
   std::uint64_t number = 0;
   while (!file.empty()) {
     const std::size_t end = file.find('\n');
@@ -367,11 +373,10 @@ Result<ImportResult> Journal::ImportEvents(std::string_view file) {
     file.remove_prefix(end + 1);
     auto event = audit::ParseEvent(line);
     if (!event) return std::move(event).error().WithContext(fmt::format("line {}", number + 1));
-    if (event->source != audit::kStatelessSource || event->source_seq != number ||
-        event->prev_checkpoint) {
-      return refused(fmt::format("line {} is not an event of a restore without state", number + 1));
-    }
     ++number;
+    if (const std::string fault = check.Check(*event); !fault.empty()) {
+      return refused(fmt::format("line {} is {}", number, fault));
+    }
     store::NewEntry entry = MakeEntry(line, *event);
     entry.imported_id = event->id;
     entries.push_back(std::move(entry));

@@ -108,9 +108,9 @@ class Journal {
   // appended tells whether this journal committed anything.
   bool appended() const;
 
-  // ImportEvents merges a file that a restore without state wrote (FORMAT.md, "Stateless events").
-  // Importing again adds nothing. Errors: kLogDamaged where a line is not such an event; none of
-  // the file is then imported.
+  // ImportEvents merges a file that a restore or drill without state wrote, once (FORMAT.md,
+  // "Stateless events"). Errors: kLogDamaged where a line is not such an event, or ends a restore
+  // that no line before it asked for; none of the file is then imported.
   Result<ImportResult> ImportEvents(std::string_view file);
 
   Result<std::string> LatestCheckpoint();  // kNotFound in an empty log

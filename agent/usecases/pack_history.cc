@@ -125,7 +125,8 @@ void StatusClaims::Notice(std::uint64_t seq, const audit::EventFacts& facts, boo
                           audit::LogFindings& findings) {
   const bool opened =
       facts.type == EventType::kDrillPassed || facts.type == EventType::kRestoreCompleted;
-  if (opened && facts.outcome == audit::Outcome::kSuccess && !proof_fails) {
+  if (opened && facts.outcome == audit::Outcome::kSuccess &&
+      facts.source != audit::kStatelessSource && !proof_fails) {
     const auto found = proofs_.find({std::string(facts.key_name), std::string(facts.path_id)});
     if (found != proofs_.end()) {
       Proof& proof = found->second;

@@ -243,7 +243,7 @@ void PackLog::ReadEntry(std::uint64_t seq, std::string_view line, const audit::E
   const bool has_drill = facts.event != nullptr && facts.event->drill;
   const bool proof_fails = has_drill && CheckDrill(seq, *facts.event);
   claims_.Notice(seq, facts, proof_fails, findings_);
-  recovery_keys_.Notice(line, facts);
+  if (facts.source != audit::kStatelessSource) recovery_keys_.Notice(line, facts);
   if (facts.event == nullptr) return;  // a plain line is no certificate
   anchor_lines_ += AnchorLine(seq, line, *facts.event);
 }

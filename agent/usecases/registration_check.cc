@@ -45,9 +45,11 @@ bool NamesPath(const audit::EventFacts& facts, std::string_view path_id) {
 bool Proves(const audit::EventFacts& facts, const store::PathState& state) {
   const bool is_proof =
       facts.type == EventType::kDrillPassed || facts.type == EventType::kRestoreCompleted;
-  return is_proof && facts.outcome == audit::Outcome::kSuccess &&
-         facts.key_name == state.key_name && facts.key_version == state.key_version &&
-         facts.revision == state.proven_revision && NamesPath(facts, state.path_id) &&
+  // An imported event proves no path of this host: nothing signed it when it was written.
+  return is_proof && facts.source != audit::kStatelessSource &&
+         facts.outcome == audit::Outcome::kSuccess && facts.key_name == state.key_name &&
+         facts.key_version == state.key_version && facts.revision == state.proven_revision &&
+         NamesPath(facts, state.path_id) &&
          std::llabs(facts.time - *state.proven) <= kProofToleranceSeconds;
 }
 
@@ -265,7 +267,8 @@ Status RegistrationChecker::CheckRecoveryKeys(StoreReader& reader) {
         entry ? events.Read(AsText(*entry))
               : Result<audit::EventFacts>(
                     Error(ErrorCode::kLogDamaged, Action::kCallOperator, "no entry", "none"));
-    if (facts && facts->type == EventType::kDrillPassed && facts->factor_kind == kRecoveryKeyKind &&
+    if (facts && facts->type == EventType::kDrillPassed &&
+        facts->source != audit::kStatelessSource && facts->factor_kind == kRecoveryKeyKind &&
         facts->factor_id == row.name && facts->factor_key_sha256 == row.sha256 &&
         std::llabs(facts->time - *row.drilled) <= kProofToleranceSeconds) {
       continue;

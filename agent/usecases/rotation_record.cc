@@ -201,6 +201,11 @@ Result<KeySince> ReadKeySince(Agent& agent, const std::string& key_name, std::ui
   RETURN_IF_ERROR(agent.journal().Events(filter, [&](const LoggedEvent& logged) {
     if (!logged.event || !logged.event->key || logged.event->key->version > in_use) return true;
     const audit::Event& event = *logged.event;
+    // Of imported events a release alone counts: nothing signed them.
+    if (event.source == audit::kStatelessSource &&
+        event.type != audit::EventType::kRestoreCompleted) {
+      return true;
+    }
     switch (event.type) {
       case audit::EventType::kKeyDestroyed:
         if (event.envelope) first = 0;

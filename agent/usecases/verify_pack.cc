@@ -82,6 +82,8 @@ class PackVerifier {
         "signed, and were not read");
     not_checked.emplace_back("tokens' URIs, and the host's settings, which are not in the pack");
     not_checked.emplace_back("keys that nobody declared and nobody escrowed");
+    not_checked.emplace_back(
+        "what imported entries tell: nothing signed it before they were imported");
     if (request_.since.empty()) {
       not_checked.emplace_back(
           "a tail that was cut off with its checkpoints, or an old copy that was put back: compare "

@@ -137,6 +137,11 @@ void SayNotChecked(const StateVerifyRequest& request, const StateKeys& keys,
         fmt::format("the checkpoint of {} in the log: a tile is damaged",
                     Plural(found.drills.num_no_tile, "proof of a path", "proofs of paths")));
   }
+  if (found.num_imported > 0) {
+    not_checked.push_back(
+        fmt::format("what {} say: nothing signed that before it was imported",
+                    Plural(found.num_imported, "imported event", "imported events")));
+  }
   not_checked.emplace_back("that a path opens: that takes its factors");
   not_checked.emplace_back(
       "what tokens and TPMs were when a policy asked for it; the policy that an imported envelope "
@@ -148,8 +153,13 @@ void SayNotChecked(const StateVerifyRequest& request, const StateKeys& keys,
   }
   not_checked.emplace_back(
       "what no entry tells: tokens' URIs, modules, PIN sources and evidence, names of trusted "
-      "agents, fingerprints of keys in use, destinations, foreign escrows, by what a path was "
-      "proven, failures of paths, why the gate was overridden, when an envelope's row was written" +
+      "agents, fingerprints of keys in use, LUKS bindings, destinations, foreign escrows, by what "
+      "a "
+      "path was proven, failures of paths, proofs of paths and drills of recovery keys that the "
+      "store no longer has, from which version a rotation comes, by what it hands over and which "
+      "step an open one is at, why the gate was overridden, when the row of an envelope, a token, "
+      "a "
+      "recovery key or a trusted agent was written" +
       std::string(found.unlogged_settings.empty() ? "" : ", settings"));
   if (keys.basis == StateKeys::Basis::kOwn) {
     not_checked.push_back("that this state's keys are the agent's: compare the thumbprint " +

@@ -230,6 +230,7 @@ TEST(Journal, ImportIsIdempotentAndStrict) {
     ASSERT_TRUE(CompleteEvent(event, SystemClock(), SystemRandom()));
     event.source = std::string(audit::kStatelessSource);
     event.source_seq = i;
+    event.outcome = i == 0 ? audit::Outcome::kPending : audit::Outcome::kSuccess;
     event.host = "rescue";
     file += *audit::SerializeEvent(event) + "\n";
   }
@@ -248,6 +249,47 @@ TEST(Journal, ImportIsIdempotentAndStrict) {
   EXPECT_FALSE(journal->ImportEvents(""));
   EXPECT_FALSE(journal->ImportEvents("{}\n"));
   EXPECT_FALSE(journal->ImportEvents(file.substr(file.find('\n') + 1)));  // line 2 alone
+}
+
+TEST(Journal, ImportTakesWhatARunWithoutStateWritesAlone) {
+  StateFixture fixture;
+  auto journal = fixture.Open();
+  using Lines = std::vector<std::pair<EventType, audit::Outcome>>;
+  const auto import = [&](const Lines& lines, const std::string& key_of_the_last = "prod/db") {
+    std::string file;
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+      audit::Event event =
+          MakeEvent(lines[i].first, i + 1 == lines.size() ? key_of_the_last : "prod/db");
+      event.outcome = lines[i].second;
+      EXPECT_TRUE(CompleteEvent(event, SystemClock(), SystemRandom()));
+      event.source = std::string(audit::kStatelessSource);
+      event.source_seq = i;
+      file += *audit::SerializeEvent(event) + "\n";
+    }
+    return journal->ImportEvents(file);
+  };
+  using enum audit::Outcome;
+  const std::pair asked{EventType::kRestoreRequested, kPending};
+  const std::pair done{EventType::kRestoreCompleted, kSuccess};
+  for (const EventType type :
+       {EventType::kFactorRemoved, EventType::kFactorEnrolled, EventType::kPolicyChanged,
+        EventType::kVerifyPassed, EventType::kKeyDestroyed, EventType::kRestoreDenied}) {
+    const auto refused = import({{type, kSuccess}});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), ErrorCode::kLogDamaged);
+    EXPECT_NE(refused.error().message().find(audit::EventTypeName(type)), std::string::npos);
+  }
+  EXPECT_FALSE(import({done}));
+  EXPECT_FALSE(import({asked, done, done}));
+  EXPECT_FALSE(import({asked, done}, "prod/other"));
+  EXPECT_FALSE(import({{EventType::kRestoreRequested, kSuccess}}));
+  EXPECT_FALSE(import({{EventType::kDrillPassed, kFailure}}));
+  EXPECT_EQ(journal->store().Head()->size, 0u);
+  EXPECT_TRUE(import({asked, done}));
+  EXPECT_TRUE(import({asked, {EventType::kRestoreFailed, kFailure}}));
+  EXPECT_TRUE(import({asked}));  // it died before its end
+  EXPECT_TRUE(import({{EventType::kDrillPassed, kSuccess}, {EventType::kDrillSkipped, kFailure}}));
+  EXPECT_EQ(journal->Counts()->Of(EventType::kDrillPassed), 0u);
 }
 
 TEST(Journal, ProcessesAppendTogetherWithoutLosingAnUpdate) {

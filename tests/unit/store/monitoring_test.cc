@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "agent/usecases/event_counts.h"
+#include "agent/usecases/imported_counts.h"
 #include "agent/usecases/journald.h"
 #include "tests/unit/store/state_fixture.h"
 
@@ -34,7 +35,7 @@ TEST(EventCounts, RoundTrip) {
   counts.Add("{\"v\":1,\"type\":\"escrow.created\"}");
   counts.Add("{\"v\":1,\"type\":\"restore.unheard\"}");
   counts.Add("no entry");
-  EXPECT_EQ(counts.Text(), "restore.completed=2");
+  EXPECT_EQ(counts.Text(), "own restore.completed=2");
   counts.Add("{\"type\":\"verify.passed\"}");
   counts.Add("{\"type\":\"verify.failed\"}");
   EXPECT_EQ(counts.LastVerify(), false);
@@ -46,6 +47,30 @@ TEST(EventCounts, RoundTrip) {
   EXPECT_EQ(EventCounts::Parse("x drill.passed=1x drill.failed= agent.started=2 =3").Text(), "");
 }
 
+TEST(EventCounts, LeaveImportedEventsOut) {
+  const std::string imported = "\"source\":\"stateless\",";
+  EventCounts counts;
+  counts.Add("{\"type\":\"verify.failed\"}");
+  counts.Add("{" + imported + "\"type\":\"drill.passed\"}");
+  EventCounts later;
+  later.Add("{" + imported + "\"type\":\"verify.passed\"}");
+  later.Add("{" + imported + "\"type\":\"drill.passed\"}");
+  counts.Append(later);
+  EXPECT_EQ(counts.Text(),
+            "own imported.drill.passed=2 imported.verify.last=1 imported.verify.passed=1 "
+            "verify.failed=1 verify.last=0");
+  EXPECT_EQ(EventCounts::Parse(counts.Text()).Text(), counts.Text());
+  EXPECT_EQ(counts.Of(EventType::kDrillPassed), 0u);
+  // As older versions counted.
+  EXPECT_EQ(CountsWithImported(counts.Text()),
+            "drill.passed=2 verify.failed=1 verify.last=1 verify.passed=1");
+  counts.Add("{\"type\":\"verify.failed\"}");
+  EXPECT_EQ(CountsWithImported(counts.Text()),
+            "drill.passed=2 verify.failed=2 verify.last=0 verify.passed=1");
+  EXPECT_TRUE(CountsAreOfOwn(counts.Text()));
+  EXPECT_FALSE(CountsAreOfOwn(CountsWithImported(counts.Text())));
+}
+
 TEST(EventCounts, AreThoseOfTheLogAtEachCommit) {
   StateFixture fixture;
   auto journal = fixture.Open();
@@ -54,8 +79,8 @@ TEST(EventCounts, AreThoseOfTheLogAtEachCommit) {
                                EventType::kDrillPassed, EventType::kRestoreRequested}) {
     ASSERT_TRUE(journal->Append(MakeEvent(type)));
   }
-  EXPECT_EQ(journal->Counts()->Text(), "drill.passed=2 restore.requested=1");
-  EXPECT_EQ(fixture.Open()->Counts()->Text(), "drill.passed=2 restore.requested=1");
+  EXPECT_EQ(journal->Counts()->Text(), "own drill.passed=2 restore.requested=1");
+  EXPECT_EQ(fixture.Open()->Counts()->Text(), "own drill.passed=2 restore.requested=1");
 }
 
 TEST(EventCounts, AreCountedOnceWhereAnOlderVersionKeptNone) {
@@ -65,12 +90,15 @@ TEST(EventCounts, AreCountedOnceWhereAnOlderVersionKeptNone) {
     ASSERT_TRUE(journal->Append(MakeEvent(EventType::kDrillPassed)));
     ASSERT_TRUE(journal->Append(MakeEvent(EventType::kDrillFailed)));
   }
-  ASSERT_EQ(fixture.Tamper("DROP TRIGGER checkpoint_update; UPDATE checkpoint SET counts = NULL"),
-            SQLITE_OK);
+  ASSERT_EQ(fixture.Tamper("DROP TRIGGER checkpoint_update"), SQLITE_OK);
+  // The second counted imported events as well: its text does not begin with "own".
+  for (const char* kept : {"NULL", "'drill.failed=1 drill.passed=7'"}) {
+    ASSERT_EQ(fixture.Tamper(std::string("UPDATE checkpoint SET counts = ") + kept), SQLITE_OK);
+    EXPECT_EQ(fixture.Open()->Counts()->Text(), "own drill.failed=1 drill.passed=1");
+  }
   auto journal = fixture.Open();
-  EXPECT_EQ(journal->Counts()->Text(), "drill.failed=1 drill.passed=1");
   ASSERT_TRUE(journal->Append(MakeEvent(EventType::kDrillPassed)));
-  EXPECT_EQ(journal->store().Head()->counts, "drill.failed=1 drill.passed=2");
+  EXPECT_EQ(journal->store().Head()->counts, "own drill.failed=1 drill.passed=2");
 }
 
 TEST(Journald, TheIdOfEachTypeIsFixedAndDocumented) {

@@ -279,6 +279,46 @@ TEST(EventOrder, FindsAnImportedEventThatStandsTwice) {
   EXPECT_EQ(order.imported().size(), 2U);
 }
 
+// An imported event was signed by nobody: it neither registers nor removes, trusts nor governs.
+TEST(EventOrder, AnImportedEventVouchesForNothing) {
+  EventOrder order;
+  audit::LogFindings findings;
+  std::uint64_t seq = 0;
+  const auto add = [&](audit::EventType type, bool stateless, std::string key = "",
+                       std::string reason = "") {
+    NoticedSegment segment;
+    NoticedEvent& event = segment.events.emplace_back();
+    event.seq = ++seq;
+    event.type = type;
+    event.stateless = stateless;
+    event.id = Bytes16{static_cast<std::uint8_t>(seq)};
+    event.key_name = std::move(key);
+    event.key_version = event.key_name.empty() ? 0 : 1;
+    event.name = "ops";
+    event.reason = std::move(reason);
+    order.Add(std::move(segment), findings);
+  };
+  const std::string thumbprint = std::string(42, 'B') + "A";
+  add(audit::EventType::kFactorEnrolled, false);
+  add(audit::EventType::kFactorRemoved, true);
+  add(audit::EventType::kPolicyChanged, true, "", "trust added: " + thumbprint);
+  add(audit::EventType::kKeyRotated, true, "app/key");
+  add(audit::EventType::kGateOverridden, true, "app/key");
+  EXPECT_EQ(FaultsOf(findings), Faults(4, LogFault::kImportedDrill));
+  EXPECT_EQ(findings.num_damages, 0U);
+  EXPECT_TRUE(order.tokens().at("ops").added);
+  EXPECT_TRUE(order.trust().empty());
+  EXPECT_TRUE(order.gate_overrides().empty());
+  // A release that nothing asked for is damage where the log itself tells of it.
+  add(audit::EventType::kRestoreCompleted, true, "app/key");
+  EXPECT_EQ(findings.num_damages, 0U);
+  add(audit::EventType::kRestoreCompleted, false, "app/key");
+  EXPECT_EQ(findings.num_damages, 1U);
+  EXPECT_EQ(findings.list.back().fault, LogFault::kReleaseUnasked);
+  add(audit::EventType::kRestoreRequested, true, "app/key");
+  EXPECT_EQ(order.num_releases(), 0U);
+}
+
 TEST(EventOrder, KeepsTheLastOverrideOfEachKey) {
   EventOrder order;
   audit::LogFindings findings;

@@ -57,7 +57,9 @@ class Offline(AcceptanceCase):
         log = self.succeeds("audit", "log", "--json").json()["entries"]
         ids = [line["id"] for line in lines]
         self.assertEqual([entry["id"] for entry in log if entry["id"] in ids], ids)
-        for text in ("", "{}\n", "not an event\n", event.read_text().replace("restore", "rastore")):
+        for text in ("", "{}\n", "not an event\n", event.read_text().replace("restore", "rastore"),
+                     event.read_text().replace("restore.completed", "factor.removed"),
+                     event.read_text().replace("restore.requested", "restore.failed")):
             bent = self.world.write("bent.json", text)
             self.check_json(self.world.run("import-event", bent, "--json"), "log_damaged", 4)
         self.check_json(self.world.run("import-event", "no-such.json", "--json"),
