@@ -59,7 +59,8 @@ class Worker {
   // Serve answers requests until the agent leaves.
   void Serve() {
     auto buffer = SecretBytes::Allocate(kMaxRequestBytes);
-    while (buffer) {
+    if (!buffer) return RefuseAll();
+    while (true) {
       // The agent has no deadline: a person may be looking for the PIN. Its end wakes the worker.
       if (!AwaitMessage(fd_, std::chrono::hours(24))) continue;
       const auto bytes = buffer->ExposeMutable();
@@ -76,6 +77,19 @@ class Worker {
   }
 
  private:
+  // RefuseAll says that no memory can be locked for a request: of each it takes the first byte, and
+  // the kernel drops the rest unseen.
+  void RefuseAll() {
+    while (true) {
+      if (!AwaitMessage(fd_, std::chrono::hours(24))) continue;
+      std::uint8_t request = 0;
+      const ssize_t size = recv(fd_, &request, 1, 0);
+      if (size < 0 && errno == EINTR) continue;
+      if (size != 1 || static_cast<TokenRequest>(request) == TokenRequest::kLeave) return;
+      ReplyStatus(static_cast<TokenRequest>(request), TokenReply::kNoMemory);
+    }
+  }
+
   // Answer replies to one request; false, with nothing sent, where it does not parse.
   bool Answer(TokenRequest request, ByteReader& reader) {
     if (request == TokenRequest::kLoad) return Load(reader);

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -30,6 +31,39 @@ Error SpawnError(std::string_view what, int error_number) {
                     fmt::format("cannot start the token worker: {}", what),
                     "check the limits on processes and open files (ulimit -u, ulimit -n)",
                     error_number);
+}
+
+// How long only the socket is looked at: where a worker answers at once, its process costs nothing.
+constexpr milliseconds kSocketAlone{20};
+
+enum class Seen { kMessage, kEnd, kNothing };
+
+// AwaitMessageOrEnd is AwaitMessage, and notices a worker that has ended although a process that
+// its module started holds the socket open.
+Seen AwaitMessageOrEnd(int socket_fd, pid_t pid, milliseconds deadline) {
+  const auto end = steady_clock::now() + deadline;
+  if (AwaitMessage(socket_fd, std::min(deadline, kSocketAlone))) return Seen::kMessage;
+  // Readable once the process has ended. glibc 2.36's pidfd_open has no C linkage for C++.
+  const int process = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+  Seen seen = Seen::kNothing;
+  do {
+    pollfd entries[] = {{socket_fd, POLLIN, 0}, {process, POLLIN, 0}};
+    if (poll(entries, 2, RemainingMs(end)) <= 0) continue;
+    // What it sent before it ended counts.
+    seen = entries[0].revents != 0 || AwaitMessage(socket_fd, milliseconds(0)) ? Seen::kMessage
+                                                                               : Seen::kEnd;
+  } while (seen == Seen::kNothing && RemainingMs(end) > 0);
+  if (process >= 0) close(process);
+  return seen;
+}
+
+// ReceiveMessage is recv(2); a signal that comes meanwhile ends nothing.
+ssize_t ReceiveMessage(int socket_fd, std::uint8_t* buffer, std::size_t size) {
+  ssize_t received = 0;
+  do {
+    received = recv(socket_fd, buffer, size, MSG_TRUNC);
+  } while (received < 0 && errno == EINTR);
+  return received;
 }
 
 }  // namespace
@@ -99,7 +133,11 @@ void WorkerProcess::Leave() {
 
 Status WorkerProcess::WaitReadable(milliseconds deadline) {
   if (failure_) return *failure_;
-  if (AwaitMessage(fd_, deadline)) return Ok();
+  switch (AwaitMessageOrEnd(fd_, pid_, deadline)) {
+    case Seen::kMessage: return Ok();
+    case Seen::kEnd: return Died();
+    case Seen::kNothing: break;
+  }
   kill(pid_, SIGKILL);
   Reap(milliseconds(2000));
   failure_ = Error(ErrorCode::kTokenTimeout, Action::kReconnect,
@@ -112,7 +150,7 @@ Status WorkerProcess::WaitReadable(milliseconds deadline) {
 Result<Bytes> WorkerProcess::Receive(milliseconds deadline) {
   RETURN_IF_ERROR(WaitReadable(deadline));
   Bytes message(kMaxReplyBytes);
-  const ssize_t size = recv(fd_, message.data(), message.size(), MSG_TRUNC);
+  const ssize_t size = ReceiveMessage(fd_, message.data(), message.size());
   if (size <= 0 || static_cast<std::size_t>(size) > message.size()) return Died();
   message.resize(static_cast<std::size_t>(size));
   return message;
@@ -121,7 +159,7 @@ Result<Bytes> WorkerProcess::Receive(milliseconds deadline) {
 Result<SecretBytes> WorkerProcess::ReceiveSecret(milliseconds deadline) {
   ASSIGN_OR_RETURN(SecretBytes message, SecretBytes::Allocate(kMaxSecretReplyBytes));
   RETURN_IF_ERROR(WaitReadable(deadline));
-  const ssize_t size = recv(fd_, message.ExposeMutable().data(), message.size(), MSG_TRUNC);
+  const ssize_t size = ReceiveMessage(fd_, message.ExposeMutable().data(), message.size());
   if (size <= 0 || static_cast<std::size_t>(size) > message.size()) return Died();
   message.Truncate(static_cast<std::size_t>(size));
   return message;

@@ -2,7 +2,8 @@
 // FAULTY_PKCS11_MODULE and misbehaves by the rules in FAULTY_PKCS11_RULES:
 //   FUNCTION@N=ACTION[,FUNCTION@N=ACTION]…      N-th call in this process, from 1; 0: every call
 //   FUNCTION#N=ACTION                           N-th call of all processes that share the trace
-//   ACTION: hang | crash | exit | rv:HEX | delay:MILLISECONDS
+//   ACTION: hang | crash | fork (crash, and leave a child behind for 30 s) | exit | rv:HEX |
+//   delay:MILLISECONDS
 //           gone:HEX (what this and every later call of any function returns)
 //           flags:HEX (ORed into a token's flags) | noflags:HEX (cleared from them)
 //           garbage (writes nonsense to descriptor 3) | close (it)
@@ -75,6 +76,12 @@ bool Act(std::string_view action, CK_RV& rv) {
   if (name == "hang") {
     while (true) pause();
   } else if (name == "crash") {
+    raise(SIGSEGV);
+  } else if (name == "fork") {
+    if (fork() == 0) {
+      sleep(30);
+      _exit(0);
+    }
     raise(SIGSEGV);
   } else if (name == "exit") {
     _exit(7);

@@ -209,10 +209,10 @@ std::optional<AgentIdentity> ReadIdentity(const nlohmann::json& json) {
 Result<SecretBytes> LoadSecret(const std::string& state_dir, const char* name) {
   const std::string path = fmt::format("{}/{}", state_dir, name);
   const auto unavailable = [&](std::string_view cause) {
-    // Without the log's own seed nothing can be logged: that is the store's trouble.
+    // A file of the state is the store's trouble, not a device's.
     return Error(
-        name == std::string_view(kSeedFile) ? ErrorCode::kStoreUnavailable
-                                            : ErrorCode::kAgentKeyUnavailable,
+        name == std::string_view(kAnchorAuthFile) ? ErrorCode::kAgentKeyUnavailable
+                                                  : ErrorCode::kStoreUnavailable,
         Action::kCallOperator, fmt::format("{} {}", path, cause),
         "put it back from a copy; without one, 'keyescrow init --state DIR' makes a new agent");
   };
@@ -315,6 +315,14 @@ Result<AgentIdentity> LoadAgentIdentity(const std::string& state_dir) {
   const std::string path = fmt::format("{}/{}", state_dir, kIdentityFile);
   const auto status = store::CheckPrivateFile(path);
   if (!status && status.error().code() == ErrorCode::kNotFound) {
+    struct stat info {};
+    const std::string store = fmt::format("{}/{}", state_dir, store::kStoreFileName);
+    if (lstat(store.c_str(), &info) == 0) {
+      return Error(ErrorCode::kNotInitialized, Action::kFixInput,
+                   fmt::format("{} is lost: {} is there without it", path, store),
+                   "put it back from a copy; where an init was interrupted, run keyescrow init "
+                   "again, which overwrites no entry");
+    }
     return Error(ErrorCode::kNotInitialized, Action::kFixInput,
                  fmt::format("there is no state in {}", state_dir), "run keyescrow init");
   }
@@ -411,7 +419,7 @@ Result<FileSigner> FileSigner::Load(const std::string& state_dir, const AgentIde
   ASSIGN_OR_RETURN(const SecretBytes scalar, LoadAgentScalar(state_dir));
   auto key = P256KeyPair::FromScalar(scalar);
   if (!key || !(key->Public() == identity.p256)) {
-    return Error(ErrorCode::kAgentKeyUnavailable, Action::kCallOperator,
+    return Error(ErrorCode::kStoreUnavailable, Action::kCallOperator,
                  fmt::format("{}/{} is not the key of {}", state_dir, kScalarFile, kIdentityFile),
                  "put both back from the same copy");
   }

@@ -78,8 +78,8 @@ Result<AgentIdentity> LoadAgentIdentity(const std::string& state_dir);
 // Errors: kStoreUnavailable; kStoreNewerSchema; kStoreDamaged.
 Result<AgentIdentity> ReadAgentIdentity(const std::string& state_dir);
 
-// The secrets, each 32 bytes. Errors: kAgentKeyUnavailable where the file is not there or not of
-// that size; kStatePermissions.
+// The secrets, each 32 bytes. Errors: kStoreUnavailable where the file is not there or not of that
+// size (LoadAnchorAuth: kAgentKeyUnavailable); kStatePermissions.
 Result<SecretBytes> LoadEd25519Seed(const std::string& state_dir);
 Result<SecretBytes> LoadAgentScalar(const std::string& state_dir);
 Result<SecretBytes> LoadAgentTpmAuth(const std::string& state_dir);
@@ -116,7 +116,7 @@ class StateLock {
 class FileSigner final : public envelope::Signer {
  public:
   explicit FileSigner(P256KeyPair key) : key_(std::move(key)) {}
-  // Load reads agent-p256.key and checks it against the identity. Errors: kAgentKeyUnavailable.
+  // Load reads agent-p256.key and checks it against the identity. Errors: kStoreUnavailable.
   static Result<FileSigner> Load(const std::string& state_dir, const AgentIdentity& identity);
   const P256Point& PublicKey() const override { return key_.Public(); }
   Result<Bytes64> SignDigest(const Bytes32& digest) override { return key_.SignEs256(digest); }

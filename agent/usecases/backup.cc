@@ -471,7 +471,7 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
   if (material.sink != nullptr) RETURN_IF_ERROR(Deliver(agent, request, material, result));
   if (!result.p256_signed) {
     result.findings.push_back(
-        "the log's checkpoint lacks the agent key's signature: the tpm did not sign");
+        "the log's checkpoint lacks the agent key's signature: see 'keyescrow doctor'");
   }
   // A rotation looks at more before it says so.
   if (!result.Recoverable() && !request.rotation) {

@@ -157,7 +157,7 @@ Status UnattendedBackup::Commit(std::span<Pending> pending) {
     result.p256_signed = receipt.p256_signed;
     if (!result.p256_signed) {
       result.findings.push_back(
-          "the log's checkpoint lacks the agent key's signature: the tpm did not sign");
+          "the log's checkpoint lacks the agent key's signature: see 'keyescrow doctor'");
     }
   }
   return Ok();

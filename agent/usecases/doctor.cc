@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <filesystem>
 #include <iterator>
 #include <set>
 
@@ -16,6 +17,7 @@
 #include "agent/key_locations/crash_safe_file.h"
 #include "agent/key_locations/key_location.h"
 #include "agent/key_locations/secret_file.h"
+#include "agent/store/sqlite_store.h"
 #include "agent/usecases/anchoring.h"
 #include "agent/usecases/destroy.h"
 #include "agent/usecases/doctor_needs.h"
@@ -25,6 +27,7 @@
 #include "agent/usecases/registry.h"
 #include "agent/usecases/rotation_record.h"
 #include "envelope/base/hash.h"
+#include "envelope/base/p256.h"
 #include "envelope/base/secret_bytes.h"
 
 namespace keyescrow::agent {
@@ -56,6 +59,12 @@ class Examination {
   void Add(std::vector<Check> more) {
     checks_.insert(checks_.end(), std::make_move_iterator(more.begin()),
                    std::make_move_iterator(more.end()));
+  }
+  bool IsWell(std::string_view area) const {
+    return std::none_of(checks_.begin(), checks_.end(), [&](const Check& check) {
+      return check.area == area &&
+             (check.outcome == CheckOutcome::kBad || check.outcome == CheckOutcome::kSkipped);
+    });
   }
   std::vector<Check> Take() { return std::move(checks_); }
 
@@ -311,6 +320,40 @@ void CheckModule(const Environment& environment, const std::string& module,
   for (const TokenFacts& token : facts->tokens) DescribeToken(token, examination);
 }
 
+// CheckStateFiles: the folder is closed to others, and so is each of its files, should a copy of it
+// not be.
+void CheckStateFiles(const std::string& state_dir, Examination& examination) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(state_dir, error)) {
+    if (!entry.is_regular_file(error)) continue;
+    const Status status = store::CheckPrivateFile(entry.path());
+    const bool is_gone = !status && status.error().code() == ErrorCode::kNotFound;
+    if (!status && !is_gone) examination.Bad("state", status.error());
+  }
+}
+
+// CheckAgentKey has it sign once. What is wrong with the TPM is told of the TPM.
+void CheckAgentKey(Agent& agent, Examination& examination) {
+  if (agent.identity().place == AgentKeyPlace::kTpm) {
+    if (auto auth = LoadAgentTpmAuth(agent.environment().state_dir); !auth) {
+      examination.Bad("state", auth.error());
+      return;
+    }
+    if (!examination.IsWell("tpm")) return;
+  }
+  const Bytes32 digest = Sha256(AsBytes("keyescrow doctor"));
+  const auto signature = agent.signer().SignDigest(digest);
+  if (!signature) {
+    examination.Bad("state", signature.error());
+  } else if (!VerifyEs256(agent.identity().p256, digest, *signature)) {
+    examination.Bad("state", Error(ErrorCode::kAgentKeyUnavailable, Action::kCallOperator,
+                                   "what the agent key signs does not verify",
+                                   "put the state folder back from a copy"));
+  } else {
+    examination.Good("state", "the agent key signs");
+  }
+}
+
 // CheckLeftovers looks for what a restore that was killed (kill -9, a power cut) left of a key.
 void CheckLeftovers(Agent& agent, Examination& examination) {
   std::set<std::string> paths;
@@ -349,6 +392,7 @@ void CheckState(const Environment& environment, const std::string& module,
     return;
   }
   examination.Good("state", environment.state_dir + ": agent " + (*agent)->identity().Thumbprint());
+  CheckStateFiles(environment.state_dir, examination);
   if (Status writable = (*agent)->store().CheckWritable(); !writable) {
     examination.Bad("store", writable.error());
   } else {
@@ -383,6 +427,7 @@ void CheckState(const Environment& environment, const std::string& module,
   environment.devices->UseTpm((*agent)->tcti(), {});
   CheckTpm(environment, (*agent)->identity().srk_public, examination);
   CheckAnchor(**agent, examination);
+  CheckAgentKey(**agent, examination);
   CheckSecrets(environment, agent->get(), examination);
   Needed needed = CheckNeeds(environment, agent->get());
   examination.Add(std::move(needed.checks));

@@ -77,7 +77,7 @@ void AddFindings(EditResult& result) {
   }
   if (!result.p256_signed) {
     result.findings.push_back(
-        "the log's checkpoint lacks the agent key's signature: the tpm did not sign");
+        "the log's checkpoint lacks the agent key's signature: see 'keyescrow doctor'");
   }
   if (result.portable_proven) return;
   result.findings.push_back(

@@ -388,7 +388,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
       result.p256_signed = events.receipt()->p256_signed;
       if (!result.p256_signed) {
         result.findings.push_back(
-            "the log's checkpoint lacks the agent key's signature: the tpm did not sign");
+            "the log's checkpoint lacks the agent key's signature: see 'keyescrow doctor'");
       }
     }
     return result;

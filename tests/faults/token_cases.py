@@ -235,6 +235,12 @@ class TokenRestore(Calls, FaultCase):
     def test_crash(self):
         self.each("crash", codes={"module_failed"})
 
+    def test_crash_with_a_child_that_holds_the_socket(self):
+        self.world.begin_again(*self.outputs)
+        run = self.world.traced(*self.command, token="C_FindObjects#1=fork")
+        self.assertEqual(run.error()["code"], "module_failed", str(run))
+        self.assertIn("SIGSEGV", run.error()["message"])
+
     def test_exit(self):
         self.each("exit", codes={"module_failed"})
 

@@ -172,7 +172,7 @@ Result<int> DrillKey(const DrillOptions& options, Session& session) {
   }
   if (!report.p256_signed) {
     session.terminal().Warn(
-        "the log's checkpoint lacks the agent key's signature: the tpm did not sign");
+        "the log's checkpoint lacks the agent key's signature: see 'keyescrow doctor'");
   }
   return status;
 }
@@ -197,7 +197,7 @@ Result<int> DoDrill(const GlobalOptions& global, const DrillOptions& options, Se
                                                     report.Complete() ? kExitDone : kExitFindings));
   Terminal& terminal = session.terminal();
   if (!report.p256_signed) {
-    terminal.Warn("the log's checkpoint lacks the agent key's signature: the tpm did not sign");
+    terminal.Warn("the log's checkpoint lacks the agent key's signature: see 'keyescrow doctor'");
   }
   if (!report.event_file.empty()) {
     terminal.Note("next: on the agent's host, keyescrow import-event " + report.event_file);

@@ -240,8 +240,10 @@ Result<int> DoNagios(const StatusOptions& options, Session& session) {
   const Result<StatusReport> report = Evaluate(options, session);
   session.progress().Pause();
   const NagiosLine line = report ? FormatNagios(*report) : FormatNagiosError(report.error());
-  RETURN_IF_ERROR(session.terminal().WriteResult(line.text));
-  return line.status;
+  const Status written = session.terminal().WriteResult(line.text);
+  if (written) return line.status;
+  session.terminal().PrintError(written.error());
+  return kNagiosUnknown;
 }
 
 Result<int> DoPrometheus(const StatusOptions& options, Session& session) {

@@ -23,7 +23,7 @@ TEST(AgentState, RoundTrips) {
   const auto seed = LoadEd25519Seed(fixture.state);
   ASSERT_TRUE(seed);
   EXPECT_EQ(*Ed25519PublicKey(*seed), identity->ed25519);
-  EXPECT_EQ(LoadAgentTpmAuth(fixture.state).error().code(), ErrorCode::kAgentKeyUnavailable);
+  EXPECT_EQ(LoadAgentTpmAuth(fixture.state).error().code(), ErrorCode::kStoreUnavailable);
   EXPECT_FALSE(std::filesystem::exists(fixture.state + "/agent.json.new"));
 }
 
@@ -45,7 +45,7 @@ TEST(AgentState, TpmBlobsRoundTrip) {
   EXPECT_EQ(read->tpm_private, identity.tpm_private);
   EXPECT_EQ(read->srk_public, identity.srk_public);
   EXPECT_TRUE(LoadAgentTpmAuth(folder.path + "/s")->EqualsConstantTime(secrets.tpm_auth));
-  EXPECT_EQ(LoadAgentScalar(folder.path + "/s").error().code(), ErrorCode::kAgentKeyUnavailable);
+  EXPECT_EQ(LoadAgentScalar(folder.path + "/s").error().code(), ErrorCode::kStoreUnavailable);
 }
 
 TEST(AgentState, NothingThereIsNotInitialized) {
@@ -86,9 +86,9 @@ TEST(AgentState, AScalarThatIsNotTheIdentitysIsRefused) {
   auto identity = LoadAgentIdentity(fixture.state);
   identity->p256 = P256KeyPair::Generate()->Public();
   EXPECT_EQ(FileSigner::Load(fixture.state, *identity).error().code(),
-            ErrorCode::kAgentKeyUnavailable);
+            ErrorCode::kStoreUnavailable);
   std::ofstream(fixture.state + "/agent-p256.key", std::ios::trunc) << "short";
-  EXPECT_EQ(LoadAgentScalar(fixture.state).error().code(), ErrorCode::kAgentKeyUnavailable);
+  EXPECT_EQ(LoadAgentScalar(fixture.state).error().code(), ErrorCode::kStoreUnavailable);
 }
 
 TEST(AgentState, ASeedThatIsNotTheIdentitysIsRefused) {

@@ -191,6 +191,8 @@ class Destination(AcceptanceCase):
         self.assertEqual(done.status, 11, str(done))
         for words in (("status", "--json"), ("list",)):
             self.assertEqual(self.world.run(*words, before=lambda: os.close(1)).status, 11)
+        with open("/dev/full", "wb") as full:  # a monitor's own exit statuses: unknown
+            self.assertEqual(self.world.run("status", "--nagios", stdout=full).status, 3)
         done = self.succeeds(*RESTORE, "--to", "-")
         self.assertEqual(done.out, self.world.key)
 

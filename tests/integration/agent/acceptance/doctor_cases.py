@@ -194,6 +194,36 @@ class Doctor(AcceptanceCase):
         check = self.found("state", "bad", "", self.checks("--state", str(state)))
         self.assertEqual(check["code"], "state_permissions")
 
+    def test_the_agent_key_and_every_files_mode(self):
+        state = self.world.path("copy")
+        world = World(tpm=False, token=False)
+        self.addCleanup(world.close)
+        world.must("init")
+        for place, name in ((self.world, "agent-tpm.auth"), (world, "agent-p256.key")):
+            shutil.rmtree(state, ignore_errors=True)
+            shutil.copytree(place.path("state"), state)
+            self.addCleanup(shutil.rmtree, state, ignore_errors=True)
+            there = ("--state", str(state), *(("--tpm", "none") if place is world else ()))
+            key = state / name
+            whole = key.read_bytes()
+            for damage in (None, b"", bytes(31) + b"\1"):
+                key.unlink()
+                if damage is not None:
+                    key.write_bytes(damage)
+                    key.chmod(0o600)
+                checks = self.checks(*there)
+                bad = [check for check in checks if check["outcome"] == "bad"]
+                self.assertEqual([check["area"] for check in bad], ["state"], checks)
+                key.write_bytes(whole)
+                key.chmod(0o600)
+            self.found("state", "good", "the agent key signs", self.checks(*there))
+            for private in sorted(state.iterdir()):
+                private.chmod(0o644)
+                done = self.world.run("doctor", "--json", *there)
+                self.assertIn(b"state_permissions", done.out, str(private))
+                self.assertEqual(done.status, 1, str(done))
+                private.chmod(0o600)
+
     def test_a_state_of_another_machine(self):
         if os.geteuid() != 0:
             self.fail("this test gives the process another /etc/machine-id: run it as root")

@@ -116,6 +116,13 @@ class LowMemlock(AcceptanceCase):
         self.refused("memory_lock_limit", 2, "backup", "low/key", "--from", "app.key", "--path",
                      "password & token:ops", *UNLOCK, before=self.limit)
 
+    def test_enough_for_the_agent_and_not_for_the_tokens_worker(self):
+        def limit():
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (4096, 4096))
+
+        error = self.refused("memory_lock_limit", 2, *RESTORE, *UNLOCK, before=limit)
+        self.assertRegex(error["message"] + error["hint"], r"memlock|MEMLOCK|ulimit -l")
+
     def test_doctor_says_so(self):
         done = self.world.run("doctor", "--json", before=self.limit)
         self.assertEqual(done.status, 1, str(done))
