@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -132,6 +133,52 @@ void WriteSome(Feed& feed) {
   feed.fd = -1;
 }
 
+// HeldSignals: what would end this process is read from `fd` meanwhile, and SIGCHLD, which tells of
+// a command that was stopped. What is ignored (nohup) stays ignored.
+class HeldSignals {
+ public:
+  HeldSignals() {
+    sigset_t held;
+    sigemptyset(&held);
+    sigaddset(&held, SIGCHLD);
+    for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+      struct sigaction action {};
+      sigaction(number, nullptr, &action);
+      if (action.sa_handler != SIG_IGN) sigaddset(&held, number);
+    }
+    pthread_sigmask(SIG_BLOCK, &held, &before_);
+    fd_ = signalfd(-1, &held, SFD_NONBLOCK | SFD_CLOEXEC);
+  }
+  HeldSignals(const HeldSignals&) = delete;
+  HeldSignals& operator=(const HeldSignals&) = delete;
+  ~HeldSignals() {
+    if (fd_ >= 0) close(fd_);
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+  int fd() const { return fd_; }
+  // Take returns the first of those that end this process, or 0.
+  int Take() const {
+    int taken = 0;
+    signalfd_siginfo info{};
+    while (fd_ >= 0 && read(fd_, &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
+      if (taken == 0 && info.ssi_signo != SIGCHLD) taken = static_cast<int>(info.ssi_signo);
+    }
+    return taken;
+  }
+
+ private:
+  sigset_t before_{};
+  int fd_ = -1;
+};
+
+// WantsTerminal: the terminal's driver stopped it, since it is in no foreground group.
+bool WantsTerminal(pid_t pid) {
+  siginfo_t info{};
+  constexpr int kOptions = WSTOPPED | WNOHANG;
+  if (waitid(P_PID, static_cast<id_t>(pid), &info, kOptions) != 0 || info.si_pid == 0) return false;
+  return info.si_status == SIGTTIN || info.si_status == SIGTTOU;
+}
+
 std::string HowItEnded(int status) {
   if (WIFSIGNALED(status)) return fmt::format("it was killed by signal {}", WTERMSIG(status));
   if (WEXITSTATUS(status) == 0) return "";
@@ -221,12 +268,14 @@ ApplyOutcome ApplyCommand::Run(const SecretBytes& old_key, const SecretBytes& ne
     feed.left = FillPipe(feed.fd, feed.left);
     fcntl(feed.fd, F_SETFL, O_NONBLOCK);
   }
+  const HeldSignals held;
   const bool started = write(go_, "g", 1) == 1;
   close(std::exchange(go_, -1));
   ApplyOutcome outcome;
   int status = 0;
   bool ended = false;
   bool timed_out = false;
+  std::string ended_for;  // why it was told to end, where that was not the time
   auto limit = std::chrono::steady_clock::now() + timeout_;
   int next_signal = SIGTERM;
   const pid_t group = pid_;
@@ -234,8 +283,8 @@ ApplyOutcome ApplyCommand::Run(const SecretBytes& old_key, const SecretBytes& ne
     for (Feed& feed : feeds) {
       if (feed.fd >= 0) WriteSome(feed);
     }
-    std::array<pollfd, 3> waits = {pollfd{child_, POLLIN, 0}, pollfd{feeds[0].fd, POLLOUT, 0},
-                                   pollfd{feeds[1].fd, POLLOUT, 0}};
+    std::array<pollfd, 4> waits = {pollfd{child_, POLLIN, 0}, pollfd{feeds[0].fd, POLLOUT, 0},
+                                   pollfd{feeds[1].fd, POLLOUT, 0}, pollfd{held.fd(), POLLIN, 0}};
     const auto left =
         std::chrono::ceil<std::chrono::milliseconds>(limit - std::chrono::steady_clock::now());
     const int wait_ms = static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 3'600'000));
@@ -246,14 +295,33 @@ ApplyOutcome ApplyCommand::Run(const SecretBytes& old_key, const SecretBytes& ne
       if (ended) pid_ = -1;
       break;
     }
+    if (ready > 0 && (waits[3].revents & POLLIN) != 0 && ended_for.empty() && !timed_out) {
+      outcome.interrupted_by = held.Take();
+      if (outcome.interrupted_by != 0) {
+        ended_for =
+            fmt::format("it was ended by signal {}, which keyescrow got", outcome.interrupted_by);
+      } else if (WantsTerminal(pid_)) {
+        ended_for = "it wanted the terminal, which a command does not have, and was ended";
+      }
+      if (!ended_for.empty()) {
+        kill(-group, next_signal);
+        kill(-group, SIGCONT);  // what is stopped takes no signal but this one
+        next_signal = SIGKILL;
+        limit = std::chrono::steady_clock::now() + kGrace;
+      }
+      continue;
+    }
+    static_cast<void>(held.Take());
     if (std::chrono::steady_clock::now() < limit) continue;
-    timed_out = true;
+    timed_out = ended_for.empty();
     kill(-group, next_signal);
     next_signal = SIGKILL;
     limit += kGrace;
   }
+  // One that came too late to end it counts once the rotation is settled.
+  if (outcome.interrupted_by == 0) outcome.interrupted_by = held.Take();
   // What the command left in its group goes with it when the time was over.
-  if (started && (timed_out || !ended)) kill(-group, SIGKILL);
+  if (started && (timed_out || !ended_for.empty() || !ended)) kill(-group, SIGKILL);
   for (Feed& feed : feeds) {
     if (feed.fd >= 0) close(feed.fd);
   }
@@ -270,6 +338,7 @@ ApplyOutcome ApplyCommand::Run(const SecretBytes& old_key, const SecretBytes& ne
         fmt::format("it did not end within {} s",
                     std::chrono::duration_cast<std::chrono::seconds>(timeout_).count());
   }
+  if (!ended_for.empty() && !outcome.failure.empty()) outcome.failure = ended_for;
   return outcome;
 }
 

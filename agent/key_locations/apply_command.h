@@ -10,7 +10,9 @@
 // ours is open in it, and no key is in its arguments or environment. Exit status 0 means that the
 // new key is in use, durably; 1 to 127 that the old one still is. Above 127 are those that a shell
 // gives for what a signal ended, and ssh for a connection that broke: they say nothing. It runs in
-// a process group of its own, which is ended when the time is over.
+// a process group of its own, which is ended when the time is over, when it waits for the terminal,
+// which is not its to read, or when SIGINT, SIGTERM or SIGHUP reaches this process: SIGTERM, and
+// SIGKILL two seconds later.
 #pragma once
 
 #include <sys/types.h>
@@ -35,6 +37,7 @@ struct ApplyRequest {
 struct ApplyOutcome {
   bool gave_word = false;  // it ended by itself, and its exit status says which key is in use
   std::string failure;     // "" for exit status 0; else how it ended
+  int interrupted_by = 0;  // SIGINT, SIGTERM or SIGHUP, which this process was sent meanwhile
 };
 
 class ApplyCommand {
@@ -50,7 +53,8 @@ class ApplyCommand {
   // of another boot.
   const std::string& process() const { return process_; }
 
-  // Run lets the command run, gives it both keys and waits for its end.
+  // Run lets the command run, gives it both keys and waits for its end. What would end this process
+  // ends the command instead: ApplyOutcome tells of it.
   ApplyOutcome Run(const SecretBytes& old_key, const SecretBytes& new_key);
 
  private:
