@@ -18,6 +18,7 @@
 #include "agent/usecases/recovery_keys.h"
 #include "agent/usecases/registered_recovery_key.h"
 #include "agent/usecases/registry.h"
+#include "agent/usecases/rotation_backup.h"
 #include "agent/usecases/token_names.h"
 #include "envelope/base/pause_point.h"
 
@@ -99,6 +100,13 @@ std::string NotRecoverable(const std::vector<PathProof>& paths) {
   }
   return "no portable path is proven: what would open without this host's tpm has not been seen to "
          "open";
+}
+
+bool MayHandOver(const std::vector<PathProof>& paths) {
+  const bool portable_wanted = std::ranges::any_of(paths, &PathProof::portable);
+  return std::ranges::any_of(paths, [&](const PathProof& proof) {
+    return (proof.proven || proof.covered_since) && (proof.portable || !portable_wanted);
+  });
 }
 
 namespace {
@@ -191,7 +199,8 @@ Result<std::vector<PathProof>> ProvePaths(Agent& agent, const BackupRequest& req
                                           const std::vector<PathOption>& options,
                                           const store::EnvelopeRecord& written,
                                           const SecretBytes& key, Secrets& secrets,
-                                          Progress& progress, StretchedPasswords& passwords) {
+                                          Progress& progress, StretchedPasswords& passwords,
+                                          Refusals& refusals) {
   ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", false));
   ASSIGN_OR_RETURN(const auto sealed, envelope::SealedEnvelope::Read(written.bytes, trust));
   PathOpenOptions open_options;
@@ -225,8 +234,10 @@ Result<std::vector<PathProof>> ProvePaths(Agent& agent, const BackupRequest& req
     std::optional<audit::EventDrill> drill;
     if (Status possible = CanProve(opener, path, index, secrets); !possible) {
       proof.why_not = possible.error().message();
+      refusals.emplace(path.id, possible.error());
     } else if (auto opened = opener.Open(index); !opened) {
       proof.why_not = opened.error().message();
+      refusals.emplace(path.id, opened.error());
       if (TellsOfThePath(opened.error())) failure = ErrorCodeName(opened.error().code());
     } else if (!opened->content().EqualsConstantTime(key)) {
       return Error(ErrorCode::kInternal, Action::kReportBug,
@@ -353,19 +364,15 @@ Status CheckRequest(const BackupRequest& request, const std::vector<PathOption>&
 
 }  // namespace
 
-bool MayHandOver(const std::vector<PathProof>& paths) {
-  const bool portable_wanted = std::ranges::any_of(paths, &PathProof::portable);
-  return std::ranges::any_of(paths, [&](const PathProof& proof) {
-    return (proof.proven || proof.covered_since) && (proof.portable || !portable_wanted);
-  });
-}
-
-Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets& secrets,
-                            Progress& progress) {
+Result<BackupResult> BackupAfter(Agent& agent, const BackupRequest& request,
+                                 const envelope::Header* in_use, Refusals& refusals,
+                                 Secrets& secrets, Progress& progress) {
   RETURN_IF_ERROR(CheckKeyName(request.key_name));
   ASSIGN_OR_RETURN(const std::vector<PathOption> paths,
                    ChoosePaths(agent, request.key_name, request.paths));
-  ASSIGN_OR_RETURN(const PathKdfs kdfs, ChooseKdfs(agent, request.key_name, request.kdf));
+  ASSIGN_OR_RETURN(const PathKdfs kdfs, in_use != nullptr
+                                            ? KdfsAfter(agent, *in_use, request.kdf)
+                                            : ChooseKdfs(agent, request.key_name, request.kdf));
   ASSIGN_OR_RETURN(const auto reported, CheckPlan(agent, request.key_name, paths, kdfs));
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
   RETURN_IF_ERROR(CheckRequest(request, paths));
@@ -454,7 +461,7 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
   ASSIGN_OR_RETURN(const store::EnvelopeRecord written,
                    agent.store().FindEnvelope(draft.key_name, draft.key_version));
   ASSIGN_OR_RETURN(result.paths, ProvePaths(agent, request, paths, written, material.key, secrets,
-                                            progress, passwords));
+                                            progress, passwords, refusals));
   for (const PathProof& proof : result.paths) {
     result.portable_proven = result.portable_proven || (proof.portable && proof.proven);
     result.covered = result.covered || (proof.portable && proof.covered_since);
@@ -478,6 +485,12 @@ Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets&
     result.findings.push_back(NotRecoverable(result.paths));
   }
   return result;
+}
+
+Result<BackupResult> Backup(Agent& agent, const BackupRequest& request, Secrets& secrets,
+                            Progress& progress) {
+  Refusals refusals;
+  return BackupAfter(agent, request, nullptr, refusals, secrets, progress);
 }
 
 }  // namespace keyescrow::agent

@@ -15,6 +15,7 @@
 #include "agent/usecases/fingerprint.h"
 #include "agent/usecases/luks_binding.h"
 #include "agent/usecases/policy_checks.h"
+#include "agent/usecases/rotation_errors.h"
 #include "agent/usecases/rotation_record.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/pause_point.h"
@@ -45,7 +46,12 @@ Status WritePending(const Agent& agent, const std::string& key_name) {
   for (const std::string& name : names) text += name + "\n";
   DurableWriteOptions options;
   options.mode = 0600;
-  return WriteFileDurably(ScrubPath(agent), AsBytes(text), options);
+  const Status written = WriteFileDurably(ScrubPath(agent), AsBytes(text), options);
+  if (written) return Ok();
+  return Error(
+      ErrorCode::kStoreUnavailable, Action::kCheckSystemState,
+      "nothing was destroyed, since the state folder takes no file: " + written.error().message(),
+      "make room in the state folder, and check that it can be written");
 }
 
 bool Exists(const std::string& path) {
@@ -91,6 +97,7 @@ Result<std::vector<std::string>> WhatIsLeft(Agent& agent, const std::string& key
   left.emplace_back("files that 'backup --output' wrote, which the log does not tell of");
   left.emplace_back("what other hosts imported or adopted of them");
   left.emplace_back("copies of the store that were made before, and snapshots of its disk");
+  left.emplace_back("blocks of its disk that were freed: file systems and flash keep old ones");
   const DeclaredKey* declared = agent.environment().config->FindKey(key_name);
   std::vector<std::string> live;
   if (declared != nullptr) live.push_back(SourceFilePath(declared->source));
@@ -199,6 +206,7 @@ Result<DestroyResult> Destroy(Agent& agent, const DestroyRequest& request) {
     events.push_back(RotationEvent(*open, audit::Outcome::kFailure, "the key is destroyed"));
     open->step = store::RotationStep::kAbandoned;
     open->process.clear();
+    if (!open->command.empty()) open->command = kEndedCommand;
     open->changed = agent.Now();
     change.rotations.push_back(std::move(*open));
   }

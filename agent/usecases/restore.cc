@@ -10,6 +10,7 @@
 #include "agent/key_locations/crash_safe_file.h"
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/ceremony.h"
+#include "agent/usecases/declared_sink.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/fingerprint.h"
 #include "agent/usecases/luks_binding.h"
@@ -185,7 +186,7 @@ Result<std::unique_ptr<KeyLocation>> FindSink(const Environment& environment,
       return Error(ErrorCode::kUsage, Action::kFixInput, "where should the key go",
                    "add --to FILE (or --to - for standard output, --to exec:CMD for a command)");
     }
-    sink = declared->source;
+    ASSIGN_OR_RETURN(sink, DeclaredSink(*declared, "--to SINK"));
   }
   ASSIGN_OR_RETURN(auto location, ParseLocation(sink, {request.luks_unlock_file}));
   if (request.accept_unknown_agent) {
@@ -200,6 +201,41 @@ Result<std::unique_ptr<KeyLocation>> FindSink(const Environment& environment,
   }
   RETURN_IF_ERROR(location->CheckWritable());
   return location;
+}
+
+// WasMadeForKeyslot tells whether the version is a key that `backup --generate` made here for a
+// LUKS volume: random, so that guessing it needs no slowing down.
+Result<bool> WasMadeForKeyslot(Agent& agent, const std::string& key_name, std::uint32_t version) {
+  bool made = false;
+  EventFilter filter;
+  filter.key_name = key_name;
+  filter.types = {audit::EventType::kKeyDelivered};
+  RETURN_IF_ERROR(agent.journal().Events(filter, [&](const LoggedEvent& logged) {
+    // Imported events vouch for nothing.
+    const bool is_own = logged.event && logged.event->source != audit::kStatelessSource;
+    made = made || (is_own && logged.event->key && logged.event->key->version == version);
+    return !made;
+  }));
+  return made;
+}
+
+// Deliver writes the key. What was made for a keyslot is random, and is not stretched as a
+// passphrase is; unlike a new one it may open the volume already.
+Result<WriteOutcome> Deliver(Agent* agent, const envelope::Header& header, KeyLocation& sink,
+                             const SecretBytes& key, WriteOptions options) {
+  constexpr std::size_t kNeedsNoStretching = 32;
+  const bool may_be_random = agent != nullptr && !sink.VolumePath().empty() &&
+                             !options.volume_key && key.size() >= kNeedsNoStretching;
+  if (may_be_random) {
+    // Where the log cannot be asked it counts as a passphrase.
+    const auto is_random = WasMadeForKeyslot(*agent, header.key_name, header.key_version);
+    if (is_random && *is_random) {
+      ASSIGN_OR_RETURN(const auto keyslot, sink.FindKeyslot(key));
+      if (keyslot) return WriteOutcome{.already_same = true, .keyslot = keyslot};
+      options.random_key = true;
+    }
+  }
+  return sink.Write(key, options);
 }
 
 // PrepareModule lets the one module that can be meant load while the envelope is read and verified:
@@ -337,9 +373,10 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
       continue;
     }
     opener.Finish();
-    progress.Step("writing the key");
+    progress.Step(sink->VolumePath().empty() ? "writing the key"
+                                             : "adding a keyslot, which may take a minute");
     PausePoint("content-open");
-    auto written = sink->Write(opened->content(), write_options);
+    auto written = Deliver(agent, header, *sink, opened->content(), write_options);
     if (!written) return fail(std::move(written).error());
     PausePoint("key-written");
 

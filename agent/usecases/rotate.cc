@@ -10,8 +10,11 @@
 #include "agent/policy/facts.h"
 #include "agent/usecases/backup_batch.h"
 #include "agent/usecases/backup_plan.h"
+#include "agent/usecases/declared_sink.h"
 #include "agent/usecases/envelope_source.h"
+#include "agent/usecases/rotation_backup.h"
 #include "agent/usecases/rotation_cover.h"
+#include "agent/usecases/rotation_errors.h"
 #include "agent/usecases/rotation_keys.h"
 #include "agent/usecases/rotation_record.h"
 #include "agent/usecases/rotation_steps.h"
@@ -23,26 +26,6 @@ namespace {
 using audit::Outcome;
 using store::RotationRecord;
 using store::RotationStep;
-
-Error Unresolved(const RotationRecord& record, const std::string& cause) {
-  return Error(ErrorCode::kFindings, Action::kCallOperator,
-               fmt::format("which key is in use is not known: the rotation of {} was interrupted "
-                           "{}, and {}",
-                           record.key_name, StepText(record), cause),
-               fmt::format("look which key the application has; then hand version {} over again "
-                           "with --apply CMD or --to SINK, or roll back with 'keyescrow rotate {} "
-                           "--abandon'; both versions can be restored by --version",
-                           record.key_version, record.key_name));
-}
-
-std::string WhyUnresolved(const HeldKey& held) {
-  switch (held.held) {
-    case Held::kOld: return held.where + " still has the old key";
-    case Held::kOther: return held.where + " holds neither of the two keys";
-    case Held::kNothing: return "there is no key at " + held.where;
-    default: return held.why_not;
-  }
-}
 
 class Rotation {
  public:
@@ -99,19 +82,21 @@ class Rotation {
     }
     ASSIGN_OR_RETURN(const HeldKey held, steps_.LookAt(record.sink, new_key ? &*new_key : nullptr));
     if (held.held == Held::kNew) {
-      if (request_.abandon) return IsInUse(held);
+      if (request_.abandon) return IsInUse(record, held);
       RETURN_IF_ERROR(steps_.Confirm(held, "the key at " + held.where));
       if (new_key) steps_.Retire(*new_key);
       return Ok();
     }
+    // Where a sink follows a command, what stands there tells nothing of the command.
+    const bool both = !record.command.empty() && !record.sink.empty();
     if (request_.abandon) {
+      const bool was_done = record.step == RotationStep::kHandedOver && !record.command.empty();
       RETURN_IF_ERROR(steps_.RollBack("abandoned by hand"));
       if (is_volume) AddMayOpen();
+      if (was_done && (both || held.held != Held::kOld)) AddWasDone();
       return Ok();
     }
     const bool again = !request_.command.empty() || !request_.sink.empty();
-    // Where a sink follows a command, what stands there tells nothing of the command.
-    const bool both = !record.command.empty() && !record.sink.empty();
     if (held.held == Held::kOld && record.step == RotationStep::kHandingOver && !both) {
       return steps_.RollBack(held.where + " has the old key");
     }
@@ -122,13 +107,18 @@ class Rotation {
     if (both && record.step == RotationStep::kHandedOver && !again) {
       return HandOverAgain("", record.sink);  // the command was done, the sink was not
     }
-    if (!again) return Unresolved(record, WhyUnresolved(held));
+    if (!again) return Unresolved(held);
     return HandOverAgain(request_.command, AbsoluteLocation(request_.sink));
   }
 
   static std::string ProcessNumber(const std::string& process) {
     const std::size_t first = process.find(' ');
     return process.substr(first + 1, process.rfind(' ') - first - 1);
+  }
+
+  Error Unresolved(const HeldKey& held) const {
+    return agent::Unresolved(agent_, steps_.record, WhyUnresolved(held),
+                             steps_.result.interrupted && !again_);
   }
 
   Result<SecretBytes> OpenNew() {
@@ -141,21 +131,22 @@ class Rotation {
                     record.key_name, StepText(record), record.key_version));
   }
 
-  Error IsInUse(const HeldKey& held) const {
-    const RotationRecord& record = steps_.record;
-    return Error(
-        ErrorCode::kFindings, Action::kFixInput,
-        fmt::format("{} holds version {}: it is in use", held.where, record.key_version),
-        fmt::format("put version {} back first: 'keyescrow restore {} --version {} "
-                    "--replace'; or let 'keyescrow rotate {}' confirm it",
-                    record.old_version, record.key_name, record.old_version, record.key_name));
-  }
-
   void AddMayOpen() {
     steps_.result.findings.push_back(
         fmt::format("a keyslot of the volume may have version {}: look with 'cryptsetup "
                     "luksDump', and remove it with 'cryptsetup luksKillSlot'",
                     steps_.record.key_version));
+  }
+
+  void AddWasDone() {
+    const RotationRecord& record = steps_.record;
+    steps_.result.settled = false;
+    steps_.result.findings.push_back(fmt::format(
+        "the command said that version {} is in use: put version {} back in the application, or "
+        "escrow what it has with 'keyescrow backup {}'; 'keyescrow restore {} --version {}' gives "
+        "the other",
+        record.key_version, record.old_version, record.key_name, record.key_name,
+        record.key_version));
   }
 
   Status HandOverAgain(const std::string& command, const std::string& sink) {
@@ -206,25 +197,9 @@ class Rotation {
     RETURN_IF_ERROR(Escrow(in_use.header(), sink, new_key));
     if (!MayHandOver(steps_.result.paths)) {
       RETURN_IF_ERROR(steps_.RollBack("no path was proven"));
-      return Error(
-          ErrorCode::kFindings, Action::kReauthenticate,
-          fmt::format("version {} was escrowed and not handed over, so it was abandoned, "
-                      "and version {} stays in use: {}",
-                      record.key_version, record.old_version, NotRecoverable(steps_.result.paths)),
-          HintToProve());
+      return NotHandedOver(record, steps_.result.paths, refusals_);
     }
     return HandOver(old_key, new_key);
-  }
-
-  std::string HintToProve() const {
-    for (const PathProof& path : steps_.result.paths) {
-      if (path.expression.find(" of (") == std::string::npos) continue;
-      return fmt::format(
-          "have its officers prove a path with 'keyescrow drill {} --via {}', and rotate again; or "
-          "have them here, and add --prove {}",
-          request_.key_name, path.path_id, path.path_id);
-    }
-    return "give the factors of a path that needs no tpm, and rotate again";
   }
 
   // ChooseSink: a later call may be made in another folder.
@@ -232,7 +207,10 @@ class Rotation {
     if (!request_.sink.empty()) return AbsoluteLocation(request_.sink);
     if (!request_.command.empty()) return std::string();
     const DeclaredKey* declared = agent_.environment().config->FindKey(request_.key_name);
-    if (declared != nullptr && declared->source != "-") return AbsoluteLocation(declared->source);
+    if (declared != nullptr) {
+      ASSIGN_OR_RETURN(const std::string sink, DeclaredSink(*declared, "--to SINK or --apply CMD"));
+      return AbsoluteLocation(sink);
+    }
     return Error(ErrorCode::kUsage, Action::kFixInput,
                  "where should the new key go? " + request_.key_name + " is not declared",
                  "add --to SINK or --apply CMD, or declare it with 'keyescrow key add'");
@@ -250,10 +228,11 @@ class Rotation {
     }
     backup.kdf = request_.kdf;
     backup.prove = request_.prove;
-    backup.note = request_.note;
+    backup.note = request_.note.empty() ? in_use.note.value_or("") : request_.note;
     backup.key = &new_key;
     backup.rotation = RotationStart{in_use.key_version, sink, request_.command};
-    ASSIGN_OR_RETURN(BackupResult escrowed, Backup(agent_, backup, secrets_, progress_));
+    ASSIGN_OR_RETURN(BackupResult escrowed,
+                     BackupAfter(agent_, backup, &in_use, refusals_, secrets_, progress_));
     RotateResult& result = steps_.result;
     result.findings = std::move(escrowed.findings);
     result.paths = std::move(escrowed.paths);
@@ -269,14 +248,41 @@ class Rotation {
     steps_.record = std::move(*open);
     result.old_version = steps_.record.old_version;
     result.new_version = steps_.record.key_version;
-    if (!result.recoverable) result.findings.push_back(NotRecoverable(result.paths));
+    if (!result.recoverable) {
+      result.findings.push_back(WhyNotProven(NotRecoverable(result.paths), refusals_));
+    }
     PausePoint("rotation-proven");
     return Ok();
   }
 
   // ---- handing over
 
+  // AddLeftBehind: the key went elsewhere than it is declared, where `status` will look.
+  void AddLeftBehind(const SecretBytes& new_key) {
+    const RotationRecord& record = steps_.record;
+    const std::string declared = steps_.Place("");
+    if (!steps_.result.rotated || declared.empty() || declared == steps_.Place(record.sink)) return;
+    const auto held = steps_.LookAt("", &new_key);
+    if (!held || (held->held != Held::kOld && held->held != Held::kOther)) return;
+    steps_.result.settled = false;
+    const std::string what =
+        held->held == Held::kOther
+            ? "holds neither version"
+            : fmt::format("{} version {}", IsVolume(declared) ? "is not opened by" : "still has",
+                          IsVolume(declared) ? record.key_version : record.old_version);
+    steps_.result.findings.push_back(fmt::format(
+        "{}, where the key is declared, {}: put the new one there too, with 'keyescrow restore {} "
+        "--to {} --replace', or declare where it is now",
+        declared, what, record.key_name, declared));
+  }
+
   Status HandOver(const SecretBytes& old_key, const SecretBytes& new_key) {
+    RETURN_IF_ERROR(HandOverAndConfirm(old_key, new_key));
+    AddLeftBehind(new_key);
+    return Ok();
+  }
+
+  Status HandOverAndConfirm(const SecretBytes& old_key, const SecretBytes& new_key) {
     RotationRecord& record = steps_.record;
     const bool has_sink = !record.sink.empty();
     if (!record.command.empty()) RETURN_IF_ERROR(Apply(old_key, new_key));
@@ -311,7 +317,7 @@ class Rotation {
     // It was handed over, and what stands where the key lives does not bear that out.
     RETURN_IF_ERROR(steps_.Commit(RotationStep::kHandedOver, Outcome::kPending,
                                   "handed over, and not seen to be in use"));
-    return Unresolved(record, WhyUnresolved(held));
+    return Unresolved(held);
   }
 
   Status Apply(const SecretBytes& old_key, const SecretBytes& new_key) {
@@ -337,7 +343,10 @@ class Rotation {
     PausePoint("rotation-applied");
     record.process.clear();
     if (outcome.failure.empty()) return Ok();
-    return CommandFailed(outcome, new_key);
+    const Status settled = CommandFailed(outcome, new_key);
+    if (settled || outcome.interrupted_by == 0) return settled;
+    Error failed = settled.error();
+    return std::move(failed).WithNative("signal", static_cast<unsigned>(outcome.interrupted_by));
   }
 
   // CommandFailed: the old key is in use, unless what stands at its place says otherwise.
@@ -359,7 +368,7 @@ class Rotation {
     const bool gave_word = outcome.gave_word && !again_;
     const bool knows = gave_word || (held.held == Held::kOld && record.sink.empty());
     if (!knows) {
-      Error error = Unresolved(record, WhyUnresolved(held));
+      Error error = Unresolved(held);
       return Error(code, Action::kCallOperator, failed + "; " + error.message(), error.hint());
     }
     RETURN_IF_ERROR(steps_.RollBack(failed));
@@ -435,6 +444,7 @@ class Rotation {
   Progress& progress_;
   RotationKeys keys_;
   RotationSteps steps_;
+  Refusals refusals_;   // of the new version's paths
   bool again_ = false;  // the version was handed over before, and how that ended is not known
 };
 

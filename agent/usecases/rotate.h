@@ -56,6 +56,8 @@ struct RotateResult {
   std::optional<unsigned> keyslot;          // of the LUKS volume that the new key opens
   std::optional<unsigned> retired_keyslot;  // that the old key opened, and which is gone
   bool retired_all = true;                  // false: the old key may still open the volume
+  // False: a finding says what is to be done before one key alone is in use everywhere.
+  bool settled = true;
   std::vector<PathProof> paths;
   bool recoverable = true;  // a path of the new version that opens elsewhere is proven or covered
   std::optional<std::uint64_t> log_seq;

@@ -104,11 +104,15 @@ Result<SecretBytes> RotationKeys::New() {
   if (size_bytes == 0) {
     const std::string place = PlaceOf(agent_, request_.key_name, request_.sink);
     if (IsVolume(place)) return RandomSecret(*agent_.environment().random, kKeyslotBytes);
-    const auto location = ParseLocation(place.empty() ? "-" : place);
-    auto key = location && !place.empty()
-                   ? (*location)->Read()
-                   : Result<SecretBytes>(Error(ErrorCode::kUsage, Action::kFixInput,
-                                               "where the key lives is not declared", ""));
+    Result<SecretBytes> key =
+        Error(ErrorCode::kUsage, Action::kFixInput, "where the key lives is not declared", "");
+    // Where it is declared the key in use stands; a sink elsewhere may hold anything.
+    for (const std::string& candidate : {PlaceOf(agent_, request_.key_name, ""), place}) {
+      if (candidate.empty() || IsVolume(candidate)) continue;
+      ASSIGN_OR_RETURN(const auto location, ParseLocation(candidate));
+      key = location->Read();
+      if (key) break;
+    }
     if (!key) {
       return Error(
           ErrorCode::kUsage, Action::kFixInput,

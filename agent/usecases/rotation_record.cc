@@ -56,6 +56,17 @@ Result<HeldKey> WhatOpens(KeyLocation& volume, const SecretBytes* new_key) {
   return result;
 }
 
+// RotationRemedy: what ends it.
+std::string RotationRemedy(const RotationRecord& record) {
+  if (record.step != RotationStep::kHandedOver) {
+    return "'keyescrow rotate " + record.key_name + "' finishes it or rolls it back";
+  }
+  return fmt::format(
+      "look which version the application has: 'keyescrow rotate {}' confirms version {} where it "
+      "stands at the declared source, or hands it over again with --to SINK; --abandon rolls back",
+      record.key_name, record.key_version);
+}
+
 }  // namespace
 
 audit::Event RotationEvent(const RotationRecord& record, audit::Outcome outcome,
@@ -90,7 +101,7 @@ Error RotationIsOpen(const RotationRecord& record) {
       ErrorCode::kStoreBusy, Action::kFixInput,
       fmt::format("a rotation of {} from version {} to {} is under way since {}", record.key_name,
                   record.old_version, record.key_version, FormatUtc(record.started)),
-      "'keyescrow rotate " + record.key_name + "' finishes it or rolls it back");
+      RotationRemedy(record));
 }
 
 bool IsVolume(const std::string& place) {
@@ -176,7 +187,7 @@ Result<std::vector<Finding>> RotationFindings(Agent& agent, const std::string& k
          fmt::format("a rotation from version {} to {} is under way since {}: it stands {}",
                      record.old_version, record.key_version, FormatUtc(record.started),
                      StepText(record)),
-         "'keyescrow rotate " + record.key_name + "' finishes it or rolls it back"});
+         RotationRemedy(record)});
   }
   for (const auto& [name, record] : confirmed) {
     ASSIGN_OR_RETURN(const auto superseded, FindSupersededKeyslot(agent, *record));

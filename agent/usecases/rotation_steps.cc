@@ -11,6 +11,7 @@
 #include "agent/key_locations/secret_file.h"
 #include "agent/usecases/fingerprint.h"
 #include "agent/usecases/luks_binding.h"
+#include "agent/usecases/rotation_errors.h"
 #include "envelope/base/pause_point.h"
 
 namespace keyescrow::agent {
@@ -50,9 +51,15 @@ Status RotationSteps::Commit(RotationStep step, Outcome outcome, std::string_vie
   return Ok();
 }
 
+// ForgetCommand: its text, which may hold a secret, is needed no more; that there was one is.
+void RotationSteps::ForgetCommand() {
+  if (!record.command.empty()) record.command = kEndedCommand;
+}
+
 Status RotationSteps::RollBack(const std::string& why) {
   record.process.clear();
   RemoveLeft(record.sink, progress_);
+  ForgetCommand();
   RETURN_IF_ERROR(Commit(RotationStep::kAbandoned, Outcome::kFailure, why));
   PausePoint("rotation-abandoned");
   Told("rolled back");
@@ -62,6 +69,7 @@ Status RotationSteps::RollBack(const std::string& why) {
 Status RotationSteps::Confirm(const HeldKey& held, const std::string& by) {
   record.step = RotationStep::kConfirmed;
   record.process.clear();
+  ForgetCommand();
   record.changed = agent_.Now();
   store::Change change;
   change.rotations.push_back(record);
@@ -222,7 +230,7 @@ void RotationSteps::Told(const char* outcome) {
   if (!result.interrupted || !result.interrupted->outcome.empty()) return;
   result.interrupted->outcome = outcome;
   progress_.Pause();
-  progress_.Note(fmt::format("a rotation to version {} was interrupted {}: {}",
+  progress_.Note(fmt::format("a rotation to version {} was left {}: {}",
                              result.interrupted->version, result.interrupted->step, outcome));
 }
 

@@ -46,6 +46,7 @@ class RotationSteps {
   void Told(const char* outcome);
 
  private:
+  void ForgetCommand();
   Status AddPlace(const HeldKey& held, store::Change& change);
   // UnlockedByOld: the unlock file has the old key. Who unlocks the volume by it would be locked
   // out once its keyslot is gone.

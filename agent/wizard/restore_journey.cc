@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "agent/usecases/declared_sink.h"
 #include "agent/usecases/inventory.h"
 #include "agent/usecases/restore.h"
 #include "agent/wizard/command_text.h"
@@ -219,7 +220,7 @@ Result<Move> Journey::AskSink() {
       "A file gets the key whole or not at all. Another key that stands there is "
       "left alone: you are asked."};
   page.help = "A new file gets mode 0600; one that exists keeps its owner and mode.";
-  if (sink_.empty()) sink_ = view_->source;
+  if (sink_.empty() && TakesKeys(view_->source)) sink_ = view_->source;
   ASSIGN_OR_RETURN(const auto answer, questions_.AskText(page, "file", sink_, SinkWrong));
   if (!answer) return Move::kBack;
   if (*answer != sink_) request_.replace = false;

@@ -121,9 +121,17 @@ constexpr CommandSpec kRotateCommand = {
         "KEYESCROW_OLD_VERSION and KEYESCROW_NEW_VERSION say which keys they are. Exit status 0: "
         "the new key is in use, durably; 1 to 127: the old one still is, and the new version is "
         "abandoned; above, or ended by a signal or the time limit: the key at its declared source "
-        "decides, else the rotation stays open. One that is run again succeeds where the new key "
+        "decides, else the rotation stays open. CMD has no terminal: where it waits for one, or "
+        "where keyescrow gets SIGINT, SIGTERM or SIGHUP (exit 128 and its number), its process "
+        "group "
+        "is ended by SIGTERM and, 2 s later, SIGKILL. One that is run again succeeds where the new "
+        "key "
         "is in use already. The old key is read at its declared source; where it cannot be, the "
-        "version is opened by a path.\n"
+        "version is opened by a path. The text of CMD stands in the store until the rotation ends: "
+        "put no secret in it. Of --reason, what is over the log's 512 bytes an entry is cut.\n"
+        "Passwords are stretched as in the version in use, at its cost where that is higher, "
+        "unless "
+        "--kdf is given; its note stays, unless --note is.\n"
         "A rotation that was interrupted is confirmed, rolled back or handed over again by the "
         "next 'rotate NAME', which says what it did; where it cannot know which key is in use it "
         "says so and changes nothing.",
@@ -144,7 +152,9 @@ constexpr CommandSpec kDestroyCommand = {
         "requires to be escrowed, is refused. The name is typed to confirm it, or given once more "
         "with "
         "--confirm: --yes alone is not enough. It says what cannot be shredded: files that were "
-        "exported, copies of the store, the key itself where the application has it.",
+        "exported, copies of the store, freed blocks of the disk, the key itself where the "
+        "application "
+        "has it.",
     .examples = destroy::kExamples,
     .exits = destroy::kExits,
     .make = &MakeOptions<destroy::O>,

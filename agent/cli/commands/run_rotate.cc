@@ -82,8 +82,9 @@ std::string RenderResult(const RotateResult& result, const Json& document) {
   const std::string text =
       result.rotated ? fmt::format("rotated {} from version {} to {}\n", result.key_name,
                                    result.old_version, result.new_version)
-                     : fmt::format("{} version {} was abandoned; version {} stays in use\n",
-                                   result.key_name, result.new_version, result.old_version);
+                     : fmt::format("{} version {} was abandoned; version {} {}\n", result.key_name,
+                                   result.new_version, result.old_version,
+                                   result.settled ? "stays in use" : "counts as the one in use");
   return EscapeForTerminal(text.substr(0, text.size() - 1)) + "\n" +
          RenderFields(document, kFields);
 }
@@ -97,7 +98,7 @@ Result<int> DoRotate(const GlobalOptions& global, const RotateOptions& options, 
   ASSIGN_OR_RETURN(const RotateResult result,
                    Rotate(*agent, MakeRequest(options), desk, session.progress()));
   const Json document = ResultJson(result);
-  const bool is_good = result.recoverable && result.retired_all;
+  const bool is_good = result.recoverable && result.retired_all && result.settled;
   ASSIGN_OR_RETURN(const int status,
                    session.Finish(document, RenderResult(result, document),
                                   is_good ? kExitDone : kExitFindings, options.to == "-"));
@@ -108,13 +109,24 @@ Result<int> DoRotate(const GlobalOptions& global, const RotateOptions& options, 
     session.terminal().Note("once the application runs: keyescrow restore " + result.key_name +
                             " --discard-previous --to " + path);
   }
+  if (result.rotated) {
+    session.terminal().Note(
+        fmt::format("exported files and sheets of before hold version {}; a copy for the safe: "
+                    "keyescrow export {} -o FILE",
+                    result.old_version, result.key_name));
+  }
   return status;
 }
 
 }  // namespace
 
 int RunRotate(const GlobalOptions& global, const RotateOptions& options, Session& session) {
-  return session.Exit(DoRotate(global, options, session));
+  const Result<int> done = DoRotate(global, options, session);
+  const int status = session.Exit(done);
+  // Ctrl-C, or a service's stop, ended the command: who called sees it as ever.
+  constexpr int kExitSignal = 128;
+  const bool by_signal = !done && done.error().native_domain() == "signal";
+  return by_signal ? kExitSignal + static_cast<int>(done.error().native_code()) : status;
 }
 
 }  // namespace keyescrow::agent
