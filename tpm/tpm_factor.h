@@ -26,8 +26,8 @@ class Tpm : public envelope::TpmFactor {
   Result<envelope::Tpm2Record> Seal(const envelope::SealRequest& request) override;
 
   // Unseal: Load, StartAuthSession, PolicyAuthValue, Unseal, FlushContext; one more each for PCRs,
-  // the DA state (where the record's auth is true) and `seed` (Import); two for the first
-  // DA-protected use after a boot (the DA state before the repetition); five for a signed policy.
+  // the DA state (where the record's auth is true), the first DA-protected use after a boot and
+  // `seed` (Import); five more for a signed policy.
   // Errors: kTpmWrongDevice, kTpmWrongAuth, kTpmLockout, kTpmLastTry, kTpmPcrMismatch,
   // kTpmPolicySignature, kTpmBusy, kTpmReset, kTpmTimeout, kTpmUnavailable, kTpmResponse.
   Result<SecretBytes> Unseal(const envelope::Tpm2Record& record,

@@ -15,6 +15,7 @@ namespace {
 constexpr int kMaxPcrRaces = 30;
 constexpr std::chrono::seconds kBusyPatience{5};
 constexpr std::uint32_t kPcrChanged = 0x128;
+constexpr std::uint32_t kRetry = 0x922;  // TPM_RC_RETRY
 constexpr std::uint8_t kEcdsaSha256[] = {0x00, 0x18, 0x00, 0x0b};
 
 // Guard flushes what is still in the TPM when the scope is left.
@@ -173,9 +174,11 @@ class TryGuard {
   // `before` is null where no try is counted.
   TryGuard(Device::Impl& device, const DaState* before) : device_(device), before_(before) {}
 
-  // Call it before each TPM2_Unseal.
-  Status CheckNoneCounted() {
+  // Call it before each TPM2_Unseal. `answer` is that of the one before it in this session, or 0.
+  // 0x922 is what every TPM says at the first use after a boot: it is believed once.
+  Status CheckNoneCounted(std::uint32_t answer = 0) {
     if (before_ == nullptr || !std::exchange(was_sent_, true)) return Ok();
+    if (StripFormatBits(answer) == kRetry && !std::exchange(believed_, true)) return Ok();
     ASSIGN_OR_RETURN(const DaState now, device_.ReadDaState());
     if (!now.in_lockout && now.counter <= before_->counter) return Ok();
     return ResponseError(
@@ -186,6 +189,7 @@ class TryGuard {
   Device::Impl& device_;
   const DaState* before_;
   bool was_sent_ = false;
+  bool believed_ = false;
 };
 
 // UnsealOnce: one salted policy session. It is not bound to the object: the auth value belongs into
@@ -206,7 +210,7 @@ Result<SecretBytes> UnsealOnce(CommandChannel& channel, const Srk& srk, const En
   RETURN_IF_ERROR(tries.CheckNoneCounted());
   auto unsealed = channel.Run(command, {.session = &session, .attributes = kEncryptResponse});
   while (!unsealed && IsBusy(ResponseCode(unsealed.error())) && back_off.Wait()) {
-    RETURN_IF_ERROR(tries.CheckNoneCounted());
+    RETURN_IF_ERROR(tries.CheckNoneCounted(ResponseCode(unsealed.error())));
     unsealed = channel.Run(command, {.session = &session, .attributes = kEncryptResponse});
   }
   ASSIGN_OR_RETURN(const Reply reply, std::move(unsealed));
