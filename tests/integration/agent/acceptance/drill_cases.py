@@ -54,7 +54,7 @@ class Drill(AcceptanceCase):  # one test: its methods share three keys
         self.world.write("entries", "".join(json.dumps(entry) + "\n" for entry in entries))
         done = subprocess.run(
             [sys.executable, "-B", SECOND_DECODER / "decode.py", "drills", self.world.path(file),
-             "--trust", self.world.thumbprint, "--entries", self.world.path("entries")],
+             "--trust=" + self.world.thumbprint, "--entries", self.world.path("entries")],
             capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return [tuple(line.split()[0::2][:2]) for line in done.stdout.splitlines()]
@@ -89,7 +89,7 @@ class Drill(AcceptanceCase):  # one test: its methods share three keys
         self.world.write("entries", "".join(json.dumps(e) + "\n" for e in forged))
         done = subprocess.run(
             [sys.executable, "-B", SECOND_DECODER / "decode.py", "drills",
-             self.world.path("app.escrow"), "--trust", self.world.thumbprint, "--entries",
+             self.world.path("app.escrow"), "--trust=" + self.world.thumbprint, "--entries",
              self.world.path("entries")], capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 1, done.stdout)
 

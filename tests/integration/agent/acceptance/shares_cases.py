@@ -203,7 +203,7 @@ class Shares(Officers):  # one test: its methods share the tokens and one key
                 f"pin.{name}")]
             done = subprocess.run(
                 [sys.executable, "-B", str(SECOND_DECODER / "decode.py"), "open", "app.escrow",
-                 "--trust", self.world.thumbprint, "--path", path, "--out", "other.key", *words,
+                 "--trust=" + self.world.thumbprint, "--path", path, "--out", "other.key", *words,
                  *more], cwd=self.world.folder, env=self.world.environment, capture_output=True,
                 text=True, check=False)
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
