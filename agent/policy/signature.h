@@ -20,7 +20,8 @@ std::string AddSignature(const Policy& policy, std::string_view note, const std:
 // SignerNames lists whose lines the note has over that very text, verified or not, each name once.
 std::vector<std::string> SignerNames(const Policy& policy, std::string_view note);
 
-// SignerLines: whose signature of that very text verifies by one of the keys, and the names on the lines that none of them verifies: anybody can have written these.
+// SignerLines: whose signature of that very text verifies by one of the keys, and the names on the
+// lines that none of them verifies: anybody can have written these.
 struct SignerLines {
   std::vector<std::string> verified;
   std::vector<std::string> unverified;
