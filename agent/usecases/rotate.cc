@@ -44,14 +44,20 @@ class Rotation {
     if (open) {
       steps_.record = *open;
       RETURN_IF_ERROR(GoOn());
-      if (steps_.result.rotated || request_.abandon) return std::move(steps_.result);
+      if (steps_.result.rotated || request_.abandon) {
+        TellOfTheKeyNotTaken();
+        return std::move(steps_.result);
+      }
     } else if (request_.abandon) {
       return Error(ErrorCode::kNotFound, Action::kFixInput,
                    "no rotation of " + request_.key_name + " is under way",
                    "'keyescrow status' lists those that are");
     } else {
       ASSIGN_OR_RETURN(const bool finished, steps_.RetireLeft());
-      if (finished) return std::move(steps_.result);
+      if (finished) {
+        TellOfTheKeyNotTaken();
+        return std::move(steps_.result);
+      }
     }
     RETURN_IF_ERROR(Begin());
     return std::move(steps_.result);
@@ -59,6 +65,16 @@ class Rotation {
 
  private:
   // ---- one that was interrupted
+
+  // TellOfTheKeyNotTaken: an older rotation was finished, and --from may name another key than its.
+  void TellOfTheKeyNotTaken() {
+    if (request_.source.empty() || request_.abandon || !keys_.New()) return;  // none, or escrowed
+    steps_.result.settled = false;
+    steps_.result.findings.push_back(
+        fmt::format("the key of {} was not taken: a rotation that was under way was finished. Keep "
+                    "it, and run 'keyescrow rotate {}' with it again",
+                    request_.source, request_.key_name));
+  }
 
   Status GoOn() {
     RotationRecord& record = steps_.record;

@@ -32,6 +32,23 @@ class RotationTold(LifeCase):  # one test
         done = self.rotate("spoken", "--apply", "cat <&4 >spoken.key")
         self.assertEqual(done["confirmed_by"], "the key at its declared source", done)
 
+    def test_a_key_that_was_not_taken_is_told(self):
+        file = self.make("twice")
+        first, second = os.urandom(32), os.urandom(32)
+        self.world.write("first.key", first)
+        self.world.write("second.key", second)
+        self.error("twice", "findings", 1, *UNLOCK, "--from", "first.key", "--apply", "true")
+        take = ("--apply", "cat <&4 >twice.new && mv twice.new twice.key")
+        done = self.world.run("rotate", "twice", "--json", *UNLOCK, "--from", "second.key", *take)
+        self.assertEqual((done.status, file.read_bytes()), (1, first), str(done))
+        self.assertIn("the key of second.key was not taken", "".join(done.json()["findings"]))
+        self.rotate("twice", "--from", "second.key", *take)
+        self.assertEqual((file.read_bytes(), self.version("twice")), (second, second))
+        # The same once more is done already: nothing is lost, and that is no finding.
+        self.world.write("third.key", os.urandom(32))
+        self.error("twice", "findings", 1, *UNLOCK, "--from", "third.key", "--apply", "true")
+        self.rotate("twice", "--from", "third.key", *take)
+
     def test_abandoned_after_the_command_was_done(self):
         file = self.make("done")
         old = file.read_bytes()
