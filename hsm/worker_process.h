@@ -1,5 +1,6 @@
 // WorkerProcess: the agent's end of a worker: starting it, one request and one reply at a time with
-// a deadline, and its end. Whatever the module does, nothing is left: no process, no descriptor.
+// a deadline, and its end. Whatever the module does, no worker is left, and no descriptor. (A child
+// that the module forked is not ended: it may live on.)
 #pragma once
 
 #include <sys/types.h>

@@ -30,17 +30,18 @@ name = "all"
 match = "**"
 portable = true
 """
+ASIDE = """[[exception]]
+key = "app/o*"
+rule = "all"
+until = 2100-01-01T00:00:00Z
+reason = "test"
+"""
 # What app/key lacks, by the pinned name of its token, by its cost, and set aside for app/other.
 STRICT = POLICY.replace("serial = 3", "serial = 1") + """require = ["tpm & password",
   "recovery-key:team"]
 forbid = ["password & token:blue"]
 kdf = { argon2id_min_passes = 32, pbkdf2_min_iterations = 20000000 }
-[[exception]]
-key = "app/o*"
-rule = "all"
-until = 2100-01-01T00:00:00Z
-reason = "test"
-[[rule]]
+""" + ASIDE + """[[rule]]
 name = "young"
 match = "app/*"
 grace = "2d"
@@ -49,12 +50,7 @@ require = ["token:nobody"]
 # What no key of this world survives, and what opens it; aside for one.
 LOSSES = POLICY.replace("serial = 3", "serial = 2") + """survive = 1
 withstand = 2
-[[exception]]
-key = "app/o*"
-rule = "all"
-until = 2100-01-01T00:00:00Z
-reason = "test"
-[[rule]]
+""" + ASIDE + """[[rule]]
 name = "other"
 match = "app/other"
 survive = 1
