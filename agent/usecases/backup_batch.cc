@@ -1,6 +1,8 @@
 #include "agent/usecases/backup_batch.h"
 
 #include <algorithm>
+#include <atomic>
+#include <mutex>
 #include <utility>
 
 #include "agent/key_locations/key_location.h"
@@ -9,6 +11,7 @@
 #include "agent/usecases/policy_checks.h"
 #include "agent/usecases/recovery_keys.h"
 #include "agent/usecases/registered_recovery_key.h"
+#include "agent/usecases/worker_threads.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -16,6 +19,38 @@ namespace {
 // A commit costs the disk a flush; so many keys share one. What a power cut takes from a run is
 // this many at most, and none of them was acknowledged.
 constexpr std::size_t kKeysPerCommit = 64;
+
+// What is read and waits for a thread lies in locked memory, of which a process may have little.
+constexpr std::size_t kSecretBytesAtOnce = 1024;
+
+// SharedSigner and SharedRandom lend to several threads what is made for one: a TPM takes one
+// command at a time.
+class SharedSigner final : public envelope::Signer {
+ public:
+  explicit SharedSigner(envelope::Signer& signer) : signer_(signer) {}
+  const P256Point& PublicKey() const override { return signer_.PublicKey(); }
+  Result<Bytes64> SignDigest(const Bytes32& digest) override {
+    const std::lock_guard lock(mutex_);
+    return signer_.SignDigest(digest);
+  }
+
+ private:
+  envelope::Signer& signer_;
+  std::mutex mutex_;
+};
+
+class SharedRandom final : public RandomSource {
+ public:
+  explicit SharedRandom(RandomSource& random) : random_(random) {}
+  Status Fill(std::span<std::uint8_t> bytes) override {
+    const std::lock_guard lock(mutex_);
+    return random_.Fill(bytes);
+  }
+
+ private:
+  RandomSource& random_;
+  std::mutex mutex_;
+};
 
 }  // namespace
 
@@ -51,7 +86,7 @@ Result<const UnattendedBackup::Registered*> UnattendedBackup::Find(
   return registered_.emplace_back(std::move(found)).get();
 }
 
-Result<UnattendedBackup::Sealed> UnattendedBackup::Seal(const Wanted& wanted) {
+Result<UnattendedBackup::Prepared> UnattendedBackup::Prepare(const Wanted& wanted) {
   Agent& agent = *agent_;
   const std::string& key_name = wanted.key_name;
   std::vector<policy::PathFacts> planned;
@@ -64,9 +99,10 @@ Result<UnattendedBackup::Sealed> UnattendedBackup::Seal(const Wanted& wanted) {
   facts_.now = agent.Now();
   ASSIGN_OR_RETURN(const auto reported, CheckPlan(agent, facts_, key_name, std::move(planned)));
   ASSIGN_OR_RETURN(const auto location, ParseLocation(wanted.source));
-  ASSIGN_OR_RETURN(const SecretBytes content, location->Read());
+  Prepared prepared;
+  ASSIGN_OR_RETURN(prepared.content, location->Read());
   const std::int64_t now = agent.Now();
-  envelope::EnvelopeDraft draft;
+  envelope::EnvelopeDraft& draft = prepared.draft;
   ASSIGN_OR_RETURN(draft.envelope_id, envelope::NewEnvelopeId(*agent.environment().random));
   draft.policy = in_force_->policy.name;
   draft.key_name = key_name;
@@ -75,11 +111,10 @@ Result<UnattendedBackup::Sealed> UnattendedBackup::Seal(const Wanted& wanted) {
   draft.created = FormatUtc(now);
   draft.updated = draft.created;
   if (!wanted.note.empty()) draft.note = wanted.note;
-  BackupResult result;
-  std::vector<envelope::EnrolledPath> enrolled;
+  BackupResult& result = prepared.result;
   for (const envelope::PathOption& option : wanted.paths) {
     ASSIGN_OR_RETURN(const Registered* const registered, Find(option));
-    envelope::EnrolledPath& path = enrolled.emplace_back();
+    envelope::EnrolledPath& path = prepared.paths.emplace_back();
     path.id = option.id;
     path.recovery_key = registered->key;
     PathProof& proof = result.paths.emplace_back();
@@ -91,25 +126,53 @@ Result<UnattendedBackup::Sealed> UnattendedBackup::Seal(const Wanted& wanted) {
     proof.why_not = CoverText(registered->row, proof.covered_since);
     result.covered = result.covered || (proof.portable && proof.covered_since);
   }
-  ASSIGN_OR_RETURN(
-      envelope::SealedBytes sealed,
-      envelope::Seal(draft, enrolled, content, agent.signer(), *agent.environment().random));
-  ASSIGN_OR_RETURN(auto read_back,
-                   envelope::SealedEnvelope::Read(AsBytes(sealed.file), trust_, &sealed.parsed));
-  store::FingerprintRecord fingerprint = MakeFingerprint(
-      agent, fingerprinter_, key_name, draft.key_version, content, location->FilePath());
-  fingerprint.time = now;
-  ASSIGN_OR_RETURN(Succession succession, FindSuccession(agent, key_name, draft.key_version,
-                                                         content, fingerprinter_, std::nullopt));
+  prepared.fingerprint = MakeFingerprint(agent, fingerprinter_, key_name, draft.key_version,
+                                         prepared.content, location->FilePath());
+  prepared.fingerprint.time = now;
+  ASSIGN_OR_RETURN(prepared.succession,
+                   FindSuccession(agent, key_name, draft.key_version, prepared.content,
+                                  fingerprinter_, std::nullopt));
   result.key_name = key_name;
   result.key_version = draft.key_version;
   result.envelope_id = draft.envelope_id;
-  result.envelope_hash = sealed.hash;
-  result.thumbprint = read_back.header().agent;
   result.findings = FindingTexts(reported);
   if (!result.Recoverable()) result.findings.push_back(NotRecoverable(result.paths));
-  return Sealed{std::move(sealed), std::move(read_back), std::move(fingerprint),
-                std::move(succession), std::move(result)};
+  return prepared;
+}
+
+Result<UnattendedBackup::Sealed> UnattendedBackup::Seal(Prepared prepared, envelope::Signer& signer,
+                                                        RandomSource& random) const {
+  ASSIGN_OR_RETURN(envelope::SealedBytes sealed, envelope::Seal(prepared.draft, prepared.paths,
+                                                                prepared.content, signer, random));
+  ASSIGN_OR_RETURN(auto read_back,
+                   envelope::SealedEnvelope::Read(AsBytes(sealed.file), trust_, &sealed.parsed));
+  prepared.result.envelope_hash = sealed.hash;
+  prepared.result.thumbprint = read_back.header().agent;
+  return Sealed{std::move(sealed), std::move(read_back), std::move(prepared.fingerprint),
+                std::move(prepared.succession), std::move(prepared.result)};
+}
+
+std::vector<Result<UnattendedBackup::Sealed>> UnattendedBackup::SealThese(
+    std::vector<Result<Prepared>> prepared) const {
+  SharedSigner signer(agent_->signer());
+  SharedRandom random(*agent_->environment().random);
+  std::vector<std::optional<Result<Sealed>>> sealed(prepared.size());
+  std::atomic<std::size_t> next = 0;
+  const auto seal_some = [&](unsigned) -> Status {
+    for (std::size_t index = next++; index < prepared.size(); index = next++) {
+      sealed[index] = prepared[index] ? Seal(*std::move(prepared[index]), signer, random)
+                                      : Result<Sealed>(prepared[index].error());
+    }
+    return Ok();
+  };
+  const auto num_threads =
+      static_cast<unsigned>(std::min<std::size_t>(NumProcessors(), prepared.size()));
+  const Status all = num_threads > 1 ? RunThreads(num_threads, seal_some, [] {}) : seal_some(0);
+  std::vector<Result<Sealed>> results;
+  for (auto& one : sealed) {
+    results.push_back(one ? *std::move(one) : Result<Sealed>(all.error()));  // its thread failed
+  }
+  return results;
 }
 
 Status UnattendedBackup::Add(const DeclaredKey& key, std::vector<envelope::PathOption> paths,
@@ -124,9 +187,17 @@ std::vector<UnattendedBackup::Pending> UnattendedBackup::SealAll() {
   std::vector<Pending> pending;
   const Status read = agent_->store().ReadTogether([&]() -> Status {
     ASSIGN_OR_RETURN(facts_, GatherFacts(*agent_));
+    std::vector<Result<Prepared>> prepared;
+    std::size_t secret_bytes = 0;
     for (const Wanted& one : wanted) {
       sealing_();
-      pending.push_back({one.key_name, Seal(one)});
+      const auto& last = prepared.emplace_back(Prepare(one));
+      secret_bytes += last ? last->content.size() : 0;
+      if (secret_bytes < kSecretBytesAtOnce && &one != &wanted.back()) continue;
+      for (auto& sealed : SealThese(std::exchange(prepared, {}))) {
+        pending.push_back({wanted[pending.size()].key_name, std::move(sealed)});
+      }
+      secret_bytes = 0;
     }
     return Ok();
   });

@@ -77,6 +77,15 @@ class UnattendedBackup {
     std::vector<envelope::PathOption> paths;
     std::string note;
   };
+  // Prepared: a key that was read, and all that the store and the policy say of it.
+  struct Prepared {
+    envelope::EnvelopeDraft draft;
+    std::vector<envelope::EnrolledPath> paths;
+    SecretBytes content;
+    store::FingerprintRecord fingerprint;
+    Succession succession;
+    BackupResult result;
+  };
   // Pending: a key whose result is not told yet: sealed and not durable, or an error.
   struct Sealed {
     envelope::SealedBytes bytes;
@@ -106,7 +115,11 @@ class UnattendedBackup {
         trust_(std::move(trust)),
         fingerprinter_(std::move(fingerprinter)) {}
   Result<const Registered*> Find(const envelope::PathOption& option);
-  Result<Sealed> Seal(const Wanted& wanted);
+  Result<Prepared> Prepare(const Wanted& wanted);
+  // Seal asks neither the store nor the clock: several threads seal at once.
+  Result<Sealed> Seal(Prepared prepared, envelope::Signer& signer, RandomSource& random) const;
+  // SealThese seals what could be prepared, on as many threads as there are processors.
+  std::vector<Result<Sealed>> SealThese(std::vector<Result<Prepared>> prepared) const;
   // SealAll seals what was added: all of it over one state of the store.
   std::vector<Pending> SealAll();
   // Commit makes the sealed ones of `pending` durable together.
