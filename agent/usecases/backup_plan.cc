@@ -3,11 +3,14 @@
 #include <algorithm>
 
 #include "agent/policy/facts.h"
+#include "agent/usecases/enroll.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/policy_checks.h"
+#include "agent/usecases/policy_in_force.h"
 #include "agent/usecases/registry.h"
 #include "envelope/base/hash.h"
 #include "envelope/header.h"
+#include "envelope/password.h"
 #include "envelope/path_expression.h"
 
 namespace keyescrow::agent {
@@ -58,6 +61,19 @@ Result<bool> NeedsPassword(const std::vector<std::string>& paths) {
   return std::any_of(options.begin(), options.end(), [](const envelope::PathOption& option) {
     return option.expression.Has(envelope::FactorKind::kPassword);
   });
+}
+
+Status CheckPasswordOf(Agent& agent, const std::string& key_name,
+                       const std::vector<std::string>& paths, const SecretBytes& typed) {
+  ASSIGN_OR_RETURN(const SecretBytes password, envelope::NormalizePassword(typed));
+  ASSIGN_OR_RETURN(const auto options, envelope::ParsePathOptions(paths));
+  ASSIGN_OR_RETURN(const PolicyInForce* const in_force, agent.Policy());
+  const PasswordUse use{in_force->policy.name, key_name, agent.identity().host};
+  for (const envelope::PathOption& option : options) {
+    if (!option.expression.Has(envelope::FactorKind::kPassword)) continue;
+    RETURN_IF_ERROR(CheckNewPassword(agent, use, option, password));
+  }
+  return Ok();
 }
 
 Result<std::vector<PathOffer>> OfferPaths(Agent& agent, const std::string& key_name) {

@@ -35,4 +35,9 @@ Status CheckKeyName(const std::string& name);
 // NeedsPassword tells whether one of the paths has a password. Errors: kInvalidPath.
 Result<bool> NeedsPassword(const std::vector<std::string>& paths);
 
+// CheckPasswordOf refuses at once, as it was typed, a password that a backup of the key under these
+// paths would refuse. Errors: kPasswordWeak, kPasswordInvalid, kInvalidPath, those of the policy.
+Status CheckPasswordOf(Agent& agent, const std::string& key_name,
+                       const std::vector<std::string>& paths, const SecretBytes& typed);
+
 }  // namespace keyescrow::agent

@@ -17,6 +17,12 @@ constexpr std::uint32_t kGroupAndOthers = 0066;  // read and write
 
 std::string BackUp(const std::string& key_name) { return "'keyescrow backup " + key_name + "'"; }
 
+std::string PutBack(const std::string& key_name, bool takes_keys) {
+  return "'keyescrow restore " + key_name +
+         (takes_keys ? " --replace' puts the escrowed one back"
+                     : " --to SINK' gives the escrowed one to what takes it");
+}
+
 bool Before(const store::FingerprintRecord& record,
             const std::pair<std::string_view, std::uint32_t>& key) {
   return std::pair(std::string_view(record.key_name), record.key_version) < key;
@@ -99,7 +105,7 @@ std::string DriftChecker::BackedUpFrom(const std::string& key_name, std::uint32_
 }
 
 void DriftChecker::Compare(const std::string& key_name, std::uint32_t newest,
-                           const std::string& where, const SecretBytes& key,
+                           const std::string& where, bool takes_keys, const SecretBytes& key,
                            DriftResult& result) const {
   const store::FingerprintRecord* record = Find(key_name, newest);
   if (record == nullptr || !fingerprinter_ || !fingerprinter_->Made(*record)) {
@@ -133,9 +139,8 @@ void DriftChecker::Compare(const std::string& key_name, std::uint32_t newest,
                             result.older_version, newest)
               : fmt::format("{} holds other bytes than version {}", where, newest);
   result.findings.push_back({"key_drift", true, std::move(what),
-                             "if it is the right one, " + BackUp(key_name) +
-                                 "; if not, 'keyescrow restore " + key_name +
-                                 " --replace' puts the escrowed one back"});
+                             "if it is the right one, " + BackUp(key_name) + "; if not, " +
+                                 PutBack(key_name, takes_keys)});
 }
 
 void DriftChecker::CompareContext(const store::FingerprintRecord& record, const std::string& path,
@@ -180,7 +185,7 @@ Result<DriftResult> DriftChecker::Check(const std::string& key_name, std::uint32
   if (!path.empty()) {
     auto file = ReadKeyFile(path);
     if (file) {
-      Compare(key_name, newest, path, file->key, result);
+      Compare(key_name, newest, path, true, file->key, result);
       if (const store::FingerprintRecord* record = Find(key_name, newest)) {
         CompareContext(*record, path, file->access, result);
       }
@@ -195,7 +200,7 @@ Result<DriftResult> DriftChecker::Check(const std::string& key_name, std::uint32
       result.in_use = KeyInUse::kOther;
       result.findings.push_back(
           {"key_drift", true, "the key in use is not the escrowed one: " + file.error().message(),
-           "'keyescrow restore " + key_name + " --replace' puts the escrowed one back"});
+           PutBack(key_name, true)});
     } else {
       unreadable(file.error());
     }
@@ -223,7 +228,7 @@ Result<DriftResult> DriftChecker::Check(const std::string& key_name, std::uint32
     unreadable(key.error());
     return result;
   }
-  Compare(key_name, newest, "its source", *key, result);
+  Compare(key_name, newest, "its source", false, *key, result);
   if (const store::FingerprintRecord* record = Find(key_name, newest)) {
     CompareContext(*record, "", {}, result);
   }

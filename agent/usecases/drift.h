@@ -68,8 +68,9 @@ class DriftChecker {
   // Rotating: that version is the new one of a rotation that is under way.
   bool Rotating(const std::string& key_name, std::uint32_t version) const;
   const store::FingerprintRecord* Find(const std::string& key_name, std::uint32_t version) const;
+  // Compare: `takes_keys` says that a restore that names no sink goes there.
   void Compare(const std::string& key_name, std::uint32_t newest, const std::string& where,
-               const SecretBytes& key, DriftResult& result) const;
+               bool takes_keys, const SecretBytes& key, DriftResult& result) const;
   void CompareContext(const store::FingerprintRecord& record, const std::string& path,
                       const KeyFileAccess& access, DriftResult& result) const;
 

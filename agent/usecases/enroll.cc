@@ -164,7 +164,12 @@ class Passwords {
                                         : "for the recovery key " + context_.recovery_key));
     PausePoint("password-read");
     ASSIGN_OR_RETURN(SecretBytes password, envelope::NormalizePassword(typed));
-    RETURN_IF_ERROR(Check(password, option));
+    const bool is_recovery_key = !context_.recovery_key.empty();
+    RETURN_IF_ERROR(CheckNewPassword(
+        *context_.agent,
+        {context_.draft.policy, is_recovery_key ? context_.recovery_key : context_.draft.key_name,
+         context_.draft.host, is_recovery_key},
+        option, password));
     const bool hardware = option.expression.HasHardware();
     for (const Known& known : known_) {
       if (known.hardware == hardware || !known.password.EqualsConstantTime(password)) continue;
@@ -196,40 +201,6 @@ class Passwords {
   }
 
  private:
-  // Check holds a new password against every profile that the policy and agent.toml name.
-  Status Check(const SecretBytes& password, const PathOption& option) {
-    Agent& agent = *context_.agent;
-    ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
-    // A recovery key serves keys of any name: the profiles of all rules hold for its password.
-    auto profiles = policy::PasswordRulesOf(
-        in_force->policy, context_.recovery_key.empty()
-                              ? policy::MatchingRules(in_force->policy, context_.draft.key_name,
-                                                      context_.draft.host, agent.Now())
-                              : AllRules(in_force->policy));
-    const std::string& configured = agent.environment().config->password_profile;
-    if (const auto named = envelope::ParsePasswordProfile(configured)) {
-      policy::PasswordRule& own = profiles.emplace_back();
-      own.name = configured;
-      own.profile = *named;
-    }
-    for (const policy::PasswordRule& profile : profiles) {
-      envelope::PasswordRules rules;
-      rules.profile = profile.profile;
-      rules.min_length = profile.min_length;
-      rules.hardware_beside = option.expression.HasHardware();
-      const std::string& own_name =
-          context_.recovery_key.empty() ? context_.draft.key_name : context_.recovery_key;
-      rules.context_names = {context_.draft.policy, own_name, context_.draft.host, UserName()};
-      ASSIGN_OR_RETURN(rules.extra_blocklist, LoadBlocklist(agent.store(), *in_force, profile));
-      Status checked = envelope::CheckPassword(password, rules);
-      if (!checked && profile.name != envelope::PasswordProfileName(profile.profile)) {
-        return std::move(checked).error().WithContext("the policy's profile " + profile.name);
-      }
-      RETURN_IF_ERROR(std::move(checked));
-    }
-    return Ok();
-  }
-
   struct Known {
     std::string path_id;
     bool hardware = false;
@@ -273,6 +244,36 @@ Error PasswordReused(const std::string& weaker, const std::string& stronger) {
                "the password of the path " + stronger + " would also open the path " + weaker +
                    " by itself: whoever guesses it there needs the hardware no more",
                "give each of the two paths a password of its own: --new-password-file ID=FILE");
+}
+
+Status CheckNewPassword(Agent& agent, const PasswordUse& use, const PathOption& option,
+                        const SecretBytes& password) {
+  ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
+  // A recovery key serves keys of any name: the profiles of all rules hold for its password.
+  auto profiles = policy::PasswordRulesOf(
+      in_force->policy, use.is_recovery_key ? AllRules(in_force->policy)
+                                            : policy::MatchingRules(in_force->policy, use.name,
+                                                                    use.host, agent.Now()));
+  const std::string& configured = agent.environment().config->password_profile;
+  if (const auto named = envelope::ParsePasswordProfile(configured)) {
+    policy::PasswordRule& own = profiles.emplace_back();
+    own.name = configured;
+    own.profile = *named;
+  }
+  for (const policy::PasswordRule& profile : profiles) {
+    envelope::PasswordRules rules;
+    rules.profile = profile.profile;
+    rules.min_length = profile.min_length;
+    rules.hardware_beside = option.expression.HasHardware();
+    rules.context_names = {use.policy, use.name, use.host, UserName()};
+    ASSIGN_OR_RETURN(rules.extra_blocklist, LoadBlocklist(agent.store(), *in_force, profile));
+    Status checked = envelope::CheckPassword(password, rules);
+    if (!checked && profile.name != envelope::PasswordProfileName(profile.profile)) {
+      return std::move(checked).error().WithContext("the policy's profile " + profile.name);
+    }
+    RETURN_IF_ERROR(std::move(checked));
+  }
+  return Ok();
 }
 
 Status CheckPaths(Agent& agent, const std::vector<PathOption>& paths) {

@@ -42,6 +42,18 @@ Status CheckPaths(Agent& agent, const std::vector<envelope::PathOption>& paths);
 Result<std::vector<envelope::EnrolledPath>> EnrollPaths(
     const EnrollContext& context, const std::vector<envelope::PathOption>& paths);
 
+// PasswordUse: what a new password will open.
+struct PasswordUse {
+  std::string policy;  // its name
+  std::string name;    // of the key, or of the recovery key
+  std::string host;    // the key's
+  bool is_recovery_key = false;
+};
+// CheckNewPassword holds a password, normalised, against every profile that the policy and
+// agent.toml name for the path. Errors: kPasswordWeak, kPasswordInvalid, those of the policy.
+Status CheckNewPassword(Agent& agent, const PasswordUse& use, const envelope::PathOption& option,
+                        const SecretBytes& password);
+
 // PasswordReused refuses a password that opens `weaker` alone and `stronger` beside hardware.
 Error PasswordReused(const std::string& weaker, const std::string& stronger);
 

@@ -46,6 +46,12 @@ Result<ImportKeyResult> ImportKey(Agent& agent, const std::string& file) {
         "its "
         "host; if it is the same, 'keyescrow trust add THUMBPRINT', and import again");
   }
+  const bool may_be_one = !source.bytes.empty() && source.bytes.front() == '{';
+  if (!read && !may_be_one) {
+    return std::move(read).error().WithHint(
+        "'import' takes an envelope of keyescrow, a clevis JWE, and a LUKS2 volume or a copy of "
+        "its header: this is none of them");
+  }
   ASSIGN_OR_RETURN(const auto sealed, std::move(read));
   const envelope::Header& header = sealed.header();
   ImportKeyResult result;

@@ -8,6 +8,7 @@
 
 #include "agent/usecases/anchoring.h"
 #include "agent/usecases/destroy.h"
+#include "agent/usecases/enroll.h"
 #include "agent/usecases/gate.h"
 #include "agent/usecases/policy_in_force.h"
 #include "agent/usecases/recovery_keys.h"
@@ -97,6 +98,29 @@ class Collector {
   std::string host_;
   std::vector<Finding>& findings_;
 };
+
+// CheckedPaths: what CheckPaths said of declared paths, which many keys share.
+using CheckedPaths = std::map<std::vector<std::string>, Status>;
+
+// AddUnusablePaths tells of declared paths that the next backup will refuse.
+Status AddUnusablePaths(Agent& agent, const DeclaredKey& declared, CheckedPaths& checked,
+                        Collector& collector) {
+  if (declared.paths.empty()) return Ok();
+  const auto [entry, is_new] = checked.try_emplace(declared.paths, Ok());
+  if (is_new) {
+    entry->second = [&]() -> Status {
+      ASSIGN_OR_RETURN(const auto paths, envelope::ParsePathOptions(declared.paths));
+      return CheckPaths(agent, paths);
+    }();
+  }
+  if (entry->second) return Ok();
+  const Error& error = entry->second.error();
+  if (error.action() != Action::kFixInput) return error;
+  collector.Add("declared_path_unusable", declared.name, Severity::kWarning,
+                "the next backup by the paths that are declared will fail: " + error.message(),
+                error.hint());
+  return Ok();
+}
 
 // AddPolicyFindings holds the keys against the policy in force.
 Status AddPolicyFindings(Agent& agent, const std::vector<KeyView>& keys,
@@ -340,13 +364,16 @@ Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name,
   std::set<std::string> escrowed;
   for (const KeyView& key : report.keys) escrowed.insert(key.name);
   bool any_declared = false;
+  CheckedPaths usable;
   for (const DeclaredKey& declared : agent.environment().config->keys) {
     if (!key_name.empty() && declared.name != key_name) continue;
     any_declared = true;
-    if (escrowed.contains(declared.name)) continue;
-    collector.Add("declared_not_escrowed", declared.name, Severity::kCritical,
-                  "the key is declared in agent.toml and not escrowed",
-                  "run 'keyescrow backup " + declared.name + "'");
+    if (!escrowed.contains(declared.name)) {
+      collector.Add("declared_not_escrowed", declared.name, Severity::kCritical,
+                    "the key is declared in agent.toml and not escrowed",
+                    "run 'keyescrow backup " + declared.name + "'");
+    }
+    RETURN_IF_ERROR(AddUnusablePaths(agent, declared, usable, collector));
   }
   if (report.keys.empty() && !any_declared) {
     if (!key_name.empty()) {

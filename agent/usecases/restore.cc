@@ -461,6 +461,15 @@ Result<Discarded> DiscardPrevious(Agent& agent, const std::string& sink) {
     RETURN_IF_ERROR(agent.journal().Append(std::move(event), change));
     return discarded;
   }
+  ASSIGN_OR_RETURN(const auto rotations, agent.store().Rotations(""));
+  for (const store::RotationRecord& rotation : rotations) {
+    const auto place = ParseLocation(rotation.sink);
+    if (!rotation.IsOpen() || path.empty() || !place || (*place)->FilePath() != path) continue;
+    return Error(ErrorCode::kNotFound, Action::kFixInput,
+                 "a rotation of " + rotation.key_name + " is under way, and what lies beside " +
+                     path + " is its old key",
+                 "finish it with 'keyescrow rotate " + rotation.key_name + "'");
+  }
   return Error(ErrorCode::kNotFound, Action::kFixInput,
                "no previous generation of \"" + sink + "\" is known here",
                "'keyescrow status' lists those that are");

@@ -62,6 +62,10 @@ Choice OfferChoice(const PathOffer& offer) {
   return {};
 }
 
+bool IsOfPassword(const Error& error) {
+  return error.code() == ErrorCode::kPasswordWeak || error.code() == ErrorCode::kPasswordInvalid;
+}
+
 class Journey {
  public:
   Journey(WizardTools& tools, Questions& questions) : tools_(tools), questions_(questions) {}
@@ -291,7 +295,12 @@ Result<Move> Journey::AskPassword() {
   ASSIGN_OR_RETURN(const bool typed, questions_.AskNewSecret(page, "password", password_));
   if (!typed) return Move::kBack;
   refused_because_.clear();
-  return Move::kNext;
+  Status good = CheckPasswordOf(*agent_, request_.key_name, request_.paths, password_);
+  if (good) return Move::kNext;
+  if (!IsOfPassword(good.error())) return std::move(good).error();
+  password_ = SecretBytes();
+  refused_because_ = ErrorText(good.error());
+  return AskPassword();
 }
 
 Result<Move> Journey::AskUnderstood() {
@@ -347,13 +356,12 @@ Result<Move> Journey::Review() {
                      : WizardOutcome::kFindings;
       return Move::kNext;
     }
-    const ErrorCode code = result.error().code();
-    if (code == ErrorCode::kPasswordWeak || code == ErrorCode::kPasswordInvalid) {
+    if (IsOfPassword(result.error())) {
       password_ = SecretBytes();
       refused_because_ = ErrorText(result.error());
       return Move::kBack;  // the page before this one that asks is the password's
     }
-    if (code == ErrorCode::kWrongPin) return std::move(result).error();
+    if (result.error().code() == ErrorCode::kWrongPin) return std::move(result).error();
     ASSIGN_OR_RETURN(const AfterFailure after,
                      AskAfterFailure(questions_, result.error(), "try the same again"));
     if (after == AfterFailure::kLeave) return std::move(result).error();

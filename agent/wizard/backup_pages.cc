@@ -61,6 +61,16 @@ Page BackupDonePage(const std::string& command, const BackupRequest& request,
   page.paragraphs.push_back(receipt);
   page.paragraphs.push_back("The same without the wizard:");
   page.paragraphs.push_back("  " + BackupCommand(command, request));
+  std::string drills;
+  for (const PathProof& path : result.paths) {
+    if (path.proven) continue;
+    drills += (drills.empty() ? "  " : "\n  ") + command + " drill " + ShellWord(result.key_name) +
+              " --via " + ShellWord(path.path_id);
+  }
+  if (!drills.empty()) {
+    page.paragraphs.push_back("Once the hardware is at hand, prove that it opens:");
+    page.paragraphs.push_back(drills);
+  }
   page.paragraphs.push_back("And back again:");
   page.paragraphs.push_back("  " + command + " restore " + ShellWord(result.key_name) +
                             " --to FILE");

@@ -119,7 +119,7 @@ Result<std::optional<std::string>> AddTokenPages(WizardTools& tools, Questions& 
             "Recovery paths name the token by this. Only its public key is registered: no PIN is "
             "kept."};
         page.help = "Letters, digits, '.', '_' and '-'; at most 64.";
-        if (request.name.empty()) request.name = NameFor(facts.tokens[chosen].label);
+        const std::string guess = NameFor(facts.tokens[chosen].label);
         const auto check = [&](const std::string& answer) -> std::string {
           request.name = answer;
           auto secrets = tools.new_secrets();
@@ -131,7 +131,7 @@ Result<std::optional<std::string>> AddTokenPages(WizardTools& tools, Questions& 
           for (const std::string& finding : added->findings) tools.progress->Warn(finding);
           return "";
         };
-        ASSIGN_OR_RETURN(const auto name, questions.AskText(page, "name", request.name, check));
+        ASSIGN_OR_RETURN(const auto name, questions.AskText(page, "name", guess, check));
         return name ? Move::kNext : Move::kBack;
       },
   };

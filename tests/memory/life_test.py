@@ -43,6 +43,10 @@ class Killed(LifeCase):
             self.assertEqual(key, versions.setdefault(number, key))
         self.assertIn(file.read_bytes(), versions.values())
         self.verifies()
+        if point == "rotation-written" and not arguments:
+            early = self.world.run("restore", name, "--discard-previous", "--yes", "--json")
+            self.assertEqual(early.status, 8, str(early))
+            self.assertIn("a rotation of " + name + " is under way", str(early))
         if outcome is None:  # it had ended, or not begun
             self.world.run("restore", name, "--discard-previous", "--yes")
         done = self.rotate(name, *arguments, *resume)

@@ -8,6 +8,7 @@
 #include "agent/cli/officers_desk.h"
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
+#include "agent/usecases/destroy.h"
 #include "agent/usecases/edit_paths.h"
 #include "envelope/base/base64url.h"
 
@@ -18,6 +19,10 @@ Result<int> DoList(const PathListOptions& options, Session& session) {
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
   ASSIGN_OR_RETURN(const std::vector<KeyView> keys, ListKeys(*agent, options.name));
   if (keys.empty()) {
+    auto found = agent->store().FindEnvelope(options.name, std::nullopt);
+    if (!found && found.error().code() == ErrorCode::kNotFound) {
+      return TellDestroyed(*agent, options.name, std::move(found).error());
+    }
     return Error(ErrorCode::kKeyNotFound, Action::kFixInput,
                  "no key named " + options.name + " is escrowed here",
                  "'keyescrow list' shows those that are");

@@ -31,6 +31,10 @@ class Envelope(AcceptanceCase):
         self.world.path("bad.escrow").unlink()
         return error
 
+    def test_what_is_no_envelope(self):
+        error = self.refused_everywhere("envelope_format", b"-----BEGIN WHATEVER-----\n")
+        self.assertIn("'import' takes an envelope of keyescrow, a clevis JWE", error["hint"])
+
     def test_memory_that_runs_out(self):
         """The largest files under ever more memory, from what the program starts with: an error each
         time, and no signal."""

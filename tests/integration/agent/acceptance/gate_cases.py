@@ -126,7 +126,9 @@ class Drift(DriftCase):
         self.assertFalse(ran.exists())
         self.assertEqual(status("--exec-sources")["keys"][0]["in_use"], "escrowed")
         self.world.write("made.key", os.urandom(32))
-        self.assertEqual(told(status("--exec-sources"))[0]["rule"], "key_drift")
+        found = told(status("--exec-sources"))[0]
+        self.assertEqual(found["rule"], "key_drift")
+        self.assertIn("restore made/key --to SINK", found["remedy"])  # a command takes no key
         self.assertEqual(self.world.run("gate", "made/key").status, 7)
         self.succeeds("key", "remove", "made/key", "--yes")
 

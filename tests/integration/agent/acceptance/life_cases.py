@@ -527,7 +527,8 @@ class Destruction(LifeCase):  # one test
         for arguments in (("restore", "gone", "--to", "x.key", *UNLOCK), ("show", "gone"),
                           ("restore", "gone", "--version", "1", "--to", "x.key", *UNLOCK),
                           ("status", "gone"), ("rotate", "gone", *UNLOCK),
-                          ("destroy", "gone", "--confirm", "gone"), ("export", "gone", "-o", "y")):
+                          ("destroy", "gone", "--confirm", "gone"), ("export", "gone", "-o", "y"),
+                          ("path", "list", "gone")):
             error = self.refused("not_found", 8, *arguments, num_runs=1)
             self.assertIn("destroyed", error["message"])
         self.assertIn("(CHG-1)", error["message"] + self.refused(

@@ -286,6 +286,9 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
         self.assertEqual(len(done.json()["stranded"]), done.json()["envelopes"])
         self.refused("not_found", 8, "backup", "host/k05", "--path", TEAM, "--no-input",
                      num_runs=1)
+        found = self.world.run("status", "host/k05", "--json").json()["findings"]
+        self.assertIn(("declared_path_unusable", "host/k05"),
+                      [(finding["rule"], finding["key"]) for finding in found])
         self.succeeds("restore", "host/k05", "--to", "out", "--password-file", "pw2", "--pin-file",
                       "pin")
         self.assertEqual(self.world.path("out").read_bytes(), self.keys["host/k05"])

@@ -70,11 +70,11 @@ class Wizard(AcceptanceCase):  # one test
             ("where a copy goes", ""), ("file [app.escrow]", ""),
             ("the password", "short"), ("once more", "other"),
             ("the two differ", "short"), ("once more", "short"),
+            # A weak one is refused at once, and asked for again.
+            ("error: ", PASSWORD), ("once more", PASSWORD),
             ("a lost password", "yes"), ("type the word understood", "understood"),
             ("review", ""),
         )
-        # A weak password is refused before anything is written, and asked for again.
-        screen.answers(("error: ", PASSWORD), ("once more", PASSWORD), ("review", ""))
         screen.answers(("PIN", PIN))
         self.assertEqual(screen.ended(), 0, screen.text())
         text = screen.text()
