@@ -10,22 +10,6 @@ void Add(std::string& line, std::string_view option, std::string_view value) {
 
 }  // namespace
 
-std::string ShellWord(std::string_view text) {
-  constexpr std::string_view kPlain =
-      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:@%,=";
-  const bool is_plain = !text.empty() && text.find_first_not_of(kPlain) == std::string_view::npos;
-  if (is_plain) return std::string(text);
-  std::string out = "'";
-  for (const char c : text) {
-    if (c == '\'') {
-      out.append("'\\''");
-    } else {
-      out.push_back(c);
-    }
-  }
-  return out.append("'");
-}
-
 std::string BackupCommand(const std::string& command, const BackupRequest& request) {
   std::string line = command + " backup " + ShellWord(request.key_name);
   Add(line, "--from", request.source);

@@ -6,11 +6,9 @@
 
 #include "agent/usecases/backup.h"
 #include "agent/usecases/restore.h"
+#include "agent/usecases/shell_word.h"  // for who writes such a line
 
 namespace keyescrow::agent {
-
-// ShellWord returns `text` as one word of a POSIX shell: quoted where it must be.
-std::string ShellWord(std::string_view text);
 
 // BackupCommand and RestoreCommand return e.g. "keyescrow backup prod/db --from /etc/db.key …".
 // No secret is in a request.

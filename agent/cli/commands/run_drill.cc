@@ -10,6 +10,7 @@
 #include "agent/key_locations/crash_safe_file.h"
 #include "agent/usecases/drill.h"
 #include "agent/usecases/recovery_key_drill.h"
+#include "agent/usecases/shell_word.h"
 #include "envelope/base/base64url.h"
 
 namespace keyescrow::agent {
@@ -200,7 +201,8 @@ Result<int> DoDrill(const GlobalOptions& global, const DrillOptions& options, Se
     terminal.Warn("the log's checkpoint lacks the agent key's signature: see 'keyescrow doctor'");
   }
   if (!report.event_file.empty()) {
-    terminal.Note("next: on the agent's host, keyescrow import-event " + report.event_file);
+    terminal.Note("next: on the agent's host, keyescrow import-event " +
+                  ShellWord(report.event_file));
   }
   // One key, and not one path of it: the status says why.
   if (one_key && report.num_proven == 0) {

@@ -9,6 +9,7 @@
 #include "agent/cli/view_json.h"
 #include "agent/usecases/inventory.h"
 #include "agent/usecases/restore.h"
+#include "agent/usecases/shell_word.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -143,15 +144,16 @@ Result<int> DoRestore(const GlobalOptions& global, const RestoreOptions& options
   Terminal& terminal = session.terminal();
   for (const std::string& finding : result.findings) terminal.Warn(finding);
   if (!result.event_file.empty()) {
-    terminal.Note("next: on the agent's host, keyescrow import-event " + result.event_file);
+    terminal.Note("next: on the agent's host, keyescrow import-event " +
+                  ShellWord(result.event_file));
   }
   if (!result.previous_path.empty()) {
     // Without a state nothing remembers where the old key lies.
     terminal.Note(agent == nullptr || !result.event_file.empty()
                       ? "once the application runs, remove the old key by hand: rm " +
-                            result.previous_path
+                            ShellWord(result.previous_path)
                       : "once the application runs: keyescrow restore " + result.key_name +
-                            " --discard-previous --to " + result.sink);
+                            " --discard-previous --to " + ShellWord(result.sink));
   }
   return status;
 }

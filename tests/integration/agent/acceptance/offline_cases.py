@@ -66,8 +66,9 @@ class Offline(AcceptanceCase):
                         "not_found", 8)
 
     def test_by_the_tpm_path(self):
-        done = self.restore("--via", "tpm", "--tpm", self.world.tcti, "--event-log", "e.json")
+        done = self.restore("--via", "tpm", "--tpm", self.world.tcti, "--event-log", "an event.json")
         self.assertEqual(done.status, 0, str(done))
+        self.assertRegex(done.err, rb"import-event '.*an event\.json'\n")  # it can be pasted
         self.assertEqual((self.work / "out.key").read_bytes(), self.world.key)
 
     def test_show_verify_doctor(self):
