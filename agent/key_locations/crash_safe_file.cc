@@ -103,9 +103,15 @@ bool SameVersion(const struct stat& left, const struct stat& right) {
 
 }  // namespace
 
-std::string TemporaryBeside(const std::string& path) {
+std::vector<std::string> LeftBeside(const std::string& path) {
   const std::size_t name = path.rfind('/') + 1;  // 0 where there is no folder
-  return path.substr(0, name) + TemporaryName(path.substr(name));
+  std::vector<std::string> left;
+  for (int place = 0; place <= kNumOtherPlaces; ++place) {
+    std::string file = path.substr(0, name) + TemporaryName(path.substr(name), place);
+    struct stat status {};
+    if (lstat(file.c_str(), &status) == 0) left.push_back(std::move(file));
+  }
+  return left;
 }
 
 FileReplacement::FileReplacement(std::string path, std::string folder, std::string name,

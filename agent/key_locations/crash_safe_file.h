@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "envelope/base/bytes.h"
 #include "envelope/base/result.h"
@@ -46,10 +47,9 @@ Error DocumentPlaceTaken(const std::string& path, std::string_view what);
 Status WritePairDurably(const std::string& path, ByteView bytes, const std::string& suffix,
                         ByteView companion_bytes, const DurableWriteOptions& options);
 
-// TemporaryBeside returns where a write of `path` that was killed leaves what it had written
-// (without the folder's lock: the same with a digit behind it). The next write to that name removes
-// it.
-std::string TemporaryBeside(const std::string& path);
+// LeftBeside returns the files that writes of `path` which were killed left there: what they had
+// written. The next write to that name removes them.
+std::vector<std::string> LeftBeside(const std::string& path);
 
 // FileReplacement: the steps of WriteFileDurably one by one, for those who must do something in
 // between. It holds a lock (flock) on the folder from Open to its end, so that writers take turns

@@ -26,6 +26,7 @@
 #include "agent/usecases/process_facts.h"
 #include "agent/usecases/registry.h"
 #include "agent/usecases/rotation_record.h"
+#include "agent/usecases/shell_word.h"
 #include "envelope/base/hash.h"
 #include "envelope/base/p256.h"
 #include "envelope/base/secret_bytes.h"
@@ -365,11 +366,11 @@ void CheckLeftovers(Agent& agent, Examination& examination) {
     for (const store::DestinationRecord& record : *known) paths.insert(record.path);
   }
   for (const std::string& path : paths) {
-    struct stat status {};
-    const std::string left = TemporaryBeside(path);
-    if (lstat(left.c_str(), &status) != 0) continue;
-    examination.Warn("keys", "a write that was interrupted left " + left + ", which may hold a key",
-                     "run it again, which removes it; or, while no restore is running, rm " + left);
+    for (const std::string& left : LeftBeside(path)) {
+      examination.Warn(
+          "keys", "a write that was interrupted left " + left + ", which may hold a key",
+          "run it again, which removes it; or, while no restore is running, rm " + ShellWord(left));
+    }
   }
 }
 

@@ -28,12 +28,12 @@ void RemoveLeft(const std::string& sink, Progress& progress) {
   if (sink.empty()) return;
   const auto location = ParseLocation(sink);
   if (!location || (*location)->FilePath().empty()) return;
-  const std::string left = TemporaryBeside((*location)->FilePath());
-  struct stat status {};
-  if (lstat(left.c_str(), &status) != 0) return;
-  if (Status removed = (*location)->CheckWritable(); !removed) {
-    progress.Warn(left + " holds a key that was abandoned, and could not be removed: " +
-                  removed.error().message());
+  const std::string path = (*location)->FilePath();
+  if (LeftBeside(path).empty()) return;
+  const Status removed = (*location)->CheckWritable();  // which removes them
+  for (const std::string& left : LeftBeside(path)) {
+    progress.Warn(left + " may hold a key that was abandoned, and could not be removed" +
+                  (removed ? "" : ": " + removed.error().message()));
   }
 }
 

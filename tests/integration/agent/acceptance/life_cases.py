@@ -313,8 +313,9 @@ class Rotation(LifeCase):  # one test
             self.world.launcher = []
             self.assertEqual(done.status, 128 + signal.SIGKILL, str(done))
             self.assertEqual(len(left.read_bytes()), 32)
+            other = self.world.write(left.name + "2", b"of one who had not the folder's lock")
             self.world.run("rotate", "beside", *UNLOCK, *arguments)
-            self.assertFalse(left.exists())
+            self.assertFalse(left.exists() or other.exists())
             self.assertEqual((file.read_bytes(), self.rules("beside")), (old, set()))
 
     def test_with_nobody_present(self):
