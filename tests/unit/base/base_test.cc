@@ -13,6 +13,7 @@
 #include "envelope/base/random.h"
 #include "envelope/base/rsa.h"
 #include "envelope/factor.h"
+#include "tests/left_on_stack.h"
 
 namespace keyescrow {
 namespace {
@@ -217,6 +218,18 @@ TEST(P256, RestoresAPairFromItsScalar) {
   EXPECT_TRUE(left->EqualsConstantTime(*right));
   auto zero = SecretBytes::Allocate(32);
   EXPECT_FALSE(P256KeyPair::FromScalar(*zero));
+}
+
+TEST(P256, LeavesNoSharedSecretOnTheStack) {
+  auto pair = P256KeyPair::Generate();
+  auto other = P256KeyPair::Generate();
+  ASSERT_TRUE(pair && other);
+  auto shared = pair->SharedX(other->Public());
+  ASSERT_TRUE(shared);
+  const auto stack = StackAfter([&] { EXPECT_TRUE(pair->SharedX(other->Public())); });
+  ASSERT_FALSE(stack.empty());
+  EXPECT_FALSE(HoldsPart(stack, shared->Expose()));
+  EXPECT_TRUE(HoldsPart(StackAfter([&] { LeaveOnStack(shared->Expose()); }), shared->Expose()));
 }
 
 TEST(P256, RefusesPointsOffTheCurve) {

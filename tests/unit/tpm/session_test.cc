@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "envelope/base/hash.h"
+#include "tests/left_on_stack.h"
 #include "tpm/errors.h"
 
 namespace keyescrow::tpm {
@@ -31,6 +32,17 @@ TEST(TpmKdf, KdfAKnownAnswers) {
   EXPECT_EQ(Hex(KdfA(key, "CFB", Filled(0xaa), Filled(0x55), 512)),
             "98e04c0b69b78b706af14190691171b743a6bf02f5961b033783d7b2913c366d"
             "44282913db61d3db458ba4764804de3f7be04aecc81bd12369d903ca1cc95ec2");
+}
+
+TEST(TpmKdf, KdfALeavesNoKeyOnTheStack) {
+  const Bytes32 key = Counting();
+  const auto derived = KdfA(key, "CFB", Filled(0xaa), Filled(0x55), 512);
+  ASSERT_TRUE(derived);
+  const auto stack =
+      StackAfter([&] { EXPECT_TRUE(KdfA(key, "CFB", Filled(0xaa), Filled(0x55), 512)); });
+  ASSERT_FALSE(stack.empty());
+  EXPECT_FALSE(HoldsPart(stack, derived->Expose()));
+  EXPECT_TRUE(HoldsPart(StackAfter([&] { LeaveOnStack(derived->Expose()); }), derived->Expose()));
 }
 
 TEST(TpmKdf, KdfEKnownAnswer) {
