@@ -74,7 +74,7 @@ std::vector<Case> AllCases() {
                                 "until = 2027-03-31T00:00:00Z\nreason = \"migration\"\n";
   const std::string ended =
       R("require = [\"token:ops\"]") +
-      "[[exception]]\nkey = \"prod/db/*\"\nrule = \"r\"\nuntil = 2026-12-31T00:00:00Z\nreason = "
+      "[[exception]]\nkey = \"prod/db/*\"\nrule = \"r\"\nuntil = 2027-01-01T00:00:00Z\nreason = "
       "\"migration\"\n";
   const std::string two_rules =
       Head("enforce") +
@@ -251,6 +251,10 @@ std::vector<Case> AllCases() {
        Key().Path("a", "token:ops").Proven(3).Path("b", "tpm"),
        {"path_unproven"}},
       {"failed since", drills, TokenKey().Proven(3).Failed(1), {"path_broken!", "no_path_proven!"}},
+      {"failed in the same second",
+       drills,
+       TokenKey().Proven(3).Failed(3),
+       {"path_broken!", "no_path_proven!"}},
       {"failed before it was proven", drills, TokenKey().Proven(1).Failed(3), {}},
       {"the portable one must be fresh",
        portable_drills,
@@ -273,6 +277,14 @@ std::vector<Case> AllCases() {
       // rotation
       {"young enough", R("rotate_every = \"365d\""), TokenKey().Created(365), {}},
       {"too old", R("rotate_every = \"365d\""), TokenKey().Created(366), {"rotation_due!"}},
+      {"imported, and too old",
+       R("rotate_every = \"365d\""),
+       TokenKey().Made(366),
+       {"rotation_due!"}},
+      {"of a maker whose clock was ahead",
+       R("rotate_every = \"365d\""),
+       TokenKey().Created(366).Made(1),
+       {"rotation_due!"}},
       {"released, and time is left",
        R("rotate_after_restore = \"7d\""),
        TokenKey().Restored(3),
@@ -281,6 +293,10 @@ std::vector<Case> AllCases() {
        R("rotate_after_restore = \"7d\""),
        TokenKey().Restored(8),
        {"rotate_after_restore!"}},
+      {"released as long ago as it may be",
+       R("rotate_after_restore = \"7d\""),
+       TokenKey().Restored(7),
+       {"rotate_after_restore"}},
       {"never released", R("rotate_after_restore = \"7d\""), TokenKey(), {}},
       // modes and grace
       {"a policy that reports",

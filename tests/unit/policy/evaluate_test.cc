@@ -138,7 +138,7 @@ TEST(PolicyEvaluation, AsksForReasonAndTicketOfARelease) {
 
 TEST(PolicyEvaluation, AnExpiredPolicyIsAWarningAndHolds) {
   const Policy policy = Parse(
-      "expires = 2026-12-31T00:00:00Z\n[[rule]]\nname = \"r\"\nmatch = \"**\"\n"
+      "expires = 2027-01-01T00:00:00Z\n[[rule]]\nname = \"r\"\nmatch = \"**\"\n"
       "portable = true\n");
   const auto findings = EvaluatePolicy(policy, AgentFacts());
   ASSERT_EQ(findings.size(), 1U);

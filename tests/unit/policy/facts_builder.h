@@ -84,6 +84,10 @@ class KeyBuilder {
     key_.created = kNow - days_ago * kDay;
     return *this;
   }
+  KeyBuilder& Made(std::int64_t days_ago) {
+    key_.made = kNow - days_ago * kDay;
+    return *this;
+  }
   KeyBuilder& FirstCreated(std::int64_t days_ago) {
     key_.first_created = kNow - days_ago * kDay;
     return *this;
