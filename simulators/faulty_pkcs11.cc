@@ -6,9 +6,11 @@
 //   delay:MILLISECONDS
 //           gone:HEX (what this and every later call of any function returns)
 //           flags:HEX (ORed into a token's flags) | noflags:HEX (cleared from them)
+//           other (from here on each token has another serial number)
 //           garbage (writes nonsense to descriptor 3) | close (it)
-//           short (each output is a byte shorter) | fill (it is all ones): C_Decrypt, C_Sign
-//           and C_GetAttributeValue
+//           send:HEX (writes these bytes to it)
+//           short (each output is a byte shorter) | long:BYTES (it says to be so much longer) |
+//           fill (it is all ones): C_Decrypt, C_Sign and C_GetAttributeValue
 //           pull | insert (the folder that FAULTY_PKCS11_TOKENS names, SoftHSM's, is renamed away
 //           to NAME.pulled, and back)
 // FAULTY_PKCS11_TRACE names a file to which each call's function is appended, a line each.
@@ -32,7 +34,9 @@ namespace {
 CK_FUNCTION_LIST functions;
 CK_FLAGS set_flags = 0;
 CK_FLAGS cleared_flags = 0;
+bool other_token = false;
 CK_RV gone = CKR_OK;
+CK_ULONG longer_by = 0;
 std::string spoil;  // what becomes of this call's output; empty: nothing
 
 void Trace(std::string_view name) {
@@ -90,6 +94,12 @@ bool Act(std::string_view action, CK_RV& rv) {
   } else if (name == "garbage") {
     std::string nonsense(200, '\xff');
     if (write(3, nonsense.data(), nonsense.size()) < 0) std::abort();
+  } else if (name == "send") {
+    std::string bytes;
+    for (std::size_t at = 0; at + 1 < value.size(); at += 2) {
+      bytes += static_cast<char>(Number(value.substr(at, 2), 16));
+    }
+    if (write(3, bytes.data(), bytes.size()) < 0) std::abort();
   } else if (name == "close") {
     close(3);
     while (true) pause();
@@ -97,8 +107,11 @@ bool Act(std::string_view action, CK_RV& rv) {
     set_flags = Number(value, 16);
   } else if (name == "noflags") {
     cleared_flags = Number(value, 16);
-  } else if (name == "short" || name == "fill") {
+  } else if (name == "other") {
+    other_token = true;
+  } else if (name == "short" || name == "fill" || name == "long") {
     spoil = name;
+    longer_by = Number(value, 10);
   } else if (name == "pull" || name == "insert") {
     MoveTokens(name == "pull");
   } else if (name == "rv" || name == "gone") {
@@ -152,6 +165,7 @@ struct Forward<kIndex, CK_RV (*)(Arguments...)> {
 void Spoil(void* output, CK_ULONG& size) {
   if (output == nullptr || size == CK_UNAVAILABLE_INFORMATION || size == 0) return;
   if (spoil == "short") --size;
+  if (spoil == "long") size += longer_by;
   if (spoil == "fill") std::memset(output, 0xff, size);
 }
 
@@ -194,8 +208,10 @@ CK_RV AmendedTokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO* info) {
   CK_RV rv = CKR_OK;
   if (Intercept("C_GetTokenInfo", ++num_calls, rv)) return rv;
   rv = real_get_token_info(slot, info);
-  if (rv == CKR_OK) info->flags = (info->flags | set_flags) & ~cleared_flags;
-  return rv;
+  if (rv != CKR_OK) return rv;
+  info->flags = (info->flags | set_flags) & ~cleared_flags;
+  if (other_token) info->serialNumber[0] = info->serialNumber[0] == '#' ? '$' : '#';
+  return CKR_OK;
 }
 
 bool LoadReal() {

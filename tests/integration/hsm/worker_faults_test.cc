@@ -83,8 +83,12 @@ TEST_F(WorkerFaults, NameTheSignalOfACrash) {
 }
 
 TEST_F(WorkerFaults, NoticeAModuleThatLeavesOrLies) {
-  for (const char* rules : {"C_DeriveKey@1=exit", "C_Initialize@1=garbage", "C_Login@1=garbage",
-                            "C_DeriveKey@1=garbage", "C_DeriveKey@1=close"}) {
+  // Of TokenRequest::kDeriveEcdh: kOk, not S, 32 bytes, and one more.
+  const std::string one_more = "C_DeriveKey@1=send:0800000020" + std::string(64, '5') + "00";
+  for (const std::string& rules :
+       {std::string("C_DeriveKey@1=exit"), std::string("C_Initialize@1=garbage"),
+        std::string("C_Login@1=garbage"), std::string("C_DeriveKey@1=garbage"),
+        std::string("C_DeriveKey@1=close"), one_more}) {
     const Faults faults(fixture_, rules);
     const auto secret = Derive();
     ASSERT_FALSE(secret) << rules;
@@ -145,6 +149,40 @@ TEST_F(WorkerFaults, ReadTheFlagsAgainWhereTheyAreNotFresh) {
   EXPECT_LE(num_calls[0], num_calls[1]) << "a machine that is slow today reads them again too";
 }
 
+// A token that was put in the other's place while its keys were looked at.
+TEST_F(WorkerFaults, SendNoPinToATokenThatTookTheOthersPlace) {
+  const std::string waits = "C_FindObjects@1=delay:300";
+  {
+    const Faults faults(fixture_, waits);
+    ASSERT_TRUE(Derive());
+  }
+  const int last = Faults(fixture_, "").NumCalls("C_GetTokenInfo");
+  std::filesystem::remove(fixture_.folder() + "/trace");
+  const Faults faults(fixture_, waits + ",C_GetTokenInfo@" + std::to_string(last) + "=other");
+  const int num_asked = pins_.num_asked;
+  const auto secret = Derive();
+  ASSERT_FALSE(secret);
+  EXPECT_EQ(secret.error().code(), ErrorCode::kTokenRemoved) << secret.error().message();
+  EXPECT_EQ(faults.NumCalls("C_Login"), 0);
+  EXPECT_EQ(pins_.num_asked, num_asked);
+}
+
+// What fails on a token that is there no more is not the key's fault.
+TEST_F(WorkerFaults, TellATokenThatWasReplacedFromAKeyThatIsNotThere) {
+  const std::string fails = "C_FindObjects@1=delay:300,C_DeriveKey@1=rv:60";
+  {
+    const Faults faults(fixture_, fails);  // CKR_KEY_HANDLE_INVALID
+    const auto secret = Derive();
+    ASSERT_FALSE(secret);
+    EXPECT_EQ(secret.error().code(), ErrorCode::kTokenKeyNotFound) << secret.error().message();
+  }
+  const int last = Faults(fixture_, "").NumCalls("C_GetTokenInfo");
+  const Faults faults(fixture_, fails + ",C_GetTokenInfo@" + std::to_string(last) + "=other");
+  const auto secret = Derive();
+  ASSERT_FALSE(secret);
+  EXPECT_EQ(secret.error().code(), ErrorCode::kTokenRemoved) << secret.error().message();
+}
+
 TEST_F(WorkerFaults, FallBackInEcdhToDerPointAndTheTokensOwnKdf) {
   {
     const Faults faults(fixture_, "C_DeriveKey@1=rv:71");
@@ -170,6 +208,61 @@ TEST_F(WorkerFaults, NeverFallBackAfterADecryptionFailed) {
   EXPECT_FALSE((*factor)->UnwrapRsa(WrapRsa(rsa, FreshSecret(), OaepHash::kSha1)));
   EXPECT_EQ(faults.NumCalls("C_Decrypt"), 1);
   EXPECT_EQ(faults.NumCalls("C_DecryptInit"), 1);
+}
+
+TEST_F(WorkerFaults, BelieveNoSizeBeyondTheirRoom) {
+  {
+    const Faults faults(fixture_, "");
+    ASSERT_TRUE(Derive());
+  }
+  const int last = Faults(fixture_, "").NumCalls("C_GetAttributeValue");  // of what was derived
+  const Faults derived(fixture_, "C_GetAttributeValue@" + std::to_string(last) + "=long:4096");
+  const auto secret = Derive();
+  ASSERT_FALSE(secret);
+  EXPECT_EQ(secret.error().code(), ErrorCode::kTokenKeyUsage) << secret.error().message();
+  const Bytes rsa = fixture_.GenerateRsa("ops", kPin, 2);
+  const Faults decrypted(fixture_, "C_Decrypt@1=long:4096");
+  auto factor = TokenFactor::Start(Faults::Through(SpecFor(rsa)), pins_);
+  ASSERT_TRUE(factor);
+  const auto opened = (*factor)->UnwrapRsa(WrapRsa(rsa, FreshSecret(), OaepHash::kSha1));
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code(), ErrorCode::kTokenVendor) << opened.error().message();
+}
+
+// A block that is longer than the modulus, and fits into what the worker has for one.
+TEST_F(WorkerFaults, TakeNoBlockThatIsLongerThanItsKey) {
+  const Bytes rsa = fixture_.GenerateRsa("ops", kPin, 2);
+  const Faults faults(fixture_, "C_Decrypt@1=long:16");
+  auto factor = TokenFactor::Start(Faults::Through(SpecFor(rsa)), pins_);
+  ASSERT_TRUE(factor);
+  const auto opened = (*factor)->UnwrapRsa(WrapRsa(rsa, FreshSecret(), OaepHash::kSha256));
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code(), ErrorCode::kModuleFailed) << opened.error().message();
+}
+
+// A module that answers in the worker's place, and says that all is well.
+TEST_F(WorkerFaults, TakeNoAnswerToAnotherRequest) {
+  const Faults faults(fixture_, "C_Login@1=send:0400");  // TokenRequest::kOpenSession, kOk
+  const auto secret = Derive();
+  ASSERT_FALSE(secret);
+  EXPECT_EQ(secret.error().code(), ErrorCode::kModuleFailed) << secret.error().message();
+  EXPECT_NE(secret.error().message().find("while logging in"), std::string::npos)
+      << secret.error().message();
+}
+
+// A factor that failed is not asked again: the same error, and no call.
+TEST_F(WorkerFaults, UseNoSessionInWhichAnOperationFailed) {
+  const Faults faults(fixture_, "C_DeriveKey@1=rv:32");  // CKR_DEVICE_REMOVED
+  auto factor = TokenFactor::Start(Faults::Through(SpecFor(spki_)), pins_);
+  ASSERT_TRUE(factor);
+  SecretBytes expected;
+  const auto record = WrapEcdh(spki_, expected);
+  for (int use = 0; use < 2; ++use) {
+    const auto secret = (*factor)->DeriveEcdh(record);
+    ASSERT_FALSE(secret);
+    EXPECT_EQ(secret.error().code(), ErrorCode::kTokenRemoved) << secret.error().message();
+    EXPECT_EQ(faults.NumCalls("C_DeriveKey"), 1);
+  }
 }
 
 TEST_F(WorkerFaults, StartReturnsBeforeTheModuleIsLoaded) {
