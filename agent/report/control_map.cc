@@ -1,5 +1,7 @@
 #include "agent/report/control_map.h"
 
+#include <fmt/core.h>
+
 namespace keyescrow::agent::report {
 namespace {
 
@@ -72,5 +74,16 @@ constexpr Control kControls[] = {
 }  // namespace
 
 std::span<const Control> ControlMap() { return kControls; }
+
+std::string ControlsMarkdown() {
+  std::string text =
+      "# Controls\n\nRequirements are paraphrased; the standards' own texts count.\n\n"
+      "| standard | control | asks, in our words | evidence in this pack |\n|---|---|---|---|\n";
+  for (const Control& control : ControlMap()) {
+    text += fmt::format("| {} | {} | {} | {} |\n", control.standard, control.id, control.asks,
+                        control.evidence);
+  }
+  return text;
+}
 
 }  // namespace keyescrow::agent::report

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace keyescrow::agent::report {
@@ -15,5 +16,8 @@ struct Control {
 };
 
 std::span<const Control> ControlMap();
+
+// ControlsMarkdown is `controls.md` of a pack.
+std::string ControlsMarkdown();
 
 }  // namespace keyescrow::agent::report

@@ -108,8 +108,11 @@ std::string ReleaseTimeline(const std::vector<Release>& releases) {
   const auto by_time = [](const Release& a, const Release& b) { return a.time < b.time; };
   const auto [first, last] = std::minmax_element(releases.begin(), releases.end(), by_time);
   // Whole days, at least one: releases of one day then stand where in the day they were.
-  const std::int64_t begin = first->time - first->time % kDaySeconds;
-  const std::int64_t end = last->time - last->time % kDaySeconds + kDaySeconds;
+  const auto day_of = [](std::int64_t time) {  // of times before 1970 too
+    return time - (time % kDaySeconds + kDaySeconds) % kDaySeconds;
+  };
+  const std::int64_t begin = day_of(first->time);
+  const std::int64_t end = day_of(last->time) + kDaySeconds;
   const auto interval_of = [&](std::int64_t time) {
     return static_cast<std::size_t>((time - begin) * static_cast<std::int64_t>(kMaxIntervals) /
                                     (end - begin));

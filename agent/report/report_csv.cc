@@ -101,6 +101,19 @@ void AddKey(const ReportKey& key, Csv& csv) {
   }
 }
 
+void AddForeign(const ForeignItem& item, Csv& csv) {
+  Row row = NewRow("foreign");
+  row[kName] = item.kind;
+  row[kValue] = item.volume;
+  row[kKey] = item.place;
+  row[kPath] = item.item;
+  row[kFactors] = item.expression;
+  row[kState] = "not held, not proven";
+  row[kTime] = FormatUtc(item.found);
+  row[kReason] = item.survival;
+  csv.Add(row);
+}
+
 void AddRelease(const Release& release, Csv& csv) {
   Row row = NewRow("release");
   row[kKey] = release.key;
@@ -142,6 +155,7 @@ std::string ReportCsv(const ReportModel& model) {
     csv.Add(row);
   }
   for (const ReportKey& key : model.keys) AddKey(key, csv);
+  for (const ForeignItem& item : model.foreign) AddForeign(item, csv);
   for (const ReportFinding& finding : model.findings) {
     Row row = NewRow("finding");
     row[kName] = finding.rule;

@@ -61,6 +61,9 @@ class Page {
     html += Section("coverage", "Coverage", CoverageBody());
     html += Section("findings", "Findings", FindingsTable(model_));
     html += Section("keys", "Keys and their recovery paths", KeyTables(model_));
+    if (!model_.foreign.empty()) {
+      html += Section("foreign", "Escrows of other tools", ForeignEscrows());
+    }
     html += Section("proofs", "Proofs", Proofs());
     html += Section("releases", "Releases", Releases());
     html += Section("verifications", "Verifications", Verifications());
@@ -153,11 +156,12 @@ class Page {
   }
 
   std::string Navigation() const {
-    constexpr std::array<std::pair<std::string_view, std::string_view>, 9> kLinks = {{
+    constexpr std::array<std::pair<std::string_view, std::string_view>, 10> kLinks = {{
         {"population", "Scope"},
         {"coverage", "Coverage"},
         {"findings", "Findings"},
         {"keys", "Keys"},
+        {"foreign", "Other tools"},
         {"proofs", "Proofs"},
         {"releases", "Releases"},
         {"verifications", "Verifications"},
@@ -166,6 +170,7 @@ class Page {
     }};
     std::string html = "<nav aria-label=\"Sections\"><ul>";
     for (const auto& [id, text] : kLinks) {
+      if (id == "foreign" && model_.foreign.empty()) continue;
       html += fmt::format("<li><a href=\"#{}\">{}</a></li>", id, text);
     }
     return html + "</ul></nav>";
@@ -216,6 +221,18 @@ class Page {
     return fmt::format(", as lately as the rules of the key ask: in the last {} to {}.", shortest,
                        longest);
   }
+
+  std::string ForeignEscrows() const {
+    return fmt::format(
+               "<p class=\"note\">{} of clevis or systemd-cryptenroll, as {} of "
+               "{}: keyescrow does not hold {}, and has not proven {}. No key of the population is "
+               "counted as escrowed by {}.</p>",
+               MarkOf("foreign_escrows", "escrow", "escrows"),
+               Get("foreign_escrows") == 1 ? "it says" : "they say",
+               Get("foreign_escrows") == 1 ? "itself" : "themselves", Them(), Them(), Them()) +
+           ForeignTable(model_);
+  }
+  std::string_view Them() const { return Get("foreign_escrows") == 1 ? "it" : "them"; }
 
   std::string Proofs() const {
     return fmt::format(

@@ -158,6 +158,24 @@ std::string KeyTables(const ReportModel& model) {
   return html;
 }
 
+std::string ForeignTable(const ReportModel& model) {
+  std::string html =
+      "<table class=\"cards\"><thead><tr><th scope=\"col\" class=\"c-place\">Where</th><th "
+      "scope=\"col\">What it says opens it</th><th scope=\"col\" "
+      "class=\"c-who\">Found</th></tr></thead><tbody>";
+  for (const ForeignItem& item : model.foreign) {
+    std::string where = Mono(item.place) + Sub(Mono(item.kind) + ", " + Foreign(item.item));
+    if (!item.volume.empty()) where += Sub("volume " + Mono(item.volume));
+    std::string opens = Foreign(item.expression) + Sub(HtmlText(item.survival));
+    for (const std::string& caveat : item.caveats) opens += Sub(HtmlText(caveat));
+    html += fmt::format(
+        "<tr><th scope=\"row\">{}</th><td data-l=\"opened by:\">{}</td><td "
+        "data-l=\"found:\">{}</td></tr>",
+        where, opens, Time(item.found));
+  }
+  return html + "</tbody></table>";
+}
+
 std::string ProofAgeTable(const ReportModel& model) {
   const std::vector<AgeBucket> buckets = DrillAges(model);
   std::uint64_t maximum = 0;
@@ -206,7 +224,11 @@ std::string ReleaseTable(const ReportModel& model) {
 }
 
 std::string VerificationTable(const ReportModel& model) {
-  if (model.verifications.empty()) return "<p>The log has no verification.</p>";
+  if (model.verifications.empty()) {
+    return "<p>The log has no verification: <code>keyescrow verify</code> reads and writes no "
+           "entry; "
+           "what it says is for whoever ran it to keep.</p>";
+  }
   std::string html =
       "<table class=\"cards\"><thead><tr><th scope=\"col\">When (UTC)</th><th "
       "scope=\"col\">Result</th><th scope=\"col\" class=\"c-who\">Who</th><th "

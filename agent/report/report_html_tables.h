@@ -12,6 +12,7 @@ namespace keyescrow::agent::report {
 std::string FindingsTable(const ReportModel& model);
 // KeyTables lists every key, in blocks of 200 where there are more.
 std::string KeyTables(const ReportModel& model);
+std::string ForeignTable(const ReportModel& model);
 std::string ProofAgeTable(const ReportModel& model);
 std::string ReleaseTable(const ReportModel& model);
 std::string VerificationTable(const ReportModel& model);

@@ -48,6 +48,20 @@ Json KeyJson(const ReportKey& key) {
   return json;
 }
 
+Json ForeignJson(const ForeignItem& item) {
+  return {{"place", item.place},
+          {"item", item.item},
+          {"kind", item.kind},
+          {"volume", TextOrNull(item.volume)},
+          {"opens_by", item.expression},
+          {"survival", item.survival},
+          {"caveats", item.caveats},
+          {"sha256", item.sha256},
+          {"found", FormatUtc(item.found)},
+          {"held", false},
+          {"proven", false}};
+}
+
 Json ReleaseJson(const Release& release) {
   return {{"seq", release.seq},
           {"outcome_seq", release.outcome_seq ? Json(*release.outcome_seq) : Json(nullptr)},
@@ -65,11 +79,28 @@ Json ReleaseJson(const Release& release) {
 
 }  // namespace
 
+Json ForeignListJson(const ReportModel& model) {
+  Json list = Json::array();
+  for (const ForeignItem& item : model.foreign) list.push_back(ForeignJson(item));
+  return list;
+}
+
 Json ReportDocument(const ReportModel& model) {
-  Json document = {{"schema", kReportSchema},     {"host", model.host},
-                   {"agent", model.agent},        {"policy", model.policy},
-                   {"keyescrow", model.version},  {"evaluated", FormatUtc(model.now)},
-                   {"complies", Complies(model)}, {"query", kQuery}};
+  Json document = {{"schema", kReportSchema},
+                   {"form", kReportForm},
+                   {"host", model.host},
+                   {"agent", model.agent},
+                   {"policy", model.policy},
+                   {"keyescrow", model.version},
+                   {"complies", Complies(model)},
+                   {"evaluated", FormatUtc(model.now)},
+                   {"query", kQuery}};
+  document["drill_every_s"] = nullptr;
+  if (model.drill_every_shortest_s) {
+    document["drill_every_s"] = {
+        {"shortest", *model.drill_every_shortest_s},
+        {"longest", model.drill_every_longest_s.value_or(*model.drill_every_shortest_s)}};
+  }
   document["checkpoint"] = {{"origin", model.checkpoint.origin},
                             {"size", model.checkpoint.size},
                             {"root", model.checkpoint.root},
@@ -91,6 +122,7 @@ Json ReportDocument(const ReportModel& model) {
   }
   document["keys"] = Json::array();
   for (const ReportKey& key : model.keys) document["keys"].push_back(KeyJson(key));
+  document["foreign"] = ForeignListJson(model);
   document["releases"] = Json::array();
   for (const Release& release : model.releases) {
     document["releases"].push_back(ReleaseJson(release));

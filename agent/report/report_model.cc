@@ -71,6 +71,7 @@ std::vector<Figure> FiguresOf(const ReportModel& model) {
       {"verifications_failed", model.verifications.size() - num_passed},
       {"drills_passed", model.num_drills_passed},
       {"drills_failed", model.num_drills_failed},
+      {"foreign_escrows", model.foreign.size()},
       {"log_entries", model.checkpoint.size},
   };
 }

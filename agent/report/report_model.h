@@ -12,6 +12,10 @@
 
 namespace keyescrow::agent::report {
 
+// kReportForm: raised whenever the same model gives other JSON, CSV or HTML. A pack states the form
+// of its report, so that a verifier of another one says that it did not make it anew.
+inline constexpr std::uint64_t kReportForm = 1;
+
 struct ReportPath {
   std::string id;
   std::string expression;              // "password & token:ops"
@@ -50,6 +54,20 @@ struct ReportFinding {
   std::string remedy;
 };
 
+// ForeignItem: what another tool escrowed, as `import` found it: not held, not proven, and no key
+// of the population.
+struct ForeignItem {
+  std::string place;
+  std::string item;        // "jwe", "token 3"
+  std::string kind;        // "clevis-sss"
+  std::string volume;      // UUID, or ""
+  std::string expression;  // what it says opens it
+  std::string survival;    // one line
+  std::vector<std::string> caveats;
+  std::string sha256;  // b64u, of the foreign text
+  std::int64_t found = 0;
+};
+
 // Release: one restore, from its intent to its outcome.
 struct Release {
   std::uint64_t seq = 0;                     // the entry of the intent, or of a refusal
@@ -64,6 +82,7 @@ struct Release {
   std::string ticket;
   std::string outcome;  // "completed", "failed", "denied", "interrupted", "pending"
   std::string error;    // error code's name, or ""
+  bool operator==(const Release&) const = default;
 };
 
 struct Verification {
@@ -73,6 +92,7 @@ struct Verification {
   std::string actor;
   std::string what;
   std::string error;
+  bool operator==(const Verification&) const = default;
 };
 
 struct ReportCheckpoint {
@@ -93,7 +113,8 @@ struct ReportModel {
   std::optional<std::int64_t> drill_every_longest_s;
   std::int64_t now = 0;
   ReportCheckpoint checkpoint;
-  std::vector<ReportKey> keys;  // by name; declared ones that are not escrowed among them
+  std::vector<ReportKey> keys;       // by name; declared ones that are not escrowed among them
+  std::vector<ForeignItem> foreign;  // by place and item
   std::vector<ReportFinding> findings;
   std::vector<Release> releases;  // in the order of the log
   std::vector<Verification> verifications;

@@ -61,6 +61,13 @@ def from_b64u(text):
     return data
 
 
+def from_b64(text):
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise Bad("base64 that is not canonical")
+    return data
+
+
 def sha256(data):
     return hashlib.sha256(data).digest()
 
@@ -76,13 +83,32 @@ def no_fraction(text):
     raise Bad("a number that is not whole: %s" % text)
 
 
+def number_of_json(text):
+    number = int(text) if len(text) <= 20 else 1 << 64
+    if not -1 << 63 <= number < 1 << 64 or text == "-0":
+        raise Bad("a number of another form, or of more than 64 bits: %s" % text[:24])
+    return number
+
+
+def nests_deeper(value, levels):
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return bool(items) and (levels == 0 or any(nests_deeper(item, levels - 1) for item in items))
+
+
 def parse_json(text):
     """JSON in which nothing means one thing to one reader and another to the next."""
+    if isinstance(text, bytes):
+        text = text.decode()
     try:
-        return json.loads(text, object_pairs_hook=object_of, parse_float=no_fraction,
-                          parse_constant=no_fraction)
+        value = json.loads(text, object_pairs_hook=object_of, parse_int=number_of_json,
+                           parse_float=no_fraction, parse_constant=no_fraction)
+        if text.count("[") + text.count("{") >= 64 and nests_deeper(value, 63):
+            raise Bad("JSON that nests too deep")
     except RecursionError as error:
         raise Bad("JSON that nests too deep") from error
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        line_of(value).encode()  # fails where half a character stands alone
+    return value
 
 
 def plural(number, one, many=None):
@@ -105,9 +131,11 @@ class Key:
     def __init__(self, vkey):
         try:
             self.name, key_id, encoded = vkey.split("+", 2)
-            raw = base64.b64decode(encoded, validate=True)
+            raw = from_b64(encoded)
         except ValueError as error:
             raise Bad("not a verification key: %r" % vkey) from error
+        if not re.fullmatch(r"[^\s+]+", self.name) or not raw:
+            raise Bad("not a verification key: %r" % vkey)
         self.algorithm, self.key = raw[0], raw[1:]
         if self.algorithm == 1 and len(self.key) == 32:
             self.id = sha256(self.name.encode() + b"\n" + raw)[:4]
@@ -157,7 +185,7 @@ def split_note(data):
         match = re.fullmatch("— ([^ +]+) ([A-Za-z0-9+/]+=*)".encode(), line)
         if not match:
             raise Bad("a signature line that is none")
-        raw = base64.b64decode(match.group(2), validate=True)
+        raw = from_b64(match.group(2).decode())
         lines.append((match.group(1).decode(), raw[:4], raw[4:]))
     return head + b"\n", lines
 
@@ -179,7 +207,7 @@ def parse_checkpoint(text):
     lines = text.decode().split("\n")
     if len(lines) < 4 or not re.fullmatch("0|[1-9][0-9]*", lines[1]):
         raise Bad("not a checkpoint")
-    return lines[0], int(lines[1]), base64.b64decode(lines[2], validate=True)
+    return lines[0], int(lines[1]), from_b64(lines[2])
 
 
 # ---- the tree (RFC 6962)
@@ -443,40 +471,151 @@ def cost_of(text):
     raise Bad("a kdf of an unknown kind")
 
 
+def threshold_of(factor):
+    """k of shares, whose id is `kofn`."""
+    match = re.fullmatch("0*([1-9][0-9]*)of%d" % len(factor["members"]), factor["id"])
+    if not match or not int(match.group(1)) <= len(factor["members"]) <= 16:
+        raise Bad("shares of an unknown form")
+    return int(match.group(1))
+
+
+def tokens_of(path):
+    """The path's tokens in their order: the row, the name, the hash of the key."""
+    for factor in path["factors"]:
+        kind = factor["kind"]
+        rows = [factor] if kind in TOKENS else factor["members"] if kind == "shares" else []
+        for row in rows:
+            name = "id" if row is factor else "name"
+            need_texts("a line of summaries", row, "kind", name, "key_sha256",
+                       *(other for other in ("token",) if other in row))
+            if row["kind"] not in TOKENS:
+                raise Bad("a token of an unknown kind")
+            yield row, row[name], hash_of(row["key_sha256"])
+
+
+def check_told(item):
+    """The summary tells all of its paths that the policy and the report ask."""
+    for path in item["paths"]:
+        list(tokens_of(path))
+        for factor in path["factors"]:
+            if factor["kind"] == "password":
+                cost_of(factor["kdf"])
+            elif factor["kind"] == "shares":
+                threshold_of(factor)
+            elif factor["kind"] == "tpm2":
+                need_texts("a line of summaries", factor, "id", "key_sha256")
+            elif factor["kind"] not in TOKENS:
+                raise Bad("a factor of an unknown kind")
+
+
+# ---- what losses and thefts do (envelope/recoverability.h)
+
+TOKEN, PASSWORD, TPM = range(3)  # factors are named and ordered so
+
+
+def name_of(factor):
+    return ("token:", "password", "tpm:")[factor[0]] + factor[1] if factor != (TPM, "") else "tpm"
+
+
 @functools.lru_cache(maxsize=None)
-def smallest_sets(paths, host):
-    """The first of the smallest losses that leave no path, and of the smallest thefts that open one,
-    as names; of more than 16 factors, how many there are (envelope/recoverability.h)."""
-    rules = []
-    for path in paths:
-        needed, members, threshold = set(), [], 0
-        for kind, name in path:
-            if kind.endswith("of"):
-                threshold = int(kind[:-2])
-                members += [(0, "token:" + member) for member in name]
-            elif kind == "tpm":
-                needed.add((2, ":".join(filter(None, ("tpm", name or host)))))
-            else:
-                needed.add((0, "token:" + name) if kind == "token" else (1, "password"))
-        rules.append((needed, members, threshold))
+def minimal_sets(rules):
+    """Of paths (factors that are all needed, officers, how many of them): the minimal losses that
+    leave none, the minimal thefts that open one, as names; of more than 16 factors their number."""
     factors = sorted(set().union(*(needed.union(members) for needed, members, _ in rules)))
     if len(factors) > 16:
         return len(factors)
+    bits = {factor: 1 << at for at, factor in enumerate(factors)}
+    masks = [(sum(bits[factor] for factor in needed), [bits[member] for member in members], least)
+             for needed, members, least in rules]
 
-    def stands(lost):
-        return any(not needed & lost and sum(m not in lost for m in members) >= threshold
-                   for needed, members, threshold in rules)
+    def lost(gone):
+        return not any(not needed & gone and sum(not m & gone for m in members) >= least
+                       for needed, members, least in masks)
 
-    def opens(stolen):
-        return any(needed <= stolen and sum(m in stolen for m in members) >= threshold
-                   for needed, members, threshold in rules)
+    def opened(had):
+        return any(needed & had == needed and sum(m & had != 0 for m in members) >= least
+                   for needed, members, least in masks)
 
-    def first(holds):
-        every = itertools.chain.from_iterable(
-            itertools.combinations(factors, size) for size in range(len(factors) + 1))
-        return [name for _, name in next(found for found in every if holds(set(found)))]
+    def minimal(holds):
+        table, found = bytearray(1 << len(factors)), []
+        for number in range(len(table)):
+            part = any(number & bit and table[number ^ bit] for bit in bits.values())
+            table[number] = part or holds(number)
+            if table[number] and not part:
+                found.append([at for at in range(len(factors)) if number >> at & 1])
+        return [[name_of(factors[at]) for at in places]
+                for places in sorted(found, key=lambda places: (len(places), places))]
 
-    return first(lambda lost: not stands(lost)), first(opens)
+    return minimal(lost), minimal(opened)
+
+
+def rules_of_terms(paths, host):
+    """Of paths as a policy writes them."""
+    rules = []
+    for path in paths:
+        needed, members, least = set(), (), 0
+        for kind, name in path:
+            if kind.endswith("of"):
+                least, members = int(kind[:-2]), members + tuple((TOKEN, one) for one in name)
+            else:
+                needed.add((TPM, name or host) if kind == "tpm" else
+                           (TOKEN, name) if kind == "token" else (PASSWORD, ""))
+        rules.append((frozenset(needed), members, least))
+    return tuple(rules)
+
+
+def rules_of_summary(item):
+    """Of a summary's paths: what has one name, or one key, is one factor."""
+    nodes = {}  # (rank, name, key): the number of its factor
+
+    def node(*facts):
+        return nodes.setdefault(facts, len(nodes)) and facts or facts
+
+    drafts = []
+    for path in item["paths"]:
+        needed, members, least = [], [], 0
+        for factor in path["factors"]:
+            if factor["kind"] == "shares":
+                least = threshold_of(factor)
+                for member in factor["members"]:
+                    node(TOKEN, member.get("token") or member["name"], member["key_sha256"])
+                    members.append(node(TOKEN, member["name"], member["key_sha256"]))
+            elif factor["kind"] == "tpm2":
+                needed.append(node(TPM, factor["id"], factor["key_sha256"]))
+            elif factor["kind"] == "password":
+                needed.append(node(PASSWORD, "", ""))
+            else:
+                needed.append(node(TOKEN, factor["id"], factor["key_sha256"]))
+        drafts.append((needed, members, least))
+    for one, other in itertools.combinations(nodes, 2):
+        if one[0] == other[0] and (one[1] == other[1] or one[2] == other[2] != ""):
+            old, new = nodes[other], nodes[one]
+            for facts in nodes:
+                nodes[facts] = new if nodes[facts] == old else nodes[facts]
+    first = {}
+    for facts in sorted(nodes):
+        first.setdefault(nodes[facts], facts[:2])
+    return tuple((frozenset(first[nodes[facts]] for facts in needed),
+                  tuple(first[nodes[facts]] for facts in members), least)
+                 for needed, members, least in drafts)
+
+
+def survival_of(item):
+    """What the key survives and what opens it, in one line, as `status` says it."""
+    sets = minimal_sets(rules_of_summary(item))
+    if isinstance(sets, int):
+        return "too many factors to say what it survives"
+    losses, thefts = sets
+    if len(losses[0]) > 1:
+        words = "none one two three four five six".split()
+        number = len(losses[0]) - 1
+        text = "survives the loss of any %s" % (words[number] if number < 7 else number)
+    else:
+        single = [names[0] for names in losses if len(names) == 1]
+        text = "lost with " + " or ".join(single[:4])
+        text += " or %d more" % (len(single) - 4) if len(single) > 4 else ""
+    text += "; opened by " + " or ".join(" + ".join(names) for names in thefts[:2])
+    return text + (" or in %d more ways" % (len(thefts) - 2) if len(thefts) > 2 else "")
 
 
 class Policy:
@@ -494,20 +633,6 @@ class Policy:
                               for name, pin in policy.get("recovery_keys", {}).items()}
         self.set_at, self.now = set_at, now
 
-    @staticmethod
-    def tokens(path):
-        """The path's tokens in their order: (name, hash of the key)."""
-        for factor in path["factors"]:
-            kind = factor["kind"]
-            rows = [factor] if kind in TOKENS else factor["members"] if kind == "shares" else []
-            for row in rows:
-                name = "id" if row is factor else "name"
-                need_texts("a line of summaries", row, "kind", name, "key_sha256",
-                           *(other for other in ("token",) if other in row))
-                if row["kind"] not in TOKENS:
-                    raise Bad("a token of an unknown kind")
-                yield row[name], hash_of(row["key_sha256"])
-
     def token(self, name, keys):
         """The policy's name for a token's key; another key under a pinned name has none."""
         pin = self.pins.get(keys[name])
@@ -518,23 +643,17 @@ class Policy:
         if kind == "password":
             return ("password", "")
         if kind == "tpm2":
-            hash_of(factor["key_sha256"])
             return ("tpm", "" if factor["id"] == host else factor["id"])
         if kind == "shares":
-            names = [member["name"] for member in factor["members"]]
-            match = re.fullmatch("0*([1-9][0-9]*)of%d" % len(names), factor["id"])
-            if not match or not int(match.group(1)) <= len(names) <= 16:
-                raise Bad("shares of an unknown form")
-            return (match.group(1) + "of", tuple(sorted(self.token(n, keys) for n in names)))
-        if kind not in TOKENS:
-            raise Bad("a factor of an unknown kind")
+            names = (self.token(member["name"], keys) for member in factor["members"])
+            return ("%dof" % threshold_of(factor), tuple(sorted(names)))
         return ("token", self.token(factor["id"], keys))
 
     def paths(self, item):
         """Of each path: how a policy writes it, what opens it in the end, its password's cost."""
         for path in item["paths"]:
             keys = {}
-            for name, digest in self.tokens(path):
+            for _, name, digest in tokens_of(path):
                 keys.setdefault(name, digest)
             own = tuple(sorted(self.factor(factor, item["host"], keys)
                                for factor in path["factors"]))
@@ -576,7 +695,7 @@ class Policy:
         if self.mode != "enforce":
             return
         for path in item["paths"]:
-            for name, digest in self.tokens(path):
+            for _, name, digest in tokens_of(path):
                 if any(pin == name and key != digest for key, pin in self.pins.items()):
                     yield "token_not_pinned", (
                         "the path %s uses a token %s that is not the one that the policy pins" %
@@ -592,7 +711,7 @@ class Policy:
         survive, withstand = rule.get("survive", 0), rule.get("withstand", 0)
         if not survive and not withstand:
             return
-        sets = smallest_sets(tuple(own for _, own, _ in paths), host)
+        sets = minimal_sets(rules_of_terms([own for _, own, _ in paths], host))
         if isinstance(sets, int):
             yield "not_analysed", what + (
                 "cannot be held against the key: the paths have %d different factors; what a key "
@@ -600,9 +719,9 @@ class Policy:
             return
         for name, asked, asks, does, found in (
                 ("survives_too_little", survive, "survives any %s loss%s",
-                 "the loss of %s makes it unrecoverable", sets[0]),
+                 "the loss of %s makes it unrecoverable", sets[0][0]),
                 ("withstands_too_little", withstand, "withstands any %s theft%s",
-                 "that of %s opens it", sets[1])):
+                 "that of %s opens it", sets[1][0])):
             if asked >= len(found):
                 many = "es" if "loss" in asks else "s"
                 yield name, "%sasks that the key %s, and %s" % (
@@ -611,6 +730,7 @@ class Policy:
 
     def violations(self, item, created):
         """What is critical of the key: the finding's name and text."""
+        check_told(item)
         paths, host = list(self.paths(item)), item["host"]
         expressions = [shown for shown, _, _ in paths]
         opened_by = [own for _, own, _ in paths]
@@ -698,6 +818,335 @@ class Claims:
         for seq in sorted(self.steps):
             self.verifier.fail("status", "status.json tells of a restore at entry %d that is none" %
                                seq)
+
+
+# ---- the report, made anew
+
+FORM = 1  # of the report that this program makes anew
+CONTROLS = "a71d34169f2f40e62a97d1e0dd71a586fc5be7b345bfadc186e738673a571c62"  # SHA-256 of controls.md
+QUERY = ("every key that agent.toml declares, and the newest version of every key in the store")
+AGES = (("up to 7 days", 7), ("8 to 30 days", 30), ("31 to 60 days", 60), ("61 to 90 days", 90),
+        ("91 to 180 days", 180), ("over 180 days", None), ("never proven", None))
+COLUMNS = """record name value key version path factors state proven time actor reason ticket error
+    remedy seq outcome_seq""".split()
+UNSEEN = re.compile(
+    "[\0-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]")
+
+
+def cell(text):
+    text = UNSEEN.sub(lambda match: "U+%04X" % ord(match.group()), text)
+    text = "'" + text if text[:1] in ("=", "+", "-", "@") else text
+    return '"%s"' % text.replace('"', '""') if re.search('[,"\n\r]', text) else text
+
+
+def actor_text(event):
+    if "actor" not in event:
+        return "unknown"
+    actor = event["actor"]
+    text = actor.get("name") or "uid %d" % actor["uid"]
+    if actor.get("login_uid", actor["uid"]) != actor["uid"]:
+        text += " (login uid %d)" % actor["login_uid"]
+    return text
+
+
+class Report:
+    """What status.json must say by the log and the summaries, and what it makes of that."""
+
+    def __init__(self, verifier):
+        self.verifier, self.releases, self.verifications, self.drills = verifier, [], [], {}
+        self.open = {}
+
+    def read(self, seq, event):
+        kind, _, end = event["type"].partition(".")
+        if kind == "drill":
+            self.drills[end] = self.drills.get(end, 0) + 1
+        if event["type"] in ("verify.passed", "verify.failed"):
+            self.verifications.append({
+                "seq": seq, "time": event["time"], "passed": end == "passed",
+                "actor": actor_text(event), "what": event.get("reason"),
+                "error": event.get("error")})
+        interrupted = event["type"] == "restore.released" and event["outcome"] == "pending"
+        if not interrupted and event["type"] not in ("restore.requested",) + ENDED:
+            return
+        key = event.get("key", {})
+        who = (event["boot_id"], event.get("actor", {}).get("pid", 0), key.get("name", ""),
+               key.get("version", 0))
+        if interrupted:
+            asked = re.match("entry ([0-9]+):", event.get("reason", ""))
+            who, end = next((other for other, release in self.open.items()
+                             if asked and release["seq"] == int(asked[1])), None), "interrupted"
+        release = self.open.pop(who, None) if end != "requested" else None
+        if release is None:
+            release = {"seq": seq, "outcome_seq": None, "time": event["time"],
+                       "key": key.get("name", ""), "version": key.get("version", 0),
+                       "path": (event.get("paths") or [{}])[0].get("id") or None,
+                       "actor": actor_text(event), "host": event["host"],
+                       "reason": event.get("reason"), "ticket": event.get("ticket"),
+                       "outcome": "pending", "error": None}
+            self.releases.append(release)
+        if end == "requested":
+            self.open[who] = release
+        else:
+            release.update(outcome_seq=seq, outcome=end)
+            if not interrupted:
+                release["error"] = event.get("error")
+
+    def bad(self, text):
+        self.verifier.fail("report", text)
+
+    def compare(self, pack):
+        status = pack.json("status.json")
+        if whole(status["form"]) != FORM:
+            why = "the report is of form %d, and this program makes form %d" % (
+                status["form"], FORM)
+            self.verifier.findings.append(why)
+            self.verifier.not_checked.append(
+                "report.csv, controls.md and what status.json says of keys and releases: " + why)
+            return
+        controls = pack.read("controls.md")
+        if sha256(controls).hex() != CONTROLS or controls.decode().partition("|---|\n")[2] != "".join(
+                "| %s |\n" % " | ".join(item[name] for name in (
+                    "standard", "id", "asks", "evidence")) for item in status["controls"]):
+            self.bad("controls.md is not the control map of a report of this form")
+        if (json.dumps(self.remade(status), indent=2, ensure_ascii=False) + "\n").encode() != (
+                pack.read("status.json")):
+            self.bad("status.json is not what its own facts give: figures, ages or form are others")
+        if self.csv(status).encode() != pack.read("report.csv"):
+            self.bad("report.csv is not the report that status.json gives")
+        stated, agent = status["checkpoint"], pack.json("keys/agent-key.json")
+        if (status["host"], status["agent"], seconds(status["evaluated"]), stated["origin"],
+                stated["size"], stated["root"]) != (
+                agent["host"], agent["thumbprint"], self.verifier.time, self.verifier.origin,
+                self.verifier.size, base64.b64encode(self.verifier.root).decode()):
+            self.bad("status.json's host, agent, time or checkpoint are not those of the pack")
+        for name, told in (("releases", self.releases), ("verifications", self.verifications)):
+            if json.dumps(status[name]) != json.dumps(told):
+                self.bad("status.json's %s are not as the entries tell them" % name)
+        if [status["figures"]["drills_" + end] for end in ("passed", "failed")] != [
+                self.drills.get(end, 0) for end in ("passed", "failed")]:
+            self.bad("status.json's numbers of drills are not those of the entries")
+        inventory = pack.json("inventory.json")
+        if line_of(inventory["foreign"]) != line_of(status["foreign"]):
+            self.bad("status.json's foreign escrows are not those of inventory.json")
+        sources = {item["name"]: item["source"] for item in inventory["declared"]}
+        for key in status["keys"]:
+            if key["source"] != sources.get(key["name"]):
+                self.bad("%s: status.json's source is not that of inventory.json" % key["name"])
+        newest = self.verifier.newest_in_use()
+        for key in status["keys"]:
+            if key["escrowed"] and key["name"] in newest and not self.same_key(
+                    key, self.verifier.summaries[newest[key["name"]]]):
+                self.bad("%s: what status.json says of it is not what its summary says" %
+                         key["name"])
+        self.compare_policy(status, pack)
+        self.verifier.checked.append(
+            "status.json, report.csv and controls.md, made anew and compared byte by byte; %s with "
+            "reason, person and outcome by the entries; keys and their paths by the summaries" %
+            plural(len(self.releases), "release"))
+
+    @staticmethod
+    def same_key(key, item):
+        if any(key[name] != item[name] for name in (
+                "host", "agent", "envelope_id", "policy", "created", "updated")) or (
+                key["note"] != (item["note"] or None)):
+            return False
+        try:
+            check_told(item)
+        except (Bad, KeyError, ValueError, TypeError, AttributeError):
+            return True  # hold_to_policy says so
+        stated = [(path["id"], path["factors"], path["portable"]) for path in key["paths"]]
+        return key.get("survival") == survival_of(item) and stated == [
+            (path["id"], Report.expression(path),
+             all(factor["kind"] != "tpm2" for factor in path["factors"]))
+            for path in item["paths"]]
+
+    @staticmethod
+    def expression(path):
+        if "recovery_key" in path:
+            return "recovery-key:" + path["recovery_key"]
+        words = []
+        for factor in path["factors"]:
+            if factor["kind"] == "shares":
+                words.append("%d of (%s)" % (threshold_of(factor), ", ".join(
+                    "token:" + member["name"] for member in factor["members"])))
+            elif factor["kind"] == "password":
+                words.append("password")
+            else:
+                words.append(("tpm:" if factor["kind"] == "tpm2" else "token:") + factor["id"])
+        return " & ".join(words)
+
+    def compare_policy(self, status, pack):
+        if tomllib is None:
+            return
+        policy = tomllib.loads(pack.read("policy/policy.toml").decode())
+        periods = [int(rule["drill_every"][:-1]) * SECONDS[rule["drill_every"][-1]]
+                   for rule in policy["rule"] if "drill_every" in rule]
+        period = {"shortest": min(periods), "longest": max(periods)} if periods else None
+        if (status["policy"], status["drill_every_s"]) != (policy["policy"]["name"], period):
+            self.bad("status.json's policy, or how often it asks for drills, is not that of policy/")
+
+    @staticmethod
+    def figures(status):
+        keys = status["keys"]
+        escrowed = [key for key in keys if key["escrowed"]]
+        paths = [path for key in escrowed for path in key["paths"]]
+        proven = sum(any(path["portable"] and path["condition"] == "proven"
+                         for path in key["paths"]) for key in escrowed)
+
+        def count(name, of, member, *values):
+            return {"%s_%s" % (name, value): sum(item[member] == value for item in of)
+                    for value in values}
+
+        return {
+            "keys": len(keys), "keys_declared": sum(key["declared"] for key in keys),
+            "keys_escrowed": len(escrowed),
+            "keys_declared_escrowed": sum(key["declared"] for key in escrowed),
+            "keys_not_declared": sum(not key["declared"] for key in keys),
+            "keys_proven": proven, "keys_not_proven": len(escrowed) - proven,
+            "keys_not_escrowed": len(keys) - len(escrowed),
+            "key_versions": sum(whole(key["versions"]) for key in escrowed),
+            **count("paths", paths, "condition", "proven", "stale", "unproven", "broken"),
+            **count("findings", status["findings"], "severity", "critical", "warning"),
+            "releases": len(status["releases"]),
+            **count("releases", status["releases"], "outcome", "completed", "failed", "denied",
+                    "interrupted", "pending"),
+            "verifications_passed": sum(item["passed"] for item in status["verifications"]),
+            "verifications_failed": sum(not item["passed"] for item in status["verifications"]),
+            **{name: whole(status["figures"][name]) for name in (
+                "drills_passed", "drills_failed")},
+            "foreign_escrows": len(status["foreign"]),
+            "log_entries": whole(status["checkpoint"]["size"])}
+
+    @staticmethod
+    def ages(status):
+        counts, now = [0] * len(AGES), seconds(status["evaluated"])
+        for key in status["keys"]:
+            for path in key["paths"] if key["escrowed"] else ():
+                at = len(AGES) - 1
+                if path["proven"] is not None:
+                    age = now - seconds(path["proven"])
+                    at = next(i for i, (_, days) in enumerate(AGES)
+                              if days is None or age <= days * 86400)
+                counts[at] += 1
+        return [{"age": label, "paths": count} for (label, _), count in zip(AGES, counts)]
+
+    @staticmethod
+    def remade(status):
+        """The members in their order, no others, with figures and ages counted."""
+        flags = "declared escrowed agent_trusted portable".split()
+        numbers = "version revision versions size shortest longest".split()
+
+        def pick(item, names, nullable=""):
+            """Texts but for those above; of `nullable`, null is what \"\" is."""
+            picked = {}
+            for name in names.split():
+                value = item[name]
+                if name in nullable.split() and value in ("", None):
+                    value = None
+                elif type(value) is not (bool if name in flags else int if name in numbers else
+                                         str):
+                    raise Bad("status.json has a %s of another form" % name)
+                picked[name] = value
+            return picked
+
+        def texts(item, name):
+            if not isinstance(item[name], list):
+                raise Bad("status.json has %s of another form" % name)
+            need_texts("status.json", dict(enumerate(item[name])), *range(len(item[name])))
+            return {name: item[name]}
+
+        def pick_key(key):
+            head = pick(key, "name declared source escrowed", "source")
+            if not key["escrowed"]:
+                return head
+            if max(whole(key["version"], key["revision"], key["versions"])) >= 1 << 32:
+                raise Bad("status.json has a key of another form")
+            return {**head, **pick(
+                key, "version revision versions host policy created updated agent agent_trusted "
+                "envelope_id envelope_sha256 note" + " survival" * ("survival" in key), "note"),
+                "paths": [pick(path, "id factors portable condition proven failure",
+                               "proven failure") for path in key["paths"]]}
+
+        def pick_foreign(item):
+            seconds(item["found"])
+            return {**pick(item, "place item kind volume opens_by survival", "volume"),
+                    **texts(item, "caveats"), **pick(item, "sha256 found"),
+                    "held": False, "proven": False}
+
+        for name in ("findings", "keys", "foreign"):
+            if not isinstance(status[name], list):
+                raise Bad("status.json has %s of another form" % name)
+        if any(finding["severity"] not in ("critical", "warning")
+               for finding in status["findings"]):
+            raise Bad("status.json has a finding of another form")
+        return {
+            "schema": "keyescrow/audit-report/1", "form": FORM,
+            **pick(status, "host agent policy keyescrow"),
+            "complies": all(item["severity"] != "critical" for item in status["findings"]),
+            "evaluated": status["evaluated"], "query": QUERY,
+            "drill_every_s": None if status["drill_every_s"] is None else pick(
+                status["drill_every_s"], "shortest longest"),
+            "checkpoint": pick(status["checkpoint"], "origin size root note"),
+            "figures": Report.figures(status), "proof_ages": Report.ages(status),
+            "findings": [pick(item, "rule key severity what remedy", "key")
+                         for item in status["findings"]],
+            "keys": [pick_key(key) for key in status["keys"]],
+            "foreign": [pick_foreign(item) for item in status["foreign"]],
+            "releases": status["releases"], "verifications": status["verifications"],
+            **texts(status, "checked"), **texts(status, "not_checked"),
+            "controls": [pick(item, "standard id asks evidence") for item in status["controls"]]}
+
+    @staticmethod
+    def csv(status):
+        lines = [COLUMNS]
+
+        def add(record, **cells):
+            row = {"record": record, **cells}
+            lines.append([cell(row.get(name) or "") for name in COLUMNS])
+
+        checkpoint = status["checkpoint"]
+        for name, value in (
+                *((name, status[name]) for name in ("host", "agent", "policy", "evaluated")),
+                ("complies", "true" if status["complies"] else "false"), ("query", status["query"]),
+                ("checkpoint_origin", checkpoint["origin"]), ("checkpoint_root", checkpoint["root"])):
+            add("fact", name=name, value=value)
+        for name, value in status["figures"].items():
+            add("figure", name=name, value=str(value))
+        for key in status["keys"]:
+            version = str(key["version"]) if key["escrowed"] else ""
+            paths = key["paths"] if key["escrowed"] else []
+            proven = any(path["portable"] and path["condition"] == "proven" for path in paths)
+            add("key", key=key["name"], version=version,
+                state="proven" if proven else "escrowed" if key["escrowed"] else "not escrowed",
+                name="declared" if key["declared"] else "not declared",
+                time=key.get("updated"), reason=key.get("note"))
+            for path in paths:
+                add("path", key=key["name"], version=version, path=path["id"],
+                    factors=path["factors"], state=path["condition"], proven=path["proven"],
+                    error=path["failure"])
+        for item in status["foreign"]:
+            add("foreign", name=item["kind"], value=item["volume"], key=item["place"],
+                path=item["item"], factors=item["opens_by"], state="not held, not proven",
+                time=item["found"], reason=item["survival"])
+        for item in status["findings"]:
+            add("finding", name=item["rule"], key=item["key"], state=item["severity"],
+                reason=item["what"], remedy=item["remedy"])
+        for item in status["releases"]:
+            end = item["outcome_seq"]
+            add("release", key=item["key"], version=str(item["version"]), path=item["path"],
+                state=item["outcome"], time=item["time"], actor=item["actor"],
+                reason=item["reason"], ticket=item["ticket"], error=item["error"],
+                seq=str(item["seq"]), outcome_seq="" if end is None else str(end))
+        for item in status["verifications"]:
+            add("verification", state="passed" if item["passed"] else "failed", time=item["time"],
+                actor=item["actor"], reason=item["what"], error=item["error"],
+                seq=str(item["seq"]))
+        for name in ("checked", "not_checked"):
+            for text in status[name]:
+                add(name, reason=text)
+        return "".join(",".join(row) + "\r\n" for row in lines)
 
 
 # ---- certificates of the log's counter in the TPM
@@ -942,8 +1391,10 @@ class Verifier:
             "that a path opens: that takes its factors",
             "the policy's other rules (drills, rotation, and what devices are): status.json is "
             "the host's own judgement",
-            "report.html, report.csv, controls.md and the rest of status.json: they are as they "
-            "were signed, and were not read",
+            "what status.json says beside that: its findings, conditions of paths, numbers of "
+            "versions, and what was checked for it, are the host's word",
+            "report.html: 'keyescrow verify' makes it anew and compares it",
+            "escrows of other tools, where there are any: they are listed as the host found them",
             "tokens' URIs, and the host's settings, which are not in the pack",
             "keys that nobody declared and nobody escrowed",
             "what imported entries tell: nothing signed it before they were imported",
@@ -958,7 +1409,7 @@ class Verifier:
         self.trust_log, self.claims = Trust(self), Claims(self)
         self.unmatched, self.rotations, self.destroyed = {}, {}, {}  # of versions
         self.tokens, self.num_tokens = {}, 0
-        self.recovery_keys = RecoveryKeys(self)
+        self.recovery_keys, self.report = RecoveryKeys(self), Report(self)
         self.thumbprint, self.vkeys, self.time = "", [], 0
 
     def fail(self, check, text):
@@ -1072,7 +1523,9 @@ class Verifier:
     def check_summaries(self):
         for line in self.pack.lines("summaries"):
             item = parse_json(line)
-            whole(item["key"]["version"], item["revision"], item["log_seq"])
+            if max(whole(item["key"]["version"], item["revision"])) >= 1 << 32:
+                raise Bad("a line of summaries is of no version that there is")
+            whole(item["log_seq"])
             for member in ("previous", "host", "agent"):
                 if not isinstance(item[member], str):
                     raise Bad("a line of summaries has no %s" % member)
@@ -1330,6 +1783,7 @@ class Verifier:
             self.recovery_keys.open(event)
         holds = self.read_drill(seq, event, stateless) if "drill" in event else True
         self.claims.notice(seq, event, holds and not stateless)
+        self.report.read(seq, event)
 
     def read_place(self, seq, event, previous):
         if (event["source"], whole(event["source_seq"]), event.get("prev_checkpoint")) != (
@@ -1406,9 +1860,9 @@ class Verifier:
             lines = head.decode().split("\n")
             if lines[0] != "c2sp.org/tlog-proof@v1" or not lines[1].startswith("extra "):
                 raise Bad("%s is no proof" % name)
-            entry = base64.b64decode(lines[1][6:], validate=True)
+            entry = from_b64(lines[1][6:])
             index = int(lines[2].removeprefix("index "))
-            hashes = [base64.b64decode(line, validate=True) for line in lines[3:]]
+            hashes = [from_b64(line) for line in lines[3:]]
             if (name != "proofs/%012d.receipt" % index or note != self.pack.read("checkpoint") or
                     proven_root(leaf_hash(entry), index, self.size, hashes) != self.root):
                 raise Bad("%s does not prove its entry" % name)
@@ -1443,6 +1897,8 @@ class Verifier:
                 self.findings.append("a policy that was set later than the one in policy/ is not "
                                      "in force")
             lines = self.pack.read("policy/signers").decode().split("\n")
+            if lines[-1] or not re.fullmatch("[0-9]{1,9}", lines[0]):
+                raise Bad("policy/signers does not parse")
             keys = [Key(line) for line in lines[1:-1]]
             signed, good = signers(self.pack.read("policy/policy.toml.sig"), keys)
             if signed.decode() != "keyescrow-policy/1\n%s\n%d\n%s\n" % (
@@ -1587,6 +2043,7 @@ class Verifier:
                                  plural(critical, "critical finding"))
         self.checked.append("inventory and status: %s escrowed, %d declared" % (
             plural(len(listed), "key"), len(declared)))
+        self.report.compare(self.pack)
 
 
 def main():

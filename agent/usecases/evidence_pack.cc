@@ -16,6 +16,7 @@
 #include "agent/report/pack_manifest.h"
 #include "agent/report/report_html.h"
 #include "agent/report/report_json.h"
+#include "agent/report/report_read.h"
 #include "agent/report/ustar.h"
 #include "agent/usecases/pack_documents.h"
 #include "agent/usecases/pack_facts.h"
@@ -73,9 +74,7 @@ class PackWriter {
     RETURN_IF_ERROR(Add("anchors.jsonl", anchor_lines_));
     RETURN_IF_ERROR(AddRecoveryKeys());
     RETURN_IF_ERROR(AddInventory());
-    RETURN_IF_ERROR(Add("status.json", report::ReportJson(model_)));
-    RETURN_IF_ERROR(Add("report.html", report::ReportHtml(model_)));
-    RETURN_IF_ERROR(Add("report.csv", report::ReportCsv(model_)));
+    RETURN_IF_ERROR(AddReport());
     RETURN_IF_ERROR(AddControls());
     RETURN_IF_ERROR(AddProofs());
     PackResult result;
@@ -259,19 +258,24 @@ class PackWriter {
           {{"name", key.name}, {"source", key.source}, {"paths", key.paths}});
     }
     for (const auto& [name, item] : inventory_) inventory["escrowed"].push_back(item);
+    inventory["foreign"] = report::ForeignListJson(model_);
     return Add("inventory.json", JsonText(inventory));
   }
 
-  Status AddControls() {
-    std::string text =
-        "# Controls\n\nRequirements are paraphrased; the standards' own texts count.\n\n"
-        "| standard | control | asks, in our words | evidence in this pack |\n|---|---|---|---|\n";
-    for (const report::Control& control : report::ControlMap()) {
-      text += fmt::format("| {} | {} | {} | {} |\n", control.standard, control.id, control.asks,
-                          control.evidence);
+  // AddReport makes HTML and CSV from what status.json says, as whoever verifies the pack does.
+  Status AddReport() {
+    const std::string status = report::ReportJson(model_);
+    const auto stated = report::ReadReportJson(status);
+    if (!stated) {
+      return Error(ErrorCode::kInternal, Action::kReportBug, "the report cannot be read again",
+                   "report this with the output of 'keyescrow audit report --json'");
     }
-    return Add("controls.md", text);
+    RETURN_IF_ERROR(Add("status.json", status));
+    RETURN_IF_ERROR(Add("report.html", report::ReportHtml(*stated)));
+    return Add("report.csv", report::ReportCsv(*stated));
   }
+
+  Status AddControls() { return Add("controls.md", report::ControlsMarkdown()); }
 
   Status AddProofs() {
     const audit::TileReader read = [&](unsigned level, std::uint64_t index) {

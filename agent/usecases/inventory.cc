@@ -9,6 +9,7 @@
 #include "agent/usecases/anchoring.h"
 #include "agent/usecases/destroy.h"
 #include "agent/usecases/enroll.h"
+#include "agent/usecases/foreign_escrow.h"
 #include "agent/usecases/gate.h"
 #include "agent/usecases/policy_in_force.h"
 #include "agent/usecases/recovery_keys.h"
@@ -349,6 +350,23 @@ Result<std::optional<std::int64_t>> NewestEntryTime(Agent& agent) {
   return std::optional(event->time);
 }
 
+namespace {
+
+// NothingHere: a state that holds no key complies with nothing, whatever other tools escrowed.
+Error NothingHere(Agent& agent) {
+  std::string what = "no key is escrowed or declared here";
+  std::string hint = "escrow one with 'keyescrow backup NAME --from FILE --path EXPR'";
+  const auto foreign = ForeignInventory(agent);
+  if (!foreign) return foreign.error();
+  if (!foreign->empty()) {
+    what += ", and keyescrow does not hold what other tools escrowed";
+    hint += "; 'keyescrow list' shows what was imported";
+  }
+  return Error(ErrorCode::kNotFound, Action::kFixInput, std::move(what), std::move(hint));
+}
+
+}  // namespace
+
 Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name,
                                     const DriftOptions& drift) {
   StatusReport report;
@@ -385,8 +403,7 @@ Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name,
                    "no key named " + key_name + " is escrowed or declared here",
                    "'keyescrow list' shows those that are");
     }
-    return Error(ErrorCode::kNotFound, Action::kFixInput, "no key is escrowed or declared here",
-                 "escrow one with 'keyescrow backup NAME --from FILE --path EXPR'");
+    return NothingHere(agent);
   }
   RETURN_IF_ERROR(AddDrift(agent, key_name, drift, report));
   ASSIGN_OR_RETURN(std::vector<Finding> rotating, RotationFindings(agent, key_name));

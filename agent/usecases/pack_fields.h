@@ -31,8 +31,8 @@ inline std::string JsonText(const nlohmann::ordered_json& json) {
   return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
-// ParsePackJson parses what a pack says; discarded, and so without any member, where it is no JSON
-// or an object has two members of one name.
+// ParsePackJson parses what a pack says; discarded, and so without any member, where it is no JSON,
+// an object has two members of one name, or a number is not whole or has more than 64 bits.
 inline nlohmann::ordered_json ParsePackJson(std::string_view text) {
   using Json = nlohmann::ordered_json;
   std::vector<std::set<std::string>> names;
@@ -43,9 +43,11 @@ inline nlohmann::ordered_json ParsePackJson(std::string_view text) {
     if (event == Json::parse_event_t::key) {
       good = good && names.back().insert(value.get<std::string>()).second;
     }
+    if (event == Json::parse_event_t::value) good = good && !value.is_number_float();
     good = good && depth < 64;
     return good;
   };
+  if (text.starts_with("\xEF\xBB\xBF")) return Json(Json::value_t::discarded);
   Json json = Json::parse(text, look, false);
   return good ? json : Json(Json::value_t::discarded);
 }

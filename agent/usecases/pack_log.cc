@@ -244,6 +244,9 @@ void PackLog::ReadEntry(std::uint64_t seq, std::string_view line, const audit::E
   const bool proof_fails = has_drill && CheckDrill(seq, *facts.event);
   claims_.Notice(seq, facts, proof_fails, findings_);
   if (facts.source != audit::kStatelessSource) recovery_keys_.Notice(line, facts);
+  if (ReportHistory::Tells(facts.type)) {
+    if (const auto event = audit::ParseEvent(line)) history_.Read(seq, *event);
+  }
   if (facts.event == nullptr) return;  // a plain line is no certificate
   anchor_lines_ += AnchorLine(seq, line, *facts.event);
 }

@@ -16,6 +16,7 @@
 #include "agent/usecases/pack_facts.h"
 #include "agent/usecases/pack_history.h"
 #include "agent/usecases/pack_recovery_keys.h"
+#include "agent/usecases/report_history.h"
 
 namespace keyescrow::agent {
 
@@ -47,6 +48,7 @@ class PackLog {
   const Bytes32& root() const { return report_.root; }           // of the entries
   // The policies that were set, in the log's order.
   const std::vector<audit::EventPolicy>& policies() const { return policies_; }
+  const ReportHistory& history() const { return history_; }
   std::string DrillLines() const { return drills_.Lines(); }
   const std::string& anchor_lines() const { return anchor_lines_; }
 
@@ -83,6 +85,7 @@ class PackLog {
   std::size_t num_trusted_ = 0;
   std::size_t num_tokens_ = 0;
   RecoveryKeyList recovery_keys_;
+  ReportHistory history_;
   PackDrills drills_;
   std::uint64_t num_drills_ = 0;
   std::uint64_t num_unknown_drills_ = 0;

@@ -12,6 +12,7 @@
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/event_order.h"
 #include "agent/usecases/foreign_checks.h"
+#include "agent/usecases/pack_fields.h"
 #include "agent/usecases/policy_checks.h"
 #include "agent/usecases/token_sessions.h"
 #include "envelope/base/base64url.h"
@@ -303,8 +304,8 @@ std::string AgentKeyDocument(Agent& agent) {
 }
 
 Result<TrustDocument> ParseAgentKeyDocument(std::string_view text) {
-  const auto json = nlohmann::json::parse(text, nullptr, false);
-  const auto text_of = [](const nlohmann::json& object, const char* name) {
+  const nlohmann::ordered_json json = ParsePackJson(text);
+  const auto text_of = [](const nlohmann::ordered_json& object, const char* name) {
     const auto found = object.find(name);
     return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
   };

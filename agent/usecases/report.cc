@@ -1,30 +1,21 @@
 #include "agent/usecases/report.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <map>
-#include <tuple>
 
 #include "agent/audit/checkpoint.h"
 #include "agent/usecases/event_order.h"
-#include "agent/usecases/interrupted_restores.h"
+#include "agent/usecases/foreign_escrow.h"
 #include "agent/usecases/inventory.h"
 #include "agent/usecases/number_text.h"
 #include "agent/usecases/policy_in_force.h"
+#include "agent/usecases/report_history.h"
 #include "agent/usecases/survival_text.h"
 #include "envelope/base/base64url.h"
 
 namespace keyescrow::agent {
 namespace {
-
-std::string ActorText(const audit::Event& event) {
-  if (!event.actor) return "unknown";
-  const audit::Actor& actor = *event.actor;
-  std::string text = actor.name.empty() ? "uid " + std::to_string(actor.uid) : actor.name;
-  if (actor.login_uid && *actor.login_uid != actor.uid) {
-    text += " (login uid " + std::to_string(*actor.login_uid) + ")";
-  }
-  return text;
-}
 
 report::ReportKey Describe(const KeyView& view) {
   report::ReportKey key;
@@ -63,94 +54,40 @@ report::ReportKey Describe(const KeyView& view) {
   return key;
 }
 
-// HistoryReader gathers what the log tells: releases with their outcomes, verifications, drills.
-class HistoryReader {
- public:
-  explicit HistoryReader(report::ReportModel& model) : model_(model) {}
-
-  void Read(const LoggedEvent& logged) {
-    if (!logged.event) {
-      ++num_unread_;
-      return;
-    }
-    const audit::Event& event = *logged.event;
-    switch (event.type) {
-      case audit::EventType::kRestoreRequested: Request(logged.seq, event); break;
-      case audit::EventType::kRestoreCompleted: Conclude(logged.seq, event, "completed"); break;
-      case audit::EventType::kRestoreFailed: Conclude(logged.seq, event, "failed"); break;
-      case audit::EventType::kRestoreReleased: Interrupt(logged.seq, event); break;
-      case audit::EventType::kRestoreDenied: Conclude(logged.seq, event, "denied"); break;
-      case audit::EventType::kDrillPassed: ++model_.num_drills_passed; break;
-      case audit::EventType::kDrillFailed: ++model_.num_drills_failed; break;
-      case audit::EventType::kVerifyPassed:
-      case audit::EventType::kVerifyFailed:
-        model_.verifications.push_back({logged.seq, event.time,
-                                        event.type == audit::EventType::kVerifyPassed,
-                                        ActorText(event), event.reason, event.error});
-        break;
-      default: break;
-    }
+// Sets: "tpm + tang:http://a or fido2".
+std::string Sets(const std::vector<std::vector<std::string>>& sets, std::size_t most) {
+  std::string text;
+  for (std::size_t i = 0; i < std::min(sets.size(), most); ++i) {
+    text += fmt::format("{}{}", i == 0 ? "" : " or ", fmt::join(sets[i], " + "));
   }
-  std::uint64_t num_unread() const { return num_unread_; }
+  if (sets.size() > most) text += fmt::format(" or in {} more ways", sets.size() - most);
+  return text;
+}
 
- private:
-  // One process does one restore at a time, and its intent and outcome name the same key.
-  using Matching = std::tuple<std::string, std::int32_t, std::string, std::uint32_t>;
-  static Matching MatchingOf(const audit::Event& event) {
-    return {event.boot_id, event.actor ? event.actor->pid : 0, event.key ? event.key->name : "",
-            event.key ? event.key->version : 0};
+// ForeignSurvival is SurvivalText's line of another tool's escrow.
+std::string ForeignSurvival(const ForeignEscrow& escrow) {
+  constexpr std::size_t kMaxSets = 2;
+  if (escrow.opens_nothing()) return "opens no keyslot of the volume";
+  const auto answer = ForeignRecoverability(escrow.opens_by);
+  if (!answer) return "what it survives is not known";
+  if (answer->open) return "anybody who has it opens it";
+  const std::string losses = answer->survives == 0 ? "lost with " + Sets(answer->losses, kMaxSets)
+                             : answer->survives == 1
+                                 ? "survives the loss of any one"
+                                 : fmt::format("survives the loss of any {}", answer->survives);
+  return losses + "; opened by " + Sets(answer->thefts, kMaxSets);
+}
+
+Status FillForeign(Agent& agent, report::ReportModel& model) {
+  ASSIGN_OR_RETURN(const std::vector<ForeignEscrow> inventory, ForeignInventory(agent));
+  for (const ForeignEscrow& escrow : inventory) {
+    model.foreign.push_back({escrow.place, escrow.item, escrow.kind, escrow.volume,
+                             ForeignExpression(escrow.opens_by), ForeignSurvival(escrow),
+                             ForeignCaveats(escrow.opens_by), EncodeBase64Url(escrow.sha256),
+                             escrow.found.value_or(0)});
   }
-
-  report::Release& Add(std::uint64_t seq, const audit::Event& event) {
-    report::Release& release = model_.releases.emplace_back();
-    release.seq = seq;
-    release.time = event.time;
-    if (event.key) {
-      release.key = event.key->name;
-      release.version = event.key->version;
-    }
-    if (!event.paths.empty()) release.path = event.paths.front().id;
-    release.actor = ActorText(event);
-    release.host = event.host;
-    release.reason = event.reason;
-    release.ticket = event.ticket;
-    release.outcome = "pending";
-    return release;
-  }
-
-  void Request(std::uint64_t seq, const audit::Event& event) {
-    Add(seq, event);
-    open_[MatchingOf(event)] = model_.releases.size() - 1;
-  }
-
-  void Conclude(std::uint64_t seq, const audit::Event& event, std::string_view outcome) {
-    const auto found = open_.find(MatchingOf(event));
-    // A restore that fails before its intent (a wrong password) has an outcome alone.
-    report::Release& release =
-        found == open_.end() ? Add(seq, event) : model_.releases[found->second];
-    if (found != open_.end()) open_.erase(found);
-    release.outcome_seq = seq;
-    release.outcome = outcome;
-    release.error = event.error;
-  }
-
-  void Interrupt(std::uint64_t seq, const audit::Event& event) {
-    if (event.outcome != audit::Outcome::kPending) return;
-    const auto request = InterruptedSeq(event.type, event.outcome, event.reason);
-    const auto found = std::find_if(open_.begin(), open_.end(), [&](const auto& item) {
-      return model_.releases[item.second].seq == request;
-    });
-    report::Release& release =
-        found == open_.end() ? Add(seq, event) : model_.releases[found->second];
-    if (found != open_.end()) open_.erase(found);
-    release.outcome_seq = seq;
-    release.outcome = "interrupted";
-  }
-
-  report::ReportModel& model_;
-  std::map<Matching, std::size_t> open_;
-  std::uint64_t num_unread_ = 0;
-};
+  return Ok();
+}
 
 Status FillCheckpoint(Agent& agent, report::ReportCheckpoint& out) {
   ASSIGN_OR_RETURN(out.note, agent.journal().LatestCheckpoint());
@@ -193,6 +130,11 @@ void FillLimits(report::ReportModel& model, std::uint64_t num_unread) {
       "Keys that nobody declared and nobody escrowed: they are not in the population.",
       "That a release went to where it should: the log says who asked, by which path and why.",
   };
+  if (!model.foreign.empty()) {
+    model.not_checked.emplace_back(
+        "Escrows of other tools: they are listed as they say it of themselves, and were as told "
+        "when they were imported.");
+  }
   if (num_unread != 0) {
     model.not_checked.push_back(
         Plural(num_unread, "entry of the log that is damaged or of a newer version, and was",
@@ -229,16 +171,26 @@ Result<report::ReportModel> ReadReport(Agent& agent) {
   }
   RETURN_IF_ERROR(FillCheckpoint(agent, model.checkpoint));
   FillKeys(agent, status, model);
+  RETURN_IF_ERROR(FillForeign(agent, model));
   for (const Finding& finding : status.findings) {
     model.findings.push_back({finding.rule, finding.key, finding.severity == Severity::kCritical,
                               finding.what, finding.remedy});
   }
-  HistoryReader history(model);
+  ReportHistory history;
+  std::uint64_t num_unread = 0;
   RETURN_IF_ERROR(agent.journal().Events({}, [&](const LoggedEvent& logged) {
-    history.Read(logged);
+    if (logged.event) {
+      history.Read(logged.seq, *logged.event);
+    } else {
+      ++num_unread;
+    }
     return true;
   }));
-  FillLimits(model, history.num_unread());
+  model.releases = history.releases();
+  model.verifications = history.verifications();
+  model.num_drills_passed = history.num_drills_passed();
+  model.num_drills_failed = history.num_drills_failed();
+  FillLimits(model, num_unread);
   return model;
 }
 

@@ -13,6 +13,7 @@
 #include "agent/usecases/number_text.h"
 #include "agent/usecases/pack_log.h"
 #include "agent/usecases/pack_policy.h"
+#include "agent/usecases/pack_report.h"
 #include "envelope/base/hash.h"
 
 namespace keyescrow::agent {
@@ -65,6 +66,7 @@ class PackVerifier {
     Contents(CheckLines("drills.jsonl", log.DrillLines()));
     Contents(CheckLines("anchors.jsonl", log.anchor_lines()));
     Contents(CheckStatus(log));
+    Contents(CheckPackReport(pack_, log, item_.checked, item_.not_checked, findings_));
     return Ok();
   }
 
@@ -78,8 +80,11 @@ class PackVerifier {
         "the policy's other rules (drills, rotation, and what devices are): status.json is the "
         "host's own judgement");
     not_checked.emplace_back(
-        "report.html, report.csv, controls.md and the rest of status.json: they are as they were "
-        "signed, and were not read");
+        "what status.json says beside that: its findings, conditions of paths, numbers of "
+        "versions, "
+        "and what was checked for it, are the host's word");
+    not_checked.emplace_back(
+        "escrows of other tools, where there are any: they are listed as the host found them");
     not_checked.emplace_back("tokens' URIs, and the host's settings, which are not in the pack");
     not_checked.emplace_back("keys that nobody declared and nobody escrowed");
     not_checked.emplace_back(

@@ -6,11 +6,14 @@
 #include <regex>
 
 #include "agent/report/control_map.h"
+#include "agent/report/embedded.h"
 #include "agent/report/pictures.h"
 #include "agent/report/report_html.h"
 #include "agent/report/report_json.h"
+#include "agent/report/report_read.h"
 #include "agent/report/text.h"
 #include "envelope/base/clock.h"
+#include "envelope/base/hash.h"
 
 namespace keyescrow::agent::report {
 namespace {
@@ -75,6 +78,8 @@ ReportModel HostileModel() {
   model.releases.push_back(release);
   model.verifications.push_back({7, kNow, false, kHostile, kHostile, "log_damaged"});
   model.not_checked = {"that a path opens"};
+  model.foreign.push_back(
+      {kHostile, "jwe", "clevis-sss", "", "2 of (tpm, fido2)", kHostile, {kHostile}, "AAAA", kNow});
   return model;
 }
 
@@ -142,6 +147,54 @@ TEST(ReportHtml, HasTheFiguresOfTheJson) {
 TEST(ReportHtml, IsTheSameForTheSameModel) {
   EXPECT_EQ(ReportHtml(HostileModel()), ReportHtml(HostileModel()));
   EXPECT_EQ(ReportJson(HostileModel()), ReportJson(HostileModel()));
+}
+
+// What a pack's verifier does: whatever is in a report, it is made anew from its JSON.
+TEST(ReportRead, MakesTheSameAgain) {
+  const std::string json = ReportJson(HostileModel());
+  const auto model = ReadReportJson(json);
+  ASSERT_TRUE(model);
+  EXPECT_EQ(ReportJson(*model), json);
+  EXPECT_EQ(ReportCsv(*model), ReportCsv(*ReadReportJson(ReportJson(*model))));
+  const auto document = nlohmann::ordered_json::parse(json);
+  for (const auto& [name, value] : document.items()) {
+    auto other = document;
+    other.erase(name);
+    const auto read = ReadReportJson(other.dump());
+    EXPECT_TRUE(!read || ReportJson(*read) != other.dump(2) + "\n") << name;
+  }
+  auto other = document;
+  other["form"] = kReportForm + 1;
+  EXPECT_FALSE(ReadReportJson(other.dump()));
+  EXPECT_EQ(FormOf(other.dump()), kReportForm + 1);
+  for (const char* text : {"", "[]", "null", "{", "{\"form\":1}", "{\"form\":1,\"keys\":[7]}"}) {
+    EXPECT_FALSE(ReadReportJson(text)) << text;
+  }
+}
+
+// A time before 1970, as a pack of somebody hostile may state, draws nothing out of bounds.
+TEST(ReportRead, DrawsTimesBeforeTheEpoch) {
+  std::vector<Release> releases(2);
+  releases[0].time = -5;
+  releases[1].time = -86400 * 3000LL + 7;
+  releases[0].outcome = releases[1].outcome = "completed";
+  EXPECT_NE(ReleaseTimeline(releases).find("1969-12-31"), std::string::npos);
+}
+
+// Packs state the form of their report. Where this fails, the same facts give other bytes: raise
+// kReportForm (and FORM in verify.py), and only then write the new hash here.
+TEST(ReportForm, IsRaisedWithItsBytes) {
+  const ReportModel model = *ReadReportJson(ReportJson(HostileModel()));
+  const std::string all =
+      ReportJson(model) + ReportCsv(model) + ReportHtml(model) + ControlsMarkdown();
+  EXPECT_EQ(kReportForm, 1U);
+  EXPECT_EQ(ToHex(Sha256(AsBytes(all))),
+            "ef66ae19552119238399db683918b1bbad6599b2a84d312837ae938f558625e4");
+  const std::string_view verify_py = kVerifyPy;
+  EXPECT_NE(verify_py.find("CONTROLS = \"" + ToHex(Sha256(AsBytes(ControlsMarkdown()))) + "\""),
+            std::string_view::npos);
+  EXPECT_NE(verify_py.find("\nFORM = " + std::to_string(kReportForm) + " "),
+            std::string_view::npos);
 }
 
 TEST(ReportHtml, StaysUsableWithTenThousandKeys) {

@@ -179,6 +179,11 @@ class Foreign(AcceptanceCase):  # one test
         """Status, what-if, a pack and both its verifiers, and the report know of them."""
         self.world.write("app.key", os.urandom(32))
         self.succeeds("import", "tang.jwe")
+        # They are no key of ours: with them alone, nothing complies.
+        for command, runs in (("status", 2), ("audit report", 1)):
+            error = self.refused("not_found", 8, *command.split(), num_runs=runs)
+            self.assertIn("keyescrow does not hold what other tools escrowed", str(error))
+        self.assertEqual(self.world.run("status", "--nagios").status, 3)
         self.succeeds("token", "add", "ops", "pkcs11:token=ops", "--module", self.world.module, *UNLOCK[2:])
         self.succeeds("backup", "app/key", "--from", "app.key", "--path", "password & token:ops", *UNLOCK)
         status = self.world.run("status", "--json").json()

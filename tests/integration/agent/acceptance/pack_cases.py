@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import pathlib
 import re
 import shutil
 import stat
@@ -56,6 +57,7 @@ match = "app/other"
 survive = 1
 withstand = 1
 """
+FOREIGN = pathlib.Path(__file__).resolve().parents[3] / "fixtures/foreign"
 ED25519_PKCS8 = bytes.fromhex("302e020100300506032b657004220420")
 MEMBERS = """README.txt verify.py keys/agent-key.json keys/log.vkeys keys/trusted-agents.json
     keys/tokens.json policy/policy.json policy/policy.toml policy/policy.toml.sig policy/signers checkpoint
@@ -138,6 +140,8 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
         world.must("recovery-key", "create", "team", "--path", "token:ops & password", *UNLOCK)
         world.run("recovery-key", "create", "old", "--path", "token:ops", "--prove-none")
         world.must("recovery-key", "retire", "old", "--yes")
+        world.write("sss.jwe", (FOREIGN / "sss.jwe").read_bytes())
+        world.must("import", "sss.jwe")
         for version in range(2):
             world.write("other.key", b"another key of thirty-two bytes%d" % version)
             world.must("backup", "app/other", "--from", "other.key", "--path", cls.paths[0],
@@ -360,6 +364,11 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
             self.assertEqual(here.status, there.status, str(here))
             answers = there.json(), here.json()
             self.assertEqual([answer.pop("pack") for answer in answers], [None, "pack.tar"])
+            # What other tools escrowed is told of the host alone.
+            notes = [[note for note in answer["notes"] if "foreign escrow" in note]
+                     for answer in answers]
+            self.assertEqual(list(map(len, notes)), [0 if "app/key" in question else 1, 0])
+            answers[0]["notes"] = [note for note in answers[0]["notes"] if note not in notes[0]]
             self.assertEqual(*answers)
         what_if = ("what-if", "--lose", "password")
         self.refused("agent_not_trusted", 4, *what_if, "--in", "pack.tar", env=self.elsewhere)
@@ -524,15 +533,24 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
     # ---- somebody who holds the log's key
 
     def forge(self, pack, change):
-        """Changes what status.json says, and what follows from it."""
+        """Changes what status.json says, and all that follows from it but report.html."""
         status = json.loads(pack.members["status.json"])
         change(status)
-        status["complies"] = not any(item["severity"] == "critical" for item in status["findings"])
+        status = self.program.Report.remade(status)
         pack.members["status.json"] = (json.dumps(status, indent=2, ensure_ascii=False) +
                                        "\n").encode()
+        pack.members["report.csv"] = self.program.Report.csv(status).encode()
 
-    def lied(self, pack, *words):
-        return self.signed(pack, *words, status=1)
+    def lied(self, pack):
+        """Of a pack whose report.html alone is another: keyescrow says so, verify.py that it does
+        not look."""
+        pack.sign(self.seed, self.world.folder)
+        done = self.keyescrow(self.written(pack), "--trust", "trust.json")
+        script = self.verify_py("lie.tar", "--trust", "trust.json")
+        self.assertEqual((done.status, script.returncode), (4, 1), str(done) + script.stdout)
+        self.assertIn(b"report.html is not the report that status.json gives", done.out + done.err)
+        self.assertIn("report.html: 'keyescrow verify' makes it anew", script.stdout)
+        return done, json.loads(script.stdout)
 
     def signed(self, pack, *words, status=4):
         pack.sign(self.seed, self.world.folder)
@@ -609,16 +627,58 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
                 pack.edit(name, change)
                 self.signed(pack, word)
 
+    def test_members_that_are_malformed(self):
+        """Signed, and read by one reader in one way and by the next in another: nobody takes it."""
+        def replace(old, new):
+            return lambda data: data.replace(old, new, 1)
+        def low_bits(name):
+            """The last character's low bits, which no byte of a hash uses."""
+            def change(data):
+                at = data.index(name) + len(name) + 42
+                return data[:at] + bytes([data[at] + 1]) + data[at + 1:]
+            return change
+        def nested(levels):
+            return replace(b'{"key":', b'{"more":' + b"[" * levels + b"]" * levels + b',"key":')
+        summaries, signers = "summaries/000000000000.jsonl", "policy/signers"
+        for name, change in (
+                ("keys/agent-key.json", replace(b"{", b'{"host": "other",')),
+                ("keys/agent-key.json", replace(b'"x":', b'"x": "", "x":')),
+                ("keys/trusted-agents.json", replace(b'"removed": null', b'"removed": ""')),
+                ("keys/tokens.json", replace(b'"uri":', b'"uri": "", "uri":')),
+                ("keys/recovery-keys.json", replace(b'"retired": null', b'"retired": ""')),
+                ("keys/recovery-keys.json", low_bits(b'"drill_key": "')),
+                (signers, replace(b"1\n", b"1 \n")),
+                (signers, lambda data: data.rstrip(b"\n") + b" \n"),
+                (signers, lambda data: data + b"more"),
+                (summaries, replace(b'"size_bytes":', b'"size_bytes":0.5,"size_byte":')),
+                (summaries, replace(b'"size_bytes":', b'"size_bytes":%d,"size_byte":' % (1 << 64))),
+                (summaries, low_bits(b'"drill_key":"')),
+                (summaries, lambda data: b"\xef\xbb\xbf" + data),
+                (summaries, replace(b'"note":null', b'"note":"\\ud800"')),
+                (summaries, replace(b'"note":null', b'"note":"\xed\xa0\x80"')),
+                (summaries, nested(65)),
+                ("status.json", replace(b'"keyescrow": "', b'"keyescrow": 1, "keyescrom": "')),
+                ("status.json", replace(b'"remedy": "', b'"remedy": 1, "remedi": "')),
+                ("status.json", replace(b'"checked": [', b'"checked": [1, ')),
+                ("inventory.json", replace(b'"held": false', b'"held": 0'))):
+            with self.subTest(member=name):
+                pack = Pack(self.world.path("strict.tar"))
+                if change(pack.members[name]) == pack.members[name]:
+                    pack = Pack(self.world.path("pack.tar"))
+                pack.edit(name, change)
+                self.signed(pack)
+        pack = Pack(self.world.path("pack.tar"))
+        pack.edit("summaries/000000000000.jsonl", nested(60))
+        self.signed(pack, status=1)
+
     def test_a_verdict_that_is_not_the_policys(self):
         self.trusted("strict.tar", 1, "critical findings")
         pack = Pack(self.world.path("strict.tar"))
-        status = json.loads(pack.members["status.json"])
-        status["findings"], status["complies"] = [], True
-        pack.members["status.json"] = (json.dumps(status, indent=2) + "\n").encode()
+        self.forge(pack, lambda status: status.update(findings=[]))
         told = ["app/key: " + what for what in (
             "the rule \"all\" requires the path 'recovery-key:team'",
             "the rule \"all\" forbids a path of", 'the rule "all" asks for')]
-        done, document = self.signed(pack, *(json.dumps(word)[1:-1] for word in told), status=1)
+        done, document = self.lied(pack)
         self.assertEqual(document["bad"], [])
         said = [finding["what"] for finding in done.json()["items"][0]["findings"]]
         for lines in (document["findings"], said):
@@ -648,6 +708,66 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
         said = [finding["what"] for finding in done.json()["items"][0]["findings"]]
         for lines in (said, document["findings"]):
             self.assertEqual(sorted(line for line in lines if "asks that" in line), told)
+
+    def test_a_report_that_was_edited(self):
+        """Whatever is edited is named: bytes, what follows from others, what the log tells."""
+        for name, old, new in (("report.csv", b"INC-1", b"INC-2"),
+                               ("controls.md", b"SC-12", b"SC-13"),
+                               ("status.json", b'"keys": 2', b'"keys": 3'),
+                               ("status.json", b'"paths": 0', b'"paths": 1'),
+                               ("status.json", b'  "form"', b'   "form"'),
+                               ("status.json", b'"held": false', b'"held": true')):
+            with self.subTest(member=name, new=new):
+                pack = Pack(self.world.path("pack.tar"))
+                pack.edit(name, lambda data: data.replace(old, new, 1))
+                self.signed(pack, name)
+        pack = Pack(self.world.path("pack.tar"))
+        pack.edit("report.html", lambda data: data.replace(b"INC-1", b"INC-2"))
+        self.lied(pack)
+
+        def key(status):
+            return status["keys"][0]
+        for change, word in (
+                (lambda s: s["releases"][0].update(reason="INC-2"), "releases are not as the entr"),
+                (lambda s: s["releases"][0].update(actor="nobody"), "releases are not as the entr"),
+                (lambda s: s["verifications"].append({
+                    "seq": 3, "time": s["evaluated"], "passed": True, "actor": "uid 0",
+                    "what": None, "error": None}), "verifications are not as the entries"),
+                (lambda s: s["figures"].update(drills_passed=99), "numbers of drills"),
+                (lambda s: key(s).update(survival="survives everything"),
+                 "app/key: what status.json says of it is not what its summary"),
+                (lambda s: key(s)["paths"][0].update(factors="token:ops"), "app/key: what status"),
+                (lambda s: key(s)["paths"][1].update(portable=True), "app/key: what status"),
+                (lambda s: key(s).update(updated="2026-01-01T00:00:00Z"), "app/key: what status"),
+                (lambda s: key(s).update(note="a note"), "app/key: what status"),
+                (lambda s: key(s).update(source="file:/x"), "app/key: status.json's source"),
+                (lambda s: s["checkpoint"].update(root="A" * 43 + "="), "time or checkpoint"),
+                (lambda s: s["checkpoint"].update(size=7), "time or checkpoint"),
+                (lambda s: s.update(evaluated="2026-01-01T00:00:00Z"), "time or checkpoint"),
+                (lambda s: s.update(host="other"), "status.json's host"),
+                (lambda s: s.update(agent="A" * 43), "status.json's host"),
+                (lambda s: s.update(drill_every_s={"shortest": 1, "longest": 1}), "how often"),
+                (lambda s: s["foreign"].clear(), "foreign escrows are not those of inventory")):
+            with self.subTest(word=word):
+                pack = Pack(self.world.path("pack.tar"))
+                self.forge(pack, change)
+                self.signed(pack, word)
+        pack = Pack(self.world.path("pack.tar"))
+        pack.edit("status.json", lambda data: data.replace(b'"form": 1', b'"form": 2'))
+        done, document = self.signed(pack, "the report is of form 2", status=1)
+        self.assertIn("newer_format",
+                      [finding["fault"] for finding in done.json()["items"][0]["findings"]])
+        self.assertTrue(any("the report is of form 2" in line for line in document["findings"]))
+
+    def test_escrows_of_other_tools(self):
+        members = Pack(self.world.path("pack.tar")).members
+        (item,) = json.loads(members["inventory.json"])["foreign"]
+        self.assertEqual((item["kind"], item["item"], item["held"], item["proven"]),
+                         ("clevis-sss", "jwe", False, False))
+        self.assertIn("survives the loss of any one; opened by ", item["survival"])
+        self.assertEqual(json.loads(members["status.json"])["figures"]["keys"], 2)
+        self.assertIn(b"sss.jwe", members["report.csv"])
+        self.assertIn(b"keyescrow does not hold it, and has not proven it", members["report.html"])
 
     def test_recovery_keys_are_listed(self):
         name = "keys/recovery-keys.json"

@@ -4,11 +4,13 @@ import csv
 import html.parser
 import io
 import json
+import pathlib
 import re
 import subprocess
 
 from world import BOTH_PATHS, UNLOCK, AcceptanceCase
 
+FOREIGN = pathlib.Path(__file__).resolve().parents[3] / "fixtures/foreign"
 HOSTILE = "INC-1 <script>document.title='taken'</script> \u202egpj.exe \x07 <img src=x onerror=alert(1)>"
 
 # Measures the report in a frame of a given width: sizes, and the contrast of every text.
@@ -76,6 +78,8 @@ class Report(AcceptanceCase):
         world.must("restore", "app/key", "--to", "out.key", "--reason", HOSTILE, *UNLOCK)
         world.run("restore", "app/key", "--to", "no.key", "--password-file", "wrong", "--pin-file",
                   "pin")
+        world.write("sss.jwe", (FOREIGN / "sss.jwe").read_bytes())
+        world.must("import", "sss.jwe")
         for form in ("html", "csv"):
             world.must("audit", "report", "--" + form, "-o", "report." + form)
         cls.document = world.must("audit", "report", "--json").json()
@@ -138,7 +142,8 @@ class Report(AcceptanceCase):
         self.assertNotIn("\u202e", self.text)
         self.assertNotIn("\x07", self.text)
         self.assertIn("U+202Egpj.exe U+0007", self.text)
-        self.assertNotRegex(self.text, r"(?i)https?://|url\(|@import|\sstyle=")
+        self.assertEqual(self.text.count("tang:http://"), self.text.count("http://"))
+        self.assertNotRegex(self.text, r"(?i)https://|url\(|@import|\sstyle=")
 
     def test_structure_for_a_screen_reader(self):
         page = Page(self.text)
