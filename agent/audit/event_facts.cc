@@ -270,6 +270,7 @@ EventFacts FactsOf(const Event& event) {
       facts.factor_key_sha256 = path.factors.front().key_sha256;
     }
   }
+  facts.error = event.error;
   facts.reason = event.reason;
   facts.prev_checkpoint = event.prev_checkpoint;
   facts.truncated = event.truncated;
@@ -284,7 +285,7 @@ std::optional<EventFacts> ScanPlainEvent(std::string_view line) {
   Scanner in(line);
   EventFacts facts;
   if (!ScanHead(in, facts)) return std::nullopt;
-  in.TextIf(R"(,"error":")", kMaxShortBytes);
+  facts.error = in.TextIf(R"(,"error":")", kMaxShortBytes);
   ScanActor(in, facts);
   in.Expect(R"(,"host":")");  // approvers are rare: they take the slow way
   in.Text(kMaxShortBytes);

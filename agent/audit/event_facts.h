@@ -22,6 +22,7 @@ struct EventFacts {
   std::int64_t time = 0;
   EventType type{};
   Outcome outcome = Outcome::kSuccess;
+  std::string_view error;
   std::uint32_t uid = 0;
   std::int32_t pid = 0;
   bool has_key = false;

@@ -1403,6 +1403,7 @@ class Verifier:
         self.summaries, self.matched, self.drills, self.open = {}, set(), {}, {}
         self.interrupted = set()  # who was taken to have ended, and may still tell
         self.roots, self.policies, self.anchor_lines, self.last_time = {}, [], "", None
+        self.policy_signers = []
         self.by_hash, self.proven, self.num_tiles, self.trails = {}, set(), 0, ()
         self.agents, self.imported = {options.agent} - {None}, set()
         self.stateless, self.num_unknown_drills = {}, 0
@@ -1760,6 +1761,9 @@ class Verifier:
                     event["outcome"] == "success"):
                 policy = event["policy"]
                 self.policies.append((policy["id"], policy["serial"], policy["sha256"]))
+                begin, mark, digest = event.get("reason", "").partition(", signers ")
+                if mark and begin.startswith("policy set, mode "):
+                    self.policy_signers.append((self.policies[-1][1:], digest))
         if "anchor" in event:
             self.read_anchor(seq, line, event, stateless)
         elif stateless and event["type"] not in IMPORTABLE:
@@ -1906,6 +1910,9 @@ class Verifier:
                 raise Bad("policy/policy.toml.sig is of another policy")
             if not 0 < int(lines[0]) <= len({key.key for key in good}):
                 raise Bad("too few of the signers signed policy/policy.toml")
+            listed = b64u(sha256(self.pack.read("policy/signers")))
+            if any(set_ == mine[1:] and digest != listed for set_, digest in self.policy_signers):
+                raise Bad("policy/signers is not what the entry of the policy says")
         self.checked.append("the policy %s serial %d" % mine[:2])
         self.hold_to_policy(text.decode(), 0 if facts["set"] is None else seconds(facts["set"]))
 

@@ -165,6 +165,7 @@ Result<audit::EventDrill> Driller::Prove(const envelope::SealedEnvelope& sealed,
 Status Driller::DrillEnvelope(const envelope::SealedEnvelope& sealed, const EnvelopeSource& source,
                               const Target& target) {
   const envelope::Header& header = sealed.header();
+  const bool is_kept = IsKept(agent_, source, sealed);
   KeyDrill& key = report_.keys.back();
   key.key_name = header.key_name;
   key.key_version = header.key_version;
@@ -214,7 +215,7 @@ Status Driller::DrillEnvelope(const envelope::SealedEnvelope& sealed, const Enve
     }
     const bool tells = proven.has_value() ||
                        (drill.outcome == DrillOutcome::kFailed && TellsOfThePath(*drill.error));
-    if (tells && agent_ != nullptr && source.record) {
+    if (tells && is_kept) {
       store::PathOutcome outcome{header.key_name, header.key_version, header.revision, path.id,
                                  agent_->Now(),   proven.has_value(), event.error};
       if (proven) {

@@ -61,6 +61,13 @@ bool IsExistingFile(const std::string& path) {
 
 }  // namespace
 
+bool IsKept(Agent* agent, const EnvelopeSource& source, const envelope::SealedEnvelope& sealed) {
+  if (agent == nullptr || source.record) return source.record.has_value();
+  const auto found =
+      agent->store().FindEnvelope(sealed.header().key_name, sealed.header().key_version);
+  return found && found->sha256 == sealed.hash();
+}
+
 Result<Bytes> ReadDocument(const std::string& path, const std::string& what) {
   return ReadFile(path, what);
 }

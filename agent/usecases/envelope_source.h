@@ -22,6 +22,10 @@ struct EnvelopeSource {
 Result<EnvelopeSource> FindEnvelope(Agent* agent, const std::string& name_or_file,
                                     std::optional<std::uint64_t> version);
 
+// IsKept: the envelope is the newest one of its version in the store, whether it was read there or
+// from a file. False where there is no state, or its store cannot be read.
+bool IsKept(Agent* agent, const EnvelopeSource& source, const envelope::SealedEnvelope& sealed);
+
 // ReadDocument reads a file that is no envelope, under an envelope's limits; `what` ("checkpoint")
 // says in an error what it should have been. Errors: kEnvelopeUnreadable, Failure::kLimit.
 Result<Bytes> ReadDocument(const std::string& path, const std::string& what);

@@ -7,6 +7,7 @@
 
 #include "agent/usecases/imported_event.h"
 #include "agent/usecases/interrupted_restores.h"
+#include "agent/usecases/path_proof.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
@@ -20,6 +21,12 @@ using audit::LogFault;
 constexpr std::string_view kTrustAdded = "trust added: ";
 constexpr std::string_view kTrustRemoved = "trust removed: ";
 constexpr std::string_view kLimits = "; limits ";
+constexpr std::string_view kPolicySet = "policy set, mode ";
+constexpr std::string_view kSigners = ", signers ";
+constexpr std::string_view kEvidence = "evidence ";
+constexpr std::string_view kInitialised = "initialised by keyescrow ";
+constexpr std::string_view kWithTpm = ", no simulated tpm";
+constexpr std::string_view kWithSimulator = ", the tpm is a simulator";
 constexpr std::size_t kThumbprintChars = 43;
 
 // Two processes take the time before they wait for each other: a commit waits up to half a minute.
@@ -32,6 +39,7 @@ bool MattersInOrder(EventType type) {
     case EventType::kRestoreCompleted:
     case EventType::kRestoreFailed:
     case EventType::kRestoreDenied:
+    case EventType::kAgentStarted:
     case EventType::kFactorEnrolled:
     case EventType::kFactorRemoved:
     case EventType::kKeyRotated:
@@ -40,6 +48,21 @@ bool MattersInOrder(EventType type) {
     case EventType::kGateOverridden: return true;
     default: return false;
   }
+}
+
+bool FailsAPath(const audit::EventFacts& facts) {
+  const bool fails = facts.type == EventType::kRestoreFailed ||
+                     facts.type == EventType::kDrillFailed ||
+                     facts.type == EventType::kEscrowFailed;
+  return fails && facts.outcome == audit::Outcome::kFailure && facts.has_key &&
+         facts.has_envelope && !facts.path_id.empty() && TellsOfThePath(facts.error);
+}
+
+// WordAfter returns what stands behind `mark` in a text that begins with `begin`, or "".
+std::string WordAfter(std::string_view text, std::string_view begin, std::string_view mark) {
+  const std::size_t at = text.find(mark);
+  if (!text.starts_with(begin) || at == std::string_view::npos) return "";
+  return std::string(text.substr(at + mark.size()));
 }
 
 std::string Joined(const std::vector<std::string>& patterns) {
@@ -75,6 +98,26 @@ std::string TrustRemovedReason(const std::string& thumbprint) {
   return std::string(kTrustRemoved) + thumbprint;
 }
 
+std::string PolicyReason(std::string_view mode, std::string_view signers) {
+  return fmt::format("{}{}{}{}", kPolicySet, mode, kSigners, PolicySigners(signers));
+}
+
+std::string PolicySigners(std::string_view signers) {
+  return EncodeBase64Url(Sha256(AsBytes(signers)));
+}
+
+std::string EvidenceReason(std::string_view evidence) {
+  return std::string(kEvidence) + TokenEvidence(evidence);
+}
+
+std::string TokenEvidence(std::string_view evidence) {
+  return EncodeBase64Url(Sha256(AsBytes(evidence)));
+}
+
+std::string StartReason(std::string_view version, bool tpm_simulator) {
+  return fmt::format("{}{}{}", kInitialised, version, tpm_simulator ? kWithSimulator : kWithTpm);
+}
+
 void NoticedSegment::CompareTime(std::uint64_t seq, std::int64_t time) {
   if (!has_times) {
     has_times = true;
@@ -90,7 +133,12 @@ void NoticedSegment::Notice(std::uint64_t seq, const audit::EventFacts& facts) {
   const bool stateless = facts.source == audit::kStatelessSource;
   if (!stateless) CompareTime(seq, facts.time);
   const bool anchors = facts.event != nullptr && facts.event->anchor.has_value();
-  if (!stateless && !anchors && !MattersInOrder(facts.type)) return;
+  std::optional<PathFailure> failure;
+  if (!stateless && FailsAPath(facts)) {
+    failure = PathFailure{seq, facts.time, std::string(facts.error), facts.revision,
+                          facts.envelope_sha256};
+  }
+  if (!stateless && !anchors && !failure && !MattersInOrder(facts.type)) return;
   const bool sets_policy = facts.type == EventType::kPolicyChanged && facts.has_policy &&
                            facts.outcome == audit::Outcome::kSuccess && !stateless;
   events.push_back(
@@ -98,9 +146,11 @@ void NoticedSegment::Notice(std::uint64_t seq, const audit::EventFacts& facts) {
        std::string(facts.key_name), facts.key_version, std::string(facts.factor_id),
        facts.factor_kind == kRecoveryKeyKind, facts.factor_key_sha256, std::string(facts.reason),
        sets_policy
-           ? std::optional(PolicySet{seq, facts.time, facts.policy_serial, facts.policy_sha256})
+           ? std::optional(PolicySet{seq, facts.time, facts.policy_serial, facts.policy_sha256,
+                                     WordAfter(facts.reason, kPolicySet, kSigners)})
            : std::nullopt,
-       anchors ? std::make_shared<const audit::Event>(*facts.event) : nullptr, facts.has_envelope});
+       anchors ? std::make_shared<const audit::Event>(*facts.event) : nullptr, facts.has_envelope,
+       failure ? std::string(facts.path_id) : std::string(), failure});
 }
 
 void EventOrder::Add(NoticedSegment segment, audit::LogFindings& findings) {
@@ -141,14 +191,24 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
     }
     return;
   }
+  if (event.failure) {
+    path_failures_[{event.key_name, event.key_version, event.path_id}] = *event.failure;
+  }
   switch (event.type) {
+    case EventType::kAgentStarted:
+      if (event.reason.starts_with(kInitialised)) {
+        if (event.reason.ends_with(kWithTpm)) tpm_simulator_ = false;
+        if (event.reason.ends_with(kWithSimulator)) tpm_simulator_ = true;
+      }
+      return;
     case EventType::kFactorEnrolled:
     case EventType::kFactorRemoved:
       // With a key the entry tells of a path of that key, else of a token or recovery key in a
       // list.
       if (event.key_name.empty()) {
         (event.is_recovery_key ? recovery_keys_ : tokens_)[event.name] = {
-            event.seq, event.type == EventType::kFactorEnrolled, event.key_sha256};
+            event.seq, event.type == EventType::kFactorEnrolled, event.key_sha256,
+            WordAfter(event.reason, kEvidence, kEvidence)};
       }
       return;
     case EventType::kKeyRotated:

@@ -28,6 +28,22 @@ struct PolicySet {
   std::int64_t time = 0;
   std::uint64_t serial = 0;
   Bytes32 sha256{};
+  std::string signers = {};  // PolicySigners of those who signed it; "" in entries of before
+};
+
+// PathFailure: an entry that tells of a path that it is broken.
+struct PathFailure {
+  std::uint64_t seq = 0;
+  std::int64_t time = 0;
+  std::string error;
+  std::uint32_t revision = 0;
+  Bytes32 envelope_sha256{};
+};
+struct PathName {
+  std::string key_name;
+  std::uint32_t key_version = 0;
+  std::string path_id;
+  auto operator<=>(const PathName&) const = default;
 };
 
 // NoticedEvent: an entry that EventOrder needs, copied out of its row.
@@ -49,6 +65,8 @@ struct NoticedEvent {
   std::optional<PolicySet> policy;             // of a policy that was set
   std::shared_ptr<const audit::Event> anchor;  // the whole event, where it is about an anchor
   bool has_envelope = false;
+  std::string path_id = {};  // where it has `failure`
+  std::optional<PathFailure> failure = {};
 };
 
 struct NoticedSegment {
@@ -77,6 +95,7 @@ struct TokenChange {
   std::uint64_t seq = 0;
   bool added = false;
   std::optional<Bytes32> key_sha256;
+  std::string evidence = {};  // TokenEvidence of its row; "" in entries of before
 };
 
 // GateOverride: one gate.overridden.
@@ -103,6 +122,10 @@ class EventOrder {
   const std::vector<PolicySet>& policies() const { return policies_; }  // in the log's order
   // gate_overrides: by key; the last one.
   const std::map<std::string, GateOverride>& gate_overrides() const { return gate_overrides_; }
+  // path_failures: the last one of each path. What has opened since is not looked at.
+  const std::map<PathName, PathFailure>& path_failures() const { return path_failures_; }
+  // tpm_simulator: what `init` said of the TPM; none in logs of before.
+  std::optional<bool> tpm_simulator() const { return tpm_simulator_; }
   const std::map<Bytes16, std::uint64_t>& imported() const { return imported_; }
   const VersionLife& life() const { return life_; }
   std::uint64_t num_releases() const { return num_releases_; }
@@ -127,6 +150,8 @@ class EventOrder {
   std::map<std::string, TokenChange> recovery_keys_;       // the same
   std::vector<PolicySet> policies_;
   std::map<std::string, GateOverride> gate_overrides_;
+  std::map<PathName, PathFailure> path_failures_;
+  std::optional<bool> tpm_simulator_;
   std::map<Bytes16, std::uint64_t> imported_;
   VersionLife life_;
   std::map<std::string, Request> open_;
@@ -146,5 +171,18 @@ std::string TrustRemovedReason(const std::string& thumbprint);
 // TrustLimits is the b64u SHA-256 of a row's host and key patterns.
 std::string TrustLimits(const std::vector<std::string>& hosts,
                         const std::vector<std::string>& keys);
+
+// PolicyReason is the reason of the entry that sets a policy. `signers` is policy::FormatSigners of
+// those under whom it was accepted, and PolicySigners its b64u SHA-256.
+std::string PolicyReason(std::string_view mode, std::string_view signers);
+std::string PolicySigners(std::string_view signers);
+
+// EvidenceReason is the reason of the entry that registers a token, and TokenEvidence the b64u
+// SHA-256 of what its row says of it.
+std::string EvidenceReason(std::string_view evidence);
+std::string TokenEvidence(std::string_view evidence);
+
+// StartReason is the reason of a log's first entry.
+std::string StartReason(std::string_view version, bool tpm_simulator);
 
 }  // namespace keyescrow::agent

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "agent/config/paths.h"
+#include "agent/usecases/event_order.h"
 #include "agent/usecases/policy_in_force.h"
 #include "agent/usecases/process_facts.h"
 #include "envelope/base/ed25519.h"
@@ -58,7 +59,7 @@ Status RecordStart(const Environment& environment, bool tpm_simulator) {
   ASSIGN_OR_RETURN(const auto agent, Agent::Open(environment));
   audit::Event event;
   event.type = audit::EventType::kAgentStarted;
-  event.reason = "initialised by keyescrow " KEYESCROW_VERSION;
+  event.reason = StartReason(KEYESCROW_VERSION, tpm_simulator);
   store::Change change;
   if (const std::string machine = MachineId(); !machine.empty()) {
     change.settings.push_back({std::string(kMachineSetting), machine});

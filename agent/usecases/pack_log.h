@@ -48,6 +48,7 @@ class PackLog {
   const Bytes32& root() const { return report_.root; }           // of the entries
   // The policies that were set, in the log's order.
   const std::vector<audit::EventPolicy>& policies() const { return policies_; }
+  const std::vector<PolicySet>& policy_sets() const { return order_.policies(); }
   const ReportHistory& history() const { return history_; }
   std::string DrillLines() const { return drills_.Lines(); }
   const std::string& anchor_lines() const { return anchor_lines_; }

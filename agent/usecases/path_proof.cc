@@ -1,11 +1,22 @@
 #include "agent/usecases/path_proof.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "agent/audit/checkpoint.h"
 #include "agent/audit/merkle.h"
 
 namespace keyescrow::agent {
+namespace {
+
+constexpr ErrorCode kTelling[] = {
+    ErrorCode::kEnvelopeUnwrap,   ErrorCode::kEnvelopeMac,        ErrorCode::kFactorBad,
+    ErrorCode::kTokenDataInvalid, ErrorCode::kTokenKeyNotFound,   ErrorCode::kTokenKeyUsage,
+    ErrorCode::kTpmPcrMismatch,   ErrorCode::kTpmPolicySignature, ErrorCode::kTpmSrkUntrusted,
+    ErrorCode::kTpmWrongDevice,
+};
+
+}  // namespace
 
 Result<envelope::DrillCheckpoint> NewestCheckpoint(Agent* agent) {
   envelope::DrillCheckpoint checkpoint;
@@ -46,19 +57,12 @@ Result<audit::EventDrill> ProveOpened(const envelope::SealedEnvelope& sealed,
 }
 
 bool TellsOfThePath(const Error& error) {
-  switch (error.code()) {
-    case ErrorCode::kEnvelopeUnwrap:
-    case ErrorCode::kEnvelopeMac:
-    case ErrorCode::kFactorBad:
-    case ErrorCode::kTokenDataInvalid:
-    case ErrorCode::kTokenKeyNotFound:
-    case ErrorCode::kTokenKeyUsage:
-    case ErrorCode::kTpmPcrMismatch:
-    case ErrorCode::kTpmPolicySignature:
-    case ErrorCode::kTpmSrkUntrusted:
-    case ErrorCode::kTpmWrongDevice: return true;
-    default: return false;
-  }
+  return std::ranges::find(kTelling, error.code()) != std::end(kTelling);
+}
+
+bool TellsOfThePath(std::string_view error_name) {
+  return std::ranges::any_of(kTelling,
+                             [&](ErrorCode code) { return ErrorCodeName(code) == error_name; });
 }
 
 bool IsOfThisHost(const Agent& agent, const envelope::PathRecord& path) {

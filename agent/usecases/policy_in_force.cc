@@ -135,7 +135,7 @@ Result<policy::Facts> GatherFacts(Agent& agent) {
   ASSIGN_OR_RETURN(const auto tokens, agent.store().Tokens());
   for (const store::TokenRecord& token : tokens) facts.tokens.push_back(ReadEvidence(token));
   ASSIGN_OR_RETURN(const auto simulator, agent.store().GetSetting(kTpmSimulatorSetting));
-  facts.tpm_simulator = simulator == "yes";
+  facts.tpm_simulator = simulator.has_value();
   return facts;
 }
 

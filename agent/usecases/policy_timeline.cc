@@ -11,6 +11,7 @@
 #include "agent/policy/evaluate.h"
 #include "agent/policy/signature.h"
 #include "agent/policy/worse_than.h"
+#include "agent/usecases/event_order.h"
 #include "agent/usecases/registration_check.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
@@ -45,6 +46,10 @@ bool HasItsFiles(const store::PolicyRecord& row, const policy::Policy& policy) {
 std::string OtherColumn(const PolicySet& set, const store::PolicyRecord& row,
                         const policy::Policy& policy, const policy::Signers& signers) {
   if (!AreSigners(row.signers, signers)) return "its row says other signers for it";
+  // The first ones were pinned by hand: the log alone tells who they were.
+  if (!set.signers.empty() && set.signers != PolicySigners(policy::FormatSigners(signers))) {
+    return "its signers are others than those of the entry";
+  }
   if (!AreSigners(row.next_signers, policy.signers.value_or(signers))) {
     return "its row says other signers for the next one";
   }

@@ -7,6 +7,7 @@
 #include <set>
 #include <utility>
 
+#include "agent/usecases/policy_in_force.h"
 #include "agent/usecases/registered_recovery_key.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
@@ -177,6 +178,15 @@ Status RegistrationChecker::CheckTokens(StoreReader& reader) {
   ASSIGN_OR_RETURN(const auto rows, reader.Tokens());
   audit::LogFindings findings;
   CompareTokens(rows, order_.tokens(), findings);
+  for (const store::TokenRecord& token : rows) {
+    const auto change = order_.tokens().find(token.name);
+    if (change == order_.tokens().end() || change->second.evidence.empty()) continue;
+    if (change->second.evidence == TokenEvidence(token.evidence)) continue;
+    findings.Add(LogFault::kTokenUnlogged, change->second.seq,
+                 fmt::format("what the store says of the token {} is not what was seen when it was "
+                             "registered",
+                             token.name));
+  }
   const std::lock_guard lock(mutex_);
   tally_.findings.Append(std::move(findings));
   tally_.num_tokens = rows.size();
@@ -362,6 +372,86 @@ Status RegistrationChecker::CheckLife(StoreReader& reader) {
   return Ok();
 }
 
+// StillFails: the envelope that failed is one that is kept, was the newest one then, and its path
+// has not opened or been made anew since.
+Result<bool> StillFails(StoreReader& reader, const PathName& path, const PathFailure& failure) {
+  ASSIGN_OR_RETURN(const auto kept,
+                   reader.EnvelopeSha256(path.key_name, path.key_version, failure.revision));
+  if (kept != failure.envelope_sha256) return false;
+  audit::EventReader events;
+  bool fails = true;
+  RETURN_IF_ERROR(reader.EntriesOfKey(path.key_name, [&](const store::EntryRow& row) {
+    const auto facts = events.Read(AsText(row.bytes));
+    if (!facts || facts->key_version != path.key_version ||
+        facts->source == audit::kStatelessSource) {
+      return true;
+    }
+    if (row.seq > failure.seq) {
+      const bool ends =
+          facts->type == EventType::kDrillPassed || facts->type == EventType::kRestoreCompleted ||
+          facts->type == EventType::kFactorEnrolled || facts->type == EventType::kFactorRemoved;
+      fails =
+          !(ends && facts->outcome == audit::Outcome::kSuccess && NamesPath(*facts, path.path_id));
+      return fails;
+    }
+    const bool writes =
+        facts->type == EventType::kEscrowCreated || facts->type == EventType::kEscrowRewrapped;
+    if (!writes || facts->outcome != audit::Outcome::kSuccess) return true;
+    fails = facts->revision == failure.revision;
+    return false;
+  }));
+  return fails;
+}
+
+Status RegistrationChecker::CheckFailures(StoreReader& reader) {
+  if (reader.schema_version() < kSchemaWithEntryIndex) return Ok();
+  std::map<PathName, PathFailure> missing;
+  for (const auto& [path, failure] : order_.path_failures()) {
+    if (order_.life().destroyed().contains({path.key_name, path.key_version})) continue;
+    ASSIGN_OR_RETURN(const bool fails, StillFails(reader, path, failure));
+    if (fails) missing.emplace(path, failure);
+  }
+  std::vector<store::PathState> unknown;  // failures whose entry is not the path's last one
+  std::set<PathName> opened;
+  RETURN_IF_ERROR(reader.PathStates([&](const store::PathState& state) {
+    PathName path{state.key_name, state.key_version, state.path_id};
+    const auto found = missing.find(path);
+    const bool is_it = found != missing.end() && state.failed &&
+                       state.failure == found->second.error &&
+                       std::llabs(*state.failed - found->second.time) <= kProofToleranceSeconds;
+    if (is_it) {
+      missing.erase(found);
+    } else if (state.failed && state.failed >= state.proven.value_or(0)) {
+      unknown.push_back(state);
+    }
+    if (state.proven && !is_it) opened.insert(std::move(path));
+    return true;
+  }));
+  for (const auto& [path, failure] : missing) {
+    // That another host's TPM is not here was never taken for a failure, and such a path never
+    // opened here.
+    if (failure.error.starts_with("tpm_") && !opened.contains(path)) continue;
+    Add(LogFault::kProofUnlogged, failure.seq,
+        fmt::format("entry {}: the path {} of {} version {} failed, and the store does not say so",
+                    failure.seq, path.path_id, path.key_name, path.key_version));
+  }
+  audit::EventReader events;
+  for (const store::PathState& state : unknown) {
+    bool told = false;
+    RETURN_IF_ERROR(reader.EntriesOfKey(state.key_name, [&](const store::EntryRow& row) {
+      const auto facts = events.Read(AsText(row.bytes));
+      told = facts && facts->key_version == state.key_version && facts->error == state.failure &&
+             std::llabs(facts->time - *state.failed) <= kProofToleranceSeconds;
+      return !told;
+    }));
+    if (told) continue;
+    Add(LogFault::kProofUnlogged, 0,
+        fmt::format("{} version {}: no entry tells that the path {} failed at {}", state.key_name,
+                    state.key_version, state.path_id, FormatUtc(*state.failed)));
+  }
+  return Ok();
+}
+
 Status RegistrationChecker::CheckRows(StoreReader& reader) {
   RETURN_IF_ERROR(CheckTokens(reader));
   RETURN_IF_ERROR(CheckRecoveryKeys(reader));
@@ -369,7 +459,14 @@ Status RegistrationChecker::CheckRows(StoreReader& reader) {
   RETURN_IF_ERROR(CheckImported(reader));
   RETURN_IF_ERROR(CheckOverrides(reader));
   RETURN_IF_ERROR(CheckLife(reader));
+  RETURN_IF_ERROR(CheckFailures(reader));
   ASSIGN_OR_RETURN(auto names, reader.SettingNames());
+  const bool simulator = std::ranges::count(names, kTpmSimulatorSetting) != 0;
+  if (order_.tpm_simulator().value_or(simulator) != simulator) {
+    Add(LogFault::kTokenUnlogged, 0,
+        fmt::format("the store says that the tpm is {}, and the log's first entry another thing",
+                    simulator ? "a simulator" : "no simulator"));
+  }
   const std::lock_guard lock(mutex_);
   tally_.settings = std::move(names);
   return Ok();

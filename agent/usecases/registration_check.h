@@ -93,6 +93,7 @@ class RegistrationChecker {
   Status CheckImported(store::StoreReader& reader);
   Status CheckOverrides(store::StoreReader& reader);
   Status CheckLife(store::StoreReader& reader);
+  Status CheckFailures(store::StoreReader& reader);
 
   const EventOrder& order_;
   const KeyedSum& entry_keys_;

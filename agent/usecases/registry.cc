@@ -91,6 +91,7 @@ Result<TokenAddResult> Register(Agent& agent, const TokenAddRequest& request, To
   event.paths.push_back(
       {"",
        {{key.kind == "rsa" ? "pkcs11-rsa" : "pkcs11-ecdh", request.name, Sha256(key.spki), ""}}});
+  event.reason = EvidenceReason(record.evidence);
   store::Change change;
   change.tokens.push_back(record);
   RETURN_IF_ERROR(agent.journal().Append(std::move(event), change));

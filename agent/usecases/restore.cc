@@ -276,6 +276,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
   ASSIGN_OR_RETURN(const envelope::SealedEnvelope sealed,
                    envelope::SealedEnvelope::Read(source.bytes, trust));
   RETURN_IF_ERROR(CheckScope(sealed, trust));
+  const bool is_kept = IsKept(agent, source, sealed);
   const envelope::Header& header = sealed.header();
   if (source.record && source.record->sha256 != sealed.hash()) {
     return Error(ErrorCode::kStoreDamaged, Action::kCallOperator,
@@ -317,7 +318,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
   progress.Step("looking for the path's devices");
   auto chosen = request.via.empty() ? chooser.Next() : chooser.Named(request.via);
   if (!chosen) {
-    RecordRefusal(agent, sealed, source.record.has_value(), request, chosen.error(), progress);
+    RecordRefusal(agent, sealed, is_kept, request, chosen.error(), progress);
     return std::move(chosen).error();
   }
   std::size_t index = *chosen;
@@ -353,8 +354,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
                                      sealed, path, request);
       event.error = ErrorCodeName(error.code());
       store::Change change;
-      if (agent != nullptr && source.record && TellsOfThePath(error) &&
-          IsOfThisHost(*agent, path)) {
+      if (is_kept && TellsOfThePath(error) && IsOfThisHost(*agent, path)) {
         change.path_outcomes.push_back({header.key_name, header.key_version, header.revision,
                                         path.id, agent->Now(), false, event.error});
       }
@@ -384,7 +384,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
                                    sealed, path, request);
     event.drill = Prove(environment, events.logging(), sealed, *opened);
     store::Change change;
-    if (agent != nullptr && source.record) {
+    if (is_kept) {
       store::PathOutcome outcome{
           header.key_name, header.key_version, header.revision, path.id, agent->Now(), true, ""};
       outcome.proven_by = "restore";

@@ -9,6 +9,7 @@
 #include <charconv>
 
 #include "agent/policy/signature.h"
+#include "agent/usecases/event_order.h"
 #include "agent/usecases/inventory.h"
 #include "agent/usecases/rotation_record.h"
 #include "envelope/base/hash.h"
@@ -317,7 +318,8 @@ Result<SetPolicyResult> SetPolicy(Agent& agent, const std::string& file,
   event.policy =
       audit::EventPolicy{candidate.policy.name, candidate.policy.serial, candidate.policy.sha256};
   event.approvers = result.check.signers;
-  event.reason = fmt::format("policy set, mode {}", policy::ModeName(candidate.policy.mode));
+  event.reason =
+      PolicyReason(policy::ModeName(candidate.policy.mode), policy::FormatSigners(result.signers));
   auto receipt = agent.journal().Append(std::move(event), change);
   if (!receipt && receipt.error().code() == ErrorCode::kAlreadyExists) {
     return Error(ErrorCode::kPolicyOlder, Action::kFixInput,

@@ -269,7 +269,10 @@ class PackVerifier {
       findings_.Add(LogFault::kNotCompliant, 0,
                     "a policy that was set later than the one in policy/ is not in force");
     }
-    if (facts.serial != 0) RETURN_IF_ERROR(CheckPolicySignature(text, facts));
+    if (facts.serial != 0) {
+      RETURN_IF_ERROR(CheckPolicySignature(text, facts));
+      RETURN_IF_ERROR(CheckPolicySigners(log, facts));
+    }
     item_.checked.push_back(fmt::format("the policy {} serial {}", facts.name, facts.serial));
     return HoldToPolicy(log, text, facts);
   }
@@ -297,6 +300,18 @@ class PackVerifier {
     if (check.num_unknown > 0) {
       item_.not_checked.push_back("the paths of " + Plural(check.num_unknown, "key", "keys") +
                                   " against the policy: the members of shares are not told");
+    }
+    return Ok();
+  }
+
+  // CheckPolicySigners: a pack's own list of who may sign proves nothing by itself.
+  Status CheckPolicySigners(const PackLog& log, const PolicyFacts& facts) {
+    ASSIGN_OR_RETURN(const std::string signers, pack_.Read("policy/signers"));
+    for (const PolicySet& set : log.policy_sets()) {
+      const bool is_it = set.serial == facts.serial && set.sha256 == facts.sha256;
+      if (is_it && !set.signers.empty() && set.signers != PolicySigners(signers)) {
+        return report::PackDamaged("policy/signers is not what the entry of the policy says");
+      }
     }
     return Ok();
   }

@@ -41,7 +41,8 @@ class PolicyTimelineTest : public testing::Test {
     row.next_signers =
         policy::FormatSigners(parsed.signers.value_or(policy::Signers{1, {alice_.Public()}}));
     row.set_time = kJanuary + static_cast<std::int64_t>(serial) * kDay;
-    sets_.push_back({seq, kJanuary + static_cast<std::int64_t>(serial) * kDay, serial, row.sha256});
+    sets_.push_back({seq, kJanuary + static_cast<std::int64_t>(serial) * kDay, serial, row.sha256,
+                     PolicySigners(row.signers)});
     rows_.push_back(std::move(row));
   }
   // Of is a key under a password alone, made on that day.
@@ -139,6 +140,22 @@ TEST_F(PolicyTimelineTest, TheStoreSaysWhatTheLogSays) {
   EXPECT_EQ(Findings().num_damages, 1U);
 }
 
+TEST_F(PolicyTimelineTest, TheFirstSignersAreThoseOfTheLog) {
+  Set(10, 1, "");
+  store::PolicyRecord& row = rows_[0];
+  const policy::Policy parsed = *policy::ParsePolicy(row.text, "policy.toml");
+  // Another signs the same text, and the row says that it was theirs from the beginning.
+  row.note = policy::AddSignature(parsed, "", *bob_.SignLine(policy::SignedText(parsed)));
+  row.signers = policy::FormatSigners({1, {bob_.Public()}});
+  row.next_signers = row.signers;
+  const LogFindings findings = Findings();
+  ASSERT_EQ(findings.num_damages, 1U);
+  EXPECT_THAT(findings.list.at(0).text,
+              HasSubstr("its signers are others than those of the entry"));
+  sets_[0].signers.clear();  // an entry of before, which does not tell
+  EXPECT_EQ(Findings().num_all, 0U);
+}
+
 TEST_F(PolicyTimelineTest, WhatARowSaysBesideTheTextIsTheLogsToo) {
   const std::string list = "password1\n";
   Set(10, 1, "", nullptr,
@@ -171,6 +188,7 @@ TEST_F(PolicyTimelineTest, OnlyTheNamedSignersCount) {
   Set(10, 1, "", nullptr, "[signers]\nthreshold = 1\nkeys = [\"" + bob_.Public().Vkey() + "\"]\n");
   Set(20, 2, "", &bob_);  // named by the first
   rows_[1].signers = rows_[1].next_signers = policy::FormatSigners({1, {bob_.Public()}});
+  sets_[1].signers = PolicySigners(rows_[1].signers);
   EXPECT_EQ(Findings().num_all, 0U);
   Set(30, 3, "", &alice_);  // no longer
   EXPECT_EQ(Findings().num_damages, 1U);

@@ -5,6 +5,7 @@ import os
 import shutil
 import unittest
 
+from evidence_cases import editing
 from world import BOTH_PATHS, PIN, UNLOCK, AcceptanceCase
 
 RESTORE = ("restore", "app/key", "--to", "out.key")
@@ -220,6 +221,29 @@ class ClearedTpm(AcceptanceCase):
         conditions = {path["id"]: path["condition"] for path in status["keys"][0]["paths"]}
         self.assertEqual(conditions, {"token-ops": "proven", "tpm": "broken"})
         self.assertIn("checkpoint_signature_missing", [f["rule"] for f in status["findings"]])
+        self.found_by_the_log(
+            ("UPDATE path_state SET failed = NULL, failure = ''",
+             "the path tpm of app/key version 1 failed, and the store does not say so"),
+            ("UPDATE path_state SET failed = 1 WHERE failed IS NOT NULL",
+             "the path tpm of app/key version 1 failed, and the store does not say so"),
+            ("UPDATE path_state SET failed = proven, failure = 'envelope_mac' WHERE path_id = "
+             "'token-ops'", "no entry tells that the path token-ops failed at"),
+            ("UPDATE token SET evidence = ''", "what the store says of the token ops is not what"),
+            ("DELETE FROM meta WHERE name = 'tpm_simulator'",
+             "the store says that the tpm is no simulator, and the log"))
+
+    def found_by_the_log(self, *edits):
+        """Whoever may write to the store cannot hide what failed, nor what the devices are."""
+        self.assertNotEqual(self.world.run("verify").status, 4)
+        for edit, told in edits:
+            copy = self.world.path("edited")
+            shutil.copytree(self.world.path("state"), copy)
+            with editing(copy) as database:
+                self.assertEqual(database.execute(edit).rowcount > 0, True, edit)
+            done = self.world.run("verify", "--state", str(copy))
+            shutil.rmtree(copy)
+            self.assertEqual(done.status, 4, f"{edit}\n{done}")
+            self.assertIn(told, done.out.decode())
 
 
 class RsaStorageKey(AcceptanceCase):

@@ -589,6 +589,8 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
                 ("policy/policy.toml", replace(b"enforce", b"report "), "policy/policy.toml"),
                 ("policy/policy.json", replace(b'"corp"', b'"corq"'), "policy"),
                 ("policy/signers", replace(b"1\n", b"2\n"), ""),
+                ("policy/signers", lambda data: data + data.split(b"\n")[1] + b"\n",
+                 "policy/signers is not what the entry"),
                 ("inventory.json", replace(b'"app/key"', b'"app/kex"'), "inventory.json"),
                 ("status.json", replace(b'"revision": 1', b'"revision": 2'), "status.json"),
                 ("status.json", lambda data: b"{}\n", "status"),

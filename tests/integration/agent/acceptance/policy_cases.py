@@ -246,6 +246,12 @@ class PolicyInTheStore(AcceptanceCase):
             database.execute(trigger)
             database.commit()
 
+        # The first signers stand in no signed text but the log's.
+        signers = database.execute("SELECT signers FROM policy").fetchone()[0]
+        digest = base64.urlsafe_b64encode(hashlib.sha256(signers.encode()).digest())
+        entries = self.succeeds("audit", "log", "--json").json()["entries"]
+        reasons = [e["reason"] for e in entries if e["type"] == "policy.changed"]
+        self.assertIn("policy set, mode enforce, signers " + digest.rstrip(b"=").decode(), reasons)
         put(laxer, hashlib.sha256(text.encode()).digest())
         self.refused("store_damaged", 4, "restore", "app/key", "--to", "out", *UNLOCK, num_runs=1)
         put(laxer, hashlib.sha256(laxer.encode()).digest())
