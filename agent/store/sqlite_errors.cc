@@ -79,6 +79,9 @@ const Row* FromErrno(int primary, int system_errno) {
                                 "the disk under the store is full", kFullHint};
   static constexpr Row kReadOnly = {0, ErrorCode::kStoreReadOnly, Action::kCheckSystemState,
                                     "the store cannot be written", kReadOnlyHint};
+  static constexpr Row kNoDescriptor = {
+      0, ErrorCode::kStoreUnavailable, Action::kCheckSystemState, "the store cannot be opened",
+      "raise the limit on open files (ulimit -n, a service's LimitNOFILE=)"};
   if (primary != SQLITE_IOERR && primary != SQLITE_CANTOPEN) return nullptr;
   switch (system_errno) {
     case ENOSPC:
@@ -87,6 +90,8 @@ const Row* FromErrno(int primary, int system_errno) {
     case EROFS:
     case EACCES:
     case EPERM: return &kReadOnly;
+    case EMFILE:
+    case ENFILE: return &kNoDescriptor;
     default: return nullptr;
   }
 }

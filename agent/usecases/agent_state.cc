@@ -133,6 +133,16 @@ Error IdentityDamaged(const std::string& path, std::string_view what) {
                fmt::format("{} does not parse: {}", path, what), "put it back from a copy");
 }
 
+// CannotRead: the file is there, and nothing is known to be wrong with what it holds.
+Error CannotRead(const std::string& path, int error_number) {
+  const bool may_not = error_number == EACCES || error_number == EPERM;
+  return ErrnoError(ErrorCode::kStoreUnavailable, Action::kCheckSystemState,
+                    fmt::format("{} cannot be read", path),
+                    may_not ? "run as the owner of the state folder"
+                            : "look for disk errors in the kernel's log, and run the command again",
+                    error_number);
+}
+
 Result<Bytes> ReadAll(const std::string& path, std::size_t max_bytes) {
   const File file(open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
   Bytes bytes(max_bytes);
@@ -142,11 +152,7 @@ Result<Bytes> ReadAll(const std::string& path, std::size_t max_bytes) {
     count = read(file.get(), bytes.data() + size, max_bytes - size);
     if (count > 0) size += static_cast<std::size_t>(count);
   }
-  if (count < 0) {
-    return ErrnoError(ErrorCode::kStoreUnavailable, Action::kCheckSystemState,
-                      fmt::format("{} cannot be read", path),
-                      "run as the owner of the state folder", errno);
-  }
+  if (count < 0) return CannotRead(path, errno);
   bytes.resize(size);
   return bytes;
 }
@@ -220,13 +226,14 @@ Result<SecretBytes> LoadSecret(const std::string& state_dir, const char* name) {
   if (!status && status.error().code() == ErrorCode::kNotFound) return unavailable("is not there");
   RETURN_IF_ERROR(status);
   const File file(open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
-  if (!file.ok()) return unavailable("cannot be read");
+  if (!file.ok()) return CannotRead(path, errno);
   // One byte more than there should be: a longer file is refused.
   ASSIGN_OR_RETURN(SecretBytes secret, SecretBytes::Allocate(kSecretBytes + 1));
   const auto buffer = secret.ExposeMutable();
   std::size_t size = 0;
-  for (ssize_t count = 1; count > 0 && size < buffer.size();) {
+  for (ssize_t count = 1; count != 0 && size < buffer.size();) {
     count = read(file.get(), buffer.data() + size, buffer.size() - size);
+    if (count < 0 && errno != EINTR) return CannotRead(path, errno);
     if (count > 0) size += static_cast<std::size_t>(count);
   }
   if (size != kSecretBytes) return unavailable("is not 32 bytes long");
@@ -404,6 +411,11 @@ Result<StateLock> StateLock::Take(const std::string& state_dir) {
   if (folder < 0) return WriteError(state_dir, errno);
   StateLock lock(folder);
   if (flock(folder, LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK) {
+      return Error(ErrorCode::kStoreBusy, Action::kRetry,
+                   fmt::format("another init or anchor works in {}", state_dir),
+                   "wait for it to end");
+    }
     return ErrnoError(ErrorCode::kStoreBusy, Action::kRetry,
                       fmt::format("another init or anchor works in {}", state_dir),
                       "wait for it to end", errno);

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -173,8 +174,14 @@ Result<std::string> ReadPolicyText(const std::string& file, std::size_t max_byte
     return ErrnoError(ErrorCode::kPolicyFile, Action::kFixInput, file + " cannot be read",
                       "check its name and its permissions", error_number);
   };
-  const int descriptor = open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  const int descriptor = open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (descriptor < 0) return unreadable(errno);
+  struct stat status {};
+  if (fstat(descriptor, &status) == 0 && !S_ISREG(status.st_mode)) {
+    close(descriptor);
+    return Error(ErrorCode::kPolicyFile, Action::kFixInput, file + " is no regular file",
+                 "name the file itself");
+  }
   std::string text;
   char buffer[4096];
   ssize_t count = 0;

@@ -354,6 +354,7 @@ TEST(SqliteError, EveryRowNamesCodeAndKeepsTheNativeOne) {
       {SQLITE_NOMEM, 0, ErrorCode::kOutOfMemory},
       {SQLITE_CANTOPEN, 0, ErrorCode::kStoreUnavailable},
       {SQLITE_CANTOPEN, EACCES, ErrorCode::kStoreReadOnly},
+      {SQLITE_CANTOPEN, EMFILE, ErrorCode::kStoreUnavailable},
       {SQLITE_CANTOPEN_SYMLINK, 0, ErrorCode::kStatePermissions},
       {SQLITE_PERM, 0, ErrorCode::kStoreUnavailable},
       {SQLITE_AUTH, 0, ErrorCode::kStoreUnavailable},
@@ -372,6 +373,8 @@ TEST(SqliteError, EveryRowNamesCodeAndKeepsTheNativeOne) {
     EXPECT_EQ(error.native_code(), static_cast<std::uint64_t>(row.code));
     EXPECT_FALSE(error.hint().empty());
   }
+  EXPECT_NE(SqliteError(SQLITE_CANTOPEN, EMFILE, "text").hint().find("open files"),
+            std::string::npos);
   EXPECT_NE(SqliteError(SQLITE_MISUSE, 0, "text").message().find("0x15"), std::string::npos);
 }
 

@@ -172,6 +172,12 @@ class Policies(AcceptanceCase):
             more=f'[passwords.office]\nblocklist = "list.txt"\nblocklist_sha256 = "{digest}"\n'))
         self.set_refused("policy_file", 2)
 
+    def test_a_policy_is_a_file(self):
+        os.mkfifo(self.world.path("pipe.toml"))  # nobody will ever write to it
+        done = self.world.run("policy", "check", "pipe.toml", "--json")
+        error = self.check_json(done, "policy_file", 2)
+        self.assertIn("is no regular file", error["message"])
+
     def test_a_newer_agent_is_asked_for(self):
         """It is rightly signed, so it is told: once in the log, and by status until it can be set."""
         serial = self.next_serial()

@@ -1,5 +1,6 @@
 """State that is missing, read-only, newer, damaged, open to others, or on a full disk."""
 
+import errno
 import fcntl
 import json
 import os
@@ -129,6 +130,22 @@ class Store(AcceptanceCase):
                     for command in ("status", "verify", "list")]
             self.assertEqual({done.status for done in told}, {9}, str(told[1]))
             self.assertEqual(len({done.err for done in told}), 1, str(told[1]))
+
+    def test_a_secret_that_cannot_be_read_now(self):
+        """A disk that fails says nothing of the file: nobody is told to make a new agent."""
+        seed = str(self.copy / "ed25519.seed")
+        for call, error, words in (("openat", "EMFILE", "open files"), ("openat", "EIO", "disk errors"),
+                                   ("read", "EIO", "disk errors")):
+            self.world.launcher = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", seed, "-e",
+                                   f"trace={call}", "-e", f"inject={call}:error={error}"]
+            try:
+                done = self.world.run("audit", "checkpoint", env=self.on_copy)
+            finally:
+                self.world.launcher = []
+            self.assertEqual(done.status, 9, str(done))
+            self.assertIn(os.strerror(getattr(errno, error)).encode(), done.err)
+            self.assertIn(words.encode(), done.err)
+            self.assertNotIn(b"makes a new agent", done.err)
 
     def test_of_another_logs_key(self):
         """The restore of 3 a.m. goes on; nothing else is signed with a key that nobody takes."""
