@@ -10,7 +10,11 @@
 
 #include "agent/audit/checkpoint.h"
 #include "agent/usecases/keyed_sum.h"
+#include "agent/usecases/path_proof.h"
+#include "agent/usecases/path_set.h"
 #include "envelope/base/clock.h"
+#include "envelope/base/random.h"
+#include "envelope/sealed_envelope.h"
 #include "tests/bench/store_maker.h"
 
 namespace keyescrow::agent {
@@ -211,6 +215,76 @@ TEST_F(VerifyStoreTest, AProofThatThePathsKeyDidNotSignIsNone) {
     EXPECT_EQ(found->drills.num_held, 0U);
     EXPECT_EQ(found->drills.num_no_envelope, quick ? 0U : 1U);
   }
+}
+
+// EscrowOf seals a key whose one path opens by `secret`, and commits it; returns its envelope.
+Result<envelope::SealedEnvelope> EscrowOf(StoreMaker& maker, const std::string& state,
+                                          const SecretBytes& secret) {
+  ASSIGN_OR_RETURN(FileSigner signer, FileSigner::Load(state, Made().identity));
+  MadeRecord made;
+  ASSIGN_OR_RETURN(made, maker.Make());
+  envelope::PasswordRecord password;
+  password.kdf = envelope::Argon2idParameters{};
+  password.salt = std::string(32, '5');
+  std::vector<envelope::EnrolledPath> paths(1);
+  paths[0].id = "password";
+  paths[0].factors = {std::move(password)};
+  ASSIGN_OR_RETURN(SecretBytes copy, SecretBytes::CopyOf(secret.Expose()));
+  paths[0].secrets.push_back(std::move(copy));
+  envelope::EnvelopeDraft draft;
+  draft.envelope_id = made.envelope.envelope_id;
+  draft.policy = made.event.policy->id;
+  draft.key_name = made.envelope.key_name;
+  draft.host = Made().identity.host;
+  draft.created = draft.updated = FormatUtc(made.envelope.created);
+  ASSIGN_OR_RETURN(const auto sealed, envelope::Seal(draft, paths, secret, signer, SystemRandom()));
+  envelope::ReadOptions any;
+  any.accept_unknown_agent = true;
+  ASSIGN_OR_RETURN(auto read, envelope::SealedEnvelope::Read(AsBytes(sealed.file), any));
+  made.envelope.bytes = ToBytes(AsBytes(sealed.file));
+  made.envelope.sha256 = made.event.envelope->sha256 = sealed.hash;
+  made.envelope.path_set = PathSetDigest(read.header());
+  made.event.paths = DescribePaths({&read.header().paths.front()});
+  std::vector<MadeRecord> records;
+  records.push_back(std::move(made));
+  RETURN_IF_ERROR(maker.Commit(std::move(records)));
+  return read;
+}
+
+TEST_F(VerifyStoreTest, AProofThatIsSignedIsHeldAgainstTheLogToo) {
+  {
+    auto maker = *StoreMaker::Open(state_);
+    const SecretBytes secret = *RandomSecret(SystemRandom(), 32);
+    const auto sealed = EscrowOf(maker, state_, secret);
+    ASSERT_TRUE(sealed) << sealed.error().message();
+    const SecretBytes* const secrets[] = {&secret};
+    const auto opened = sealed->Open(0, secrets);
+    ASSERT_TRUE(opened) << opened.error().message();
+    const auto newest =
+        *audit::ParseCheckpoint(audit::NoteText(*maker.journal().LatestCheckpoint()));
+    const envelope::DrillCheckpoint good{Made().identity.origin, newest.size, newest.root};
+    const std::int64_t now = SystemClock().NowUnixSeconds();
+    std::vector<ProofRequest> requests(4, {good, std::nullopt, now});
+    requests[1].time = now + 86400;       // a day after its entry
+    requests[2].checkpoint.size += 1000;  // of a log that was longer
+    requests[3].checkpoint.root[0] ^= 1;  // of another log
+    std::vector<audit::Event> events;
+    for (const ProofRequest& request : requests) {
+      audit::Event& event = events.emplace_back();
+      event.type = audit::EventType::kDrillPassed;
+      event.key = audit::EventKey{sealed->header().key_name, 1};
+      event.envelope = audit::EventEnvelope{sealed->header().envelope_id, 1, sealed->hash()};
+      event.paths.emplace_back().id = "password";
+      event.drill = *ProveOpened(*sealed, *opened, request);
+    }
+    ASSERT_TRUE(maker.journal().Append(std::move(events)));
+  }
+  const auto found = VerifyStore(Options(2));
+  ASSERT_TRUE(found) << found.error().message();
+  EXPECT_EQ(found->drills.num_held, 1U);
+  EXPECT_EQ(found->drills.not_held,
+            (std::vector<std::uint64_t>{kRecords + 2, kRecords + 3, kRecords + 4}));
+  EXPECT_EQ(found->log.num_damages, 3U);
 }
 
 TEST_F(VerifyStoreTest, AMissingEntryIsSaidOnceAndTheRestIsStillCompared) {
