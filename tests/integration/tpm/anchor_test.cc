@@ -212,6 +212,40 @@ TEST_F(TpmAnchorTest, ALostAnswerIsAskedAboutAndNothingIsCountedTwice) {
   ExpectNothingLeft();
 }
 
+// Neither the command nor its answer came through: what the TPM says afterwards is the old value.
+TEST_F(TpmAnchorTest, ALostCommandCountsNothing) {
+  auto tpm = Open();
+  ASSERT_OK_AND_ASSIGN(const CreatedAnchor created, Create(*tpm));
+  tpm.reset();
+  auto fault = std::make_shared<simulators::Fault>();
+  bool is_increment = false;
+  int num_lost = 0;
+  fault->before = [&](std::size_t, ByteView command) -> Status {
+    is_increment = command[8] == 0x01 && command[9] == 0x34;
+    if (is_increment) const_cast<std::uint8_t&>(command.back()) ^= 1;  // its HMAC
+    return Ok();
+  };
+  fault->after = [&](std::size_t, Bytes& response) -> Status {
+    if (!is_increment) return Ok();
+    ++num_lost;
+    response.resize(4);
+    return Ok();
+  };
+  DeviceOptions options;
+  options.tcti = swtpm_.tcti();
+  options.pinned_srk = srk_;
+  options.decorate = simulators::FaultyDecorator(fault);
+  ASSERT_OK_AND_ASSIGN(auto faulty, Tpm::Open(std::move(options)));
+  ASSERT_OK_AND_ASSIGN(auto anchor, Use(*faulty, created));
+  const auto counted = anchor->Increment(created.base);
+  EXPECT_EQ(num_lost, 1);
+  ASSERT_FALSE(counted);
+  EXPECT_EQ(counted.error().code(), ErrorCode::kTpmResponse);
+  ASSERT_OK_AND_ASSIGN(const std::uint64_t value, anchor->Read());
+  EXPECT_EQ(value, created.base);
+  EXPECT_OK(anchor->Close());
+}
+
 TEST_F(TpmAnchorTest, EveryFailingCommandLeavesNothingBehind) {
   auto tpm = Open();
   ASSERT_OK_AND_ASSIGN(const CreatedAnchor created, Create(*tpm));

@@ -313,6 +313,30 @@ TEST_F(TpmSrk, LeavesAnothersKeyAtTheHandleAlone) {
             0);
 }
 
+TEST_F(TpmSrk, AnotherStorageKeyAtTheHandleIsNotThePinnedOne) {
+  simulators::SwtpmFixture fresh;
+  Bytes parent;
+  envelope::Tpm2Record record;
+  {
+    auto tpm = Open(fresh, {});
+    ASSERT_OK_AND_ASSIGN(parent, tpm->StorageParent());
+    ASSERT_OK_AND_ASSIGN(record, Seal(*tpm, &auth_));
+  }
+  // The template's key of another hierarchy, and so of another seed.
+  ASSERT_EQ(fresh.Tool("tpm2_createprimary -C e -G ecc256:aes128cfb -c p.ctx -a "
+                       "'fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|"
+                       "decrypt' && tpm2_flushcontext -t && "
+                       "tpm2_evictcontrol -C o -c p.ctx 0x81000001 && tpm2_flushcontext -t"),
+            0);
+  {
+    auto any = Open(fresh, {});
+    ASSERT_OK_AND_ASSIGN(const Bytes found, any->StorageParent());
+    ASSERT_NE(found, parent);
+  }
+  auto pinned = Open(fresh, parent);
+  ExpectOpens(*pinned, record, &auth_);
+}
+
 TEST_F(TpmSrk, TellsThatTheOwnerHierarchyHasAPassword) {
   simulators::SwtpmFixture fresh;
   fresh.SetOwnerAuth("owner");
