@@ -1,6 +1,7 @@
 """Every command's success: one JSON document with a schema, text that says something; two hosts."""
 
 import json
+import shutil
 import os
 
 from world import BOTH_PATHS, PASSWORD, PIN, UNLOCK, AcceptanceCase, World
@@ -141,10 +142,19 @@ class TwoHosts(AcceptanceCase):
         # Later revisions: by the same agent alone, and what is not known of them is said.
         edited = ("path", "add", "app/key", "--path", "second=password & token:ops", *UNLOCK)
         removed = ("path", "remove", "app/key", "--via", "token-ops", "second", "--yes", *UNLOCK)
+        shutil.copytree(self.world.path("state"), self.world.path("fork"))
         self.succeeds(*edited)
+        self.succeeds("export", "app/key", "-o", "second.escrow")
         self.succeeds(*removed)
         self.succeeds("export", "app/key", "-o", "third.escrow")
-        other.write("third.escrow", self.world.path("third.escrow").read_bytes())
+        # The same agent with an older state: its fourth revision follows another third one.
+        fork = {"KEYESCROW_STATE": str(self.world.path("fork"))}
+        for name in ("two", "three", "four"):
+            self.succeeds("path", "add", "app/key", "--path", name + "=password & token:ops", *UNLOCK,
+                          env=fork)
+        self.succeeds("export", "app/key", "-o", "fourth.escrow", env=fork)
+        for name in ("second", "third", "fourth"):
+            other.write(name + ".escrow", self.world.path(name + ".escrow").read_bytes())
         mallory = World(tpm=False, token=False)
         self.addCleanup(mallory.close)
         mallory.must("init")
@@ -165,6 +175,10 @@ class TwoHosts(AcceptanceCase):
         done = other.must("import", "third.escrow", "--json").json()
         self.assertEqual(done["revision"], 3)
         self.assertIn("revisions 2 to 2 are not here", " ".join(done["findings"]))
+        for name in ("carried", "second", "fourth"):
+            error = self.check_json(other.run("import", name + ".escrow", "--json"), "already_exists",
+                                    2)
+            self.assertIn("another envelope of app/key version 1", error["message"])
         other.must("restore", "app/key", "--to", "third.key", "--module", other.module, *UNLOCK,
                    env=token)
         self.assertEqual(other.path("third.key").read_bytes(), self.world.key)

@@ -163,6 +163,10 @@ class Tpm(AcceptanceCase):
         counter = self.world.tpm_tool("tpm2_getcap", "properties-variable")
         self.assertRegex(counter, r"TPM2_PT_LOCKOUT_COUNTER: 0x1\n")
         self.restored("out.key", "--via", "tpm")
+        # A wrong PIN is not the beginning of a search: the path by the TPM would open.
+        self.world.write("wrong-pin", "00000000\n")
+        self.refused("wrong_pin", 3, *RESTORE, "--password-file", "pw", "--pin-file", "wrong-pin",
+                     num_runs=1)
 
     def test_no_tpm(self):
         self.refused("tpm_unavailable", 5, *BY_TPM, *UNLOCK, "--tpm", "none")

@@ -105,10 +105,10 @@ class Drill(AcceptanceCase):  # one test: its methods share three keys
         self.assertEqual((done.status, num_logins), (1, 1), str(done))
         document = done.json()
         self.assertEqual((document["proven"], document["failed"], document["skipped"]), (0, 1, 2))
-        self.succeeds("drill", "app/key", "--via", "token-ops", *UNLOCK)  # the count is reset
         # What was typed tells nothing of the path: it is not broken.
         states = self.succeeds("show", "app/key", "--json").json()["paths"]
         self.assertEqual({p["condition"] for p in states}, {"proven"})
+        self.succeeds("drill", "app/key", "--via", "token-ops", *UNLOCK)  # the count is reset
 
     def test_a_wrong_password_costs_one_try_of_the_tpm(self):
         def counter():
@@ -153,6 +153,14 @@ class Drill(AcceptanceCase):  # one test: its methods share three keys
                                                "--json"), "usage", 2)
         self.assertIn("no challenge", error["message"])
         self.world.path("big.challenge").unlink()
+        self.world.write("other.challenge", json.dumps({
+            "schema": "keyescrow/challenge/1", "challenge": CHALLENGE, "origin": "keyescrow/other",
+            "created": "2026-01-01T00:00:00Z", "drawn": [{"key": "app/two", "path": "token-ops"}]}))
+        before = len(self.log())
+        done = self.world.run("drill", "--challenge", "other.challenge", *UNLOCK, "--json")
+        error = self.check_json(done, "usage", 2)
+        self.assertIn("drawn from another log", error["message"])
+        self.assertEqual(len(self.log()), before)
         self.world.write("bent.challenge", '{"schema":"keyescrow/challenge/1"}')
         done = self.world.run("drill", "app/key", "--challenge", "bent.challenge", "--json")
         self.check_json(done, "usage", 2)

@@ -71,6 +71,9 @@ class Drift(DriftCase):
         begin = time.monotonic()
         self.assertEqual(list(self.findings()), ["source_unreadable"])
         self.assertLess(time.monotonic() - begin, 30)
+        # A warning for status: a service does not start by what cannot be looked at.
+        done = self.world.run("gate", "app/key", "--json")
+        self.assertEqual((done.status, done.json()["refusals"][0]["rule"]), (7, "source_unreadable"))
         self.world.path("app.key").unlink()
 
     def test_a_source_that_others_can_read_now(self):
