@@ -43,7 +43,7 @@ Change a key's paths
 
 Prove that it works
   keyescrow drill --all                       open every path, and sign that it opened
-  keyescrow status                            each key and path: proven, stale, unproven, broken
+  keyescrow status                            each path: proven, covered, stale, unproven, broken
   keyescrow what-if --lose token:ops          what would be lost with it; --steal: opened
   keyescrow verify                            everything that can be checked without a secret
   keyescrow gate prod/db -- /usr/bin/postgres start the service only while its key complies

@@ -7,6 +7,7 @@
 
 #include "agent/cli/exit_code.h"
 #include "agent/cli/terminal_text.h"
+#include "agent/usecases/path_cover.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -30,8 +31,13 @@ NagiosLine MakeLine(int status, std::string_view text, std::string_view data) {
 
 NagiosLine FormatNagios(const StatusReport& report) {
   std::array<std::size_t, 4> num_paths{};  // by condition
+  std::size_t num_covered = 0;
   for (const KeyView& key : report.keys) {
     for (const PathView& path : key.paths) {
+      if (IsCovered(path)) {
+        ++num_covered;
+        continue;
+      }
       const PathCondition condition = path.condition.value_or(PathCondition::kUnproven);
       ++num_paths[static_cast<std::size_t>(condition)];
     }
@@ -43,8 +49,9 @@ NagiosLine FormatNagios(const StatusReport& report) {
       std::ranges::count(report.findings, Severity::kCritical, &Finding::severity));
   const std::size_t num_warnings = report.findings.size() - num_critical;
   const std::string data = fmt::format(
-      "keys={} proven={} stale={} unproven={} broken={} critical={} warning={} log_entries={}",
-      report.keys.size(), count(PathCondition::kProven), count(PathCondition::kStale),
+      "keys={} proven={} covered={} stale={} unproven={} broken={} critical={} warning={} "
+      "log_entries={}",
+      report.keys.size(), count(PathCondition::kProven), num_covered, count(PathCondition::kStale),
       count(PathCondition::kUnproven), count(PathCondition::kBroken), num_critical, num_warnings,
       report.log_size);
   if (report.findings.empty()) {

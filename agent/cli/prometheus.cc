@@ -7,6 +7,8 @@
 #include <map>
 #include <string_view>
 
+#include "agent/usecases/path_cover.h"
+
 namespace keyescrow::agent {
 namespace {
 
@@ -63,9 +65,14 @@ std::map<std::string_view, std::uint64_t> KeyStates(const StatusReport& report) 
 
 void AddPaths(const StatusReport& report, const MonitorFacts& facts, Exposition& out) {
   std::array<std::uint64_t, 4> conditions{};
+  std::uint64_t num_covered = 0;
   std::int64_t oldest = 0;
   for (const KeyView& key : report.keys) {
     for (const PathView& path : key.paths) {
+      if (IsCovered(path)) {
+        ++num_covered;
+        continue;
+      }
       ++conditions[static_cast<std::size_t>(path.condition.value_or(PathCondition::kUnproven))];
       if (path.proven) oldest = std::max(oldest, facts.now - *path.proven);
     }
@@ -77,6 +84,7 @@ void AddPaths(const StatusReport& report, const MonitorFacts& facts, Exposition&
     out.Value(Label("state", PathConditionName(condition)),
               conditions[static_cast<std::size_t>(condition)]);
   }
+  out.Value(Label("state", kCoveredName), num_covered);
   out.Begin(
       "keyescrow_drill_age_seconds_max", "gauge",
       "Age of the oldest newest proof of a path; paths that were never proven are not in it.");

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/cli/recoverability_text.h"
+#include "agent/usecases/path_cover.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/clock.h"
 
@@ -45,7 +46,7 @@ Json PathViewJson(const PathView& path) {
     if (!factor.kdf.empty()) record["kdf"] = factor.kdf;
     json["records"].push_back(std::move(record));
   }
-  json["condition"] = path.condition ? Json(PathConditionName(*path.condition)) : Json(nullptr);
+  json["condition"] = path.condition ? Json(ConditionName(path)) : Json(nullptr);
   json["proven"] = TimeJson(path.proven);
   json["proven_by"] = TextOrNull(path.proven_by);
   json["proof_seq"] = path.proof_seq ? Json(*path.proof_seq) : Json(nullptr);

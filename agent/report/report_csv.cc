@@ -81,9 +81,11 @@ void AddKey(const ReportKey& key, Csv& csv) {
   Row row = NewRow("key");
   row[kKey] = key.name;
   if (key.escrowed) row[kVersion] = std::to_string(key.version);
-  row[kState] = CoverageOf(key) == Coverage::kMissing  ? "not escrowed"
-                : CoverageOf(key) == Coverage::kProven ? "proven"
-                                                       : "escrowed";
+  const Coverage coverage = CoverageOf(key);
+  row[kState] = coverage == Coverage::kMissing   ? "not escrowed"
+                : coverage == Coverage::kProven  ? "proven"
+                : coverage == Coverage::kCovered ? "covered"
+                                                 : "escrowed";
   row[kName] = key.declared ? "declared" : "not declared";
   row[kTime] = key.updated;
   row[kReason] = key.note;
@@ -96,6 +98,9 @@ void AddKey(const ReportKey& key, Csv& csv) {
     line[kFactors] = path.expression;
     line[kState] = path.condition;
     if (path.proven) line[kProven] = FormatUtc(*path.proven);
+    if (path.covered_since) {
+      line[kReason] = "its recovery key was opened at " + FormatUtc(*path.covered_since);
+    }
     line[kError] = path.failure;
     csv.Add(line);
   }

@@ -193,21 +193,26 @@ class Page {
   }
 
   std::string CoverageBody() const {
-    const std::array<Share, 3> keys = {{
+    const std::array<Share, 4> keys = {{
         {"proven by a path that needs no TPM", "", Get("keys_proven"), "good"},
+        {"covered by a recovery key", "keys_covered", Get("keys_covered"), "good"},
         {"escrowed, not proven lately", "keys_not_proven", Get("keys_not_proven"), "warn"},
         {"not escrowed", "keys_not_escrowed", Get("keys_not_escrowed"), "bad"},
     }};
-    const std::array<Share, 4> paths = {{
+    const std::array<Share, 5> paths = {{
         {"proven", "paths_proven", Get("paths_proven"), "good"},
+        {"covered", "paths_covered", Get("paths_covered"), "good"},
         {"stale", "paths_stale", Get("paths_stale"), "warn"},
         {"never proven", "paths_unproven", Get("paths_unproven"), "warn"},
         {"broken", "paths_broken", Get("paths_broken"), "bad"},
     }};
     return "<p class=\"note\">Escrowed means durable and signed. Proven means that the path was "
            "reopened from the written bytes at the newest revision" +
-           ProofPeriod() + "</p>" + ShareBar("by-key", "Keys", keys) +
-           ShareBar("by-path", "Recovery paths", paths);
+           ProofPeriod() +
+           " Covered means that the recovery key that a path goes to was opened so lately, and "
+           "this "
+           "envelope was not.</p>" +
+           ShareBar("by-key", "Keys", keys) + ShareBar("by-path", "Recovery paths", paths);
   }
 
   // ProofPeriod completes what "proven" means: how old the proof may be.

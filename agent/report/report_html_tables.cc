@@ -33,7 +33,7 @@ std::string Time(std::int64_t time) {
 }
 
 std::string_view ToneOf(std::string_view condition) {
-  if (condition == "proven" || condition == "completed") return "good";
+  if (condition == "proven" || condition == "covered" || condition == "completed") return "good";
   if (condition == "broken" || condition == "denied") return "bad";
   return "warn";
 }
@@ -45,6 +45,10 @@ std::string PathItem(const ReportPath& path, std::int64_t now) {
   if (path.proven) {
     sub += fmt::format(", last proven <time datetime=\"{}\">{}</time>", FormatUtc(*path.proven),
                        Age(*path.proven, now));
+  } else if (path.covered_since) {
+    sub += fmt::format(
+        ", not opened itself; its recovery key was opened <time datetime=\"{}\">{}</time>",
+        FormatUtc(*path.covered_since), Age(*path.covered_since, now));
   } else {
     sub += ", never proven";
   }

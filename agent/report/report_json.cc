@@ -21,6 +21,7 @@ Json PathJson(const ReportPath& path) {
           {"portable", path.portable},
           {"condition", path.condition},
           {"proven", TimeOrNull(path.proven)},
+          {"covered_since", TimeOrNull(path.covered_since)},
           {"failure", TextOrNull(path.failure)}};
 }
 

@@ -24,10 +24,13 @@ std::uint64_t CountIf(const Range& range, Predicate predicate) {
 
 Coverage CoverageOf(const ReportKey& key) {
   if (!key.escrowed) return Coverage::kMissing;
-  const bool proven = std::any_of(key.paths.begin(), key.paths.end(), [](const ReportPath& path) {
-    return path.portable && path.condition == "proven";
-  });
-  return proven ? Coverage::kProven : Coverage::kUnproven;
+  const auto any = [&](std::string_view condition) {
+    return std::any_of(key.paths.begin(), key.paths.end(), [&](const ReportPath& path) {
+      return path.portable && path.condition == condition;
+    });
+  };
+  if (any("proven")) return Coverage::kProven;
+  return any("covered") ? Coverage::kCovered : Coverage::kUnproven;
 }
 
 std::vector<Figure> FiguresOf(const ReportModel& model) {
@@ -52,10 +55,12 @@ std::vector<Figure> FiguresOf(const ReportModel& model) {
        keys([](const ReportKey& key) { return key.declared && key.escrowed; })},
       {"keys_not_declared", keys([](const ReportKey& key) { return !key.declared; })},
       {"keys_proven", covered(Coverage::kProven)},
+      {"keys_covered", covered(Coverage::kCovered)},
       {"keys_not_proven", covered(Coverage::kUnproven)},
       {"keys_not_escrowed", covered(Coverage::kMissing)},
       {"key_versions", num_versions},
       {"paths_proven", CountPaths(model, "proven")},
+      {"paths_covered", CountPaths(model, "covered")},
       {"paths_stale", CountPaths(model, "stale")},
       {"paths_unproven", CountPaths(model, "unproven")},
       {"paths_broken", CountPaths(model, "broken")},
@@ -101,6 +106,7 @@ std::vector<AgeBucket> DrillAges(const ReportModel& model) {
   buckets[std::size(kUpToDays)].fresh = !model.drill_every_shortest_s;
   for (const ReportKey& key : model.keys) {
     for (const ReportPath& path : key.paths) {
+      if (path.condition == "covered") continue;  // its recovery key was opened, this was not
       std::size_t index = buckets.size() - 1;
       if (path.proven) {
         const std::int64_t age = std::max<std::int64_t>(model.now - *path.proven, 0);

@@ -14,15 +14,18 @@ namespace keyescrow::agent::report {
 
 // kReportForm: raised whenever the same model gives other JSON, CSV or HTML. A pack states the form
 // of its report, so that a verifier of another one says that it did not make it anew.
-inline constexpr std::uint64_t kReportForm = 1;
+inline constexpr std::uint64_t kReportForm = 2;
 
 struct ReportPath {
   std::string id;
   std::string expression;              // "password & token:ops"
   bool portable = false;               // needs no TPM
-  std::string condition;               // "proven", "stale", "unproven", "broken"
+  std::string condition;               // "proven", "covered", "stale", "unproven", "broken"
   std::optional<std::int64_t> proven;  // Unix seconds, as all times here
-  std::string failure;                 // error code's name of the last failure, or ""
+  // When the recovery key that the path goes to was opened, where that tells more than a proof of
+  // this envelope; lately, where it is "covered".
+  std::optional<std::int64_t> covered_since;
+  std::string failure;  // error code's name of the last failure, or ""
 };
 
 struct ReportKey {
@@ -125,8 +128,8 @@ struct ReportModel {
 };
 
 // Coverage: where each key of the population stands; exactly one of them holds.
-enum class Coverage : std::uint8_t { kProven, kUnproven, kMissing };
-// CoverageOf: proven where a path that needs no TPM is.
+enum class Coverage : std::uint8_t { kProven, kCovered, kUnproven, kMissing };
+// CoverageOf: proven where a path that needs no TPM is, else covered where one is.
 Coverage CoverageOf(const ReportKey& key);
 
 // Figure: one number of a report. The names are stable; see FiguresOf.

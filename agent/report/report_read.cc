@@ -77,6 +77,7 @@ ReportPath ReadPath(const Json& json, Reader& reader) {
   path.portable = reader.Flag(json, "portable");
   path.condition = reader.Text(json, "condition");
   path.proven = reader.TimeOrNull(json, "proven");
+  path.covered_since = reader.TimeOrNull(json, "covered_since");
   path.failure = reader.TextOrNull(json, "failure");
   return path;
 }

@@ -822,7 +822,7 @@ class Claims:
 
 # ---- the report, made anew
 
-FORM = 1  # of the report that this program makes anew
+FORM = 2  # of the report that this program makes anew
 CONTROLS = "a71d34169f2f40e62a97d1e0dd71a586fc5be7b345bfadc186e738673a571c62"  # SHA-256 of controls.md
 QUERY = ("every key that agent.toml declares, and the newest version of every key in the store")
 AGES = (("up to 7 days", 7), ("8 to 30 days", 30), ("31 to 60 days", 60), ("61 to 90 days", 90),
@@ -935,6 +935,9 @@ class Report:
             if key["source"] != sources.get(key["name"]):
                 self.bad("%s: status.json's source is not that of inventory.json" % key["name"])
         newest = self.verifier.newest_in_use()
+        self.compare_cover(status, {
+            (row["name"], row["thumbprint"]): row["opened"]
+            for row in pack.rows("keys/recovery-keys.json")}, newest)
         for key in status["keys"]:
             if key["escrowed"] and key["name"] in newest and not self.same_key(
                     key, self.verifier.summaries[newest[key["name"]]]):
@@ -945,6 +948,21 @@ class Report:
             "status.json, report.csv and controls.md, made anew and compared byte by byte; %s with "
             "reason, person and outcome by the entries; keys and their paths by the summaries" %
             plural(len(self.releases), "release"))
+
+    def compare_cover(self, status, opened, newest):
+        """A path is covered by its recovery key, which was opened then, and by no other."""
+        for key in status["keys"]:
+            item = self.verifier.summaries.get(newest.get(key["name"]))
+            for at, path in enumerate(key["paths"] if key["escrowed"] and item else ()):
+                since, own = path["covered_since"], item["paths"][at:at + 1] or [{}]
+                good = path["condition"] != "covered" or since is not None
+                if since is not None:
+                    seconds(since)
+                    good = path["proven"] is None and since == opened.get(
+                        (own[0].get("recovery_key"), own[0].get("recovery_thumbprint")))
+                if not good:
+                    self.bad("%s: no recovery key was opened that covers the path %s as "
+                             "status.json says" % (key["name"], path["id"]))
 
     @staticmethod
     def same_key(key, item):
@@ -988,12 +1006,19 @@ class Report:
             self.bad("status.json's policy, or how often it asks for drills, is not that of policy/")
 
     @staticmethod
+    def coverage(key):
+        """Where the key stands: by its paths that need no TPM."""
+        if not key["escrowed"]:
+            return "not escrowed"
+        portable = [path["condition"] for path in key["paths"] if path["portable"]]
+        return next((name for name in ("proven", "covered") if name in portable), "escrowed")
+
+    @staticmethod
     def figures(status):
         keys = status["keys"]
         escrowed = [key for key in keys if key["escrowed"]]
         paths = [path for key in escrowed for path in key["paths"]]
-        proven = sum(any(path["portable"] and path["condition"] == "proven"
-                         for path in key["paths"]) for key in escrowed)
+        by_coverage = [Report.coverage(key) for key in keys]
 
         def count(name, of, member, *values):
             return {"%s_%s" % (name, value): sum(item[member] == value for item in of)
@@ -1004,10 +1029,13 @@ class Report:
             "keys_escrowed": len(escrowed),
             "keys_declared_escrowed": sum(key["declared"] for key in escrowed),
             "keys_not_declared": sum(not key["declared"] for key in keys),
-            "keys_proven": proven, "keys_not_proven": len(escrowed) - proven,
-            "keys_not_escrowed": len(keys) - len(escrowed),
+            "keys_proven": by_coverage.count("proven"),
+            "keys_covered": by_coverage.count("covered"),
+            "keys_not_proven": by_coverage.count("escrowed"),
+            "keys_not_escrowed": by_coverage.count("not escrowed"),
             "key_versions": sum(whole(key["versions"]) for key in escrowed),
-            **count("paths", paths, "condition", "proven", "stale", "unproven", "broken"),
+            **count("paths", paths, "condition", "proven", "covered", "stale", "unproven",
+                    "broken"),
             **count("findings", status["findings"], "severity", "critical", "warning"),
             "releases": len(status["releases"]),
             **count("releases", status["releases"], "outcome", "completed", "failed", "denied",
@@ -1024,6 +1052,8 @@ class Report:
         counts, now = [0] * len(AGES), seconds(status["evaluated"])
         for key in status["keys"]:
             for path in key["paths"] if key["escrowed"] else ():
+                if path["condition"] == "covered":
+                    continue
                 at = len(AGES) - 1
                 if path["proven"] is not None:
                     age = now - seconds(path["proven"])
@@ -1066,8 +1096,8 @@ class Report:
             return {**head, **pick(
                 key, "version revision versions host policy created updated agent agent_trusted "
                 "envelope_id envelope_sha256 note" + " survival" * ("survival" in key), "note"),
-                "paths": [pick(path, "id factors portable condition proven failure",
-                               "proven failure") for path in key["paths"]]}
+                "paths": [pick(path, "id factors portable condition proven covered_since failure",
+                               "proven covered_since failure") for path in key["paths"]]}
 
         def pick_foreign(item):
             seconds(item["found"])
@@ -1117,15 +1147,14 @@ class Report:
         for key in status["keys"]:
             version = str(key["version"]) if key["escrowed"] else ""
             paths = key["paths"] if key["escrowed"] else []
-            proven = any(path["portable"] and path["condition"] == "proven" for path in paths)
-            add("key", key=key["name"], version=version,
-                state="proven" if proven else "escrowed" if key["escrowed"] else "not escrowed",
+            add("key", key=key["name"], version=version, state=Report.coverage(key),
                 name="declared" if key["declared"] else "not declared",
                 time=key.get("updated"), reason=key.get("note"))
             for path in paths:
                 add("path", key=key["name"], version=version, path=path["id"],
                     factors=path["factors"], state=path["condition"], proven=path["proven"],
-                    error=path["failure"])
+                    reason=path["covered_since"] and "its recovery key was opened at " +
+                    path["covered_since"], error=path["failure"])
         for item in status["foreign"]:
             add("foreign", name=item["kind"], value=item["volume"], key=item["place"],
                 path=item["item"], factors=item["opens_by"], state="not held, not proven",

@@ -50,6 +50,7 @@ class PackLog {
   const std::vector<audit::EventPolicy>& policies() const { return policies_; }
   const std::vector<PolicySet>& policy_sets() const { return order_.policies(); }
   const ReportHistory& history() const { return history_; }
+  const RecoveryKeyList& recovery_keys() const { return recovery_keys_; }
   std::string DrillLines() const { return drills_.Lines(); }
   const std::string& anchor_lines() const { return anchor_lines_; }
 

@@ -80,6 +80,14 @@ Result<RecoveryKeyList> RecoveryKeyList::Parse(std::string_view text) {
   return list;
 }
 
+std::optional<std::int64_t> RecoveryKeyList::OpenedAt(std::string_view name,
+                                                      std::string_view thumbprint) const {
+  const auto row = std::ranges::find_if(rows_, [&](const store::RecoveryKeyRecord& known) {
+    return known.name == name && known.thumbprint == thumbprint;
+  });
+  return row == rows_.end() ? std::nullopt : row->drilled;
+}
+
 void RecoveryKeyList::Notice(std::string_view line, const audit::EventFacts& facts) {
   if (facts.has_key || facts.factor_kind != kRecoveryKeyKind) return;
   const std::string name(facts.factor_id);

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -35,6 +36,9 @@ class RecoveryKeyList {
   // tells otherwise.
   void Finish(const TokenChanges& logged, const std::vector<const EnvelopeSummary*>& newest,
               audit::LogFindings& findings) const;
+
+  // OpenedAt: when it states that the recovery key of that name and thumbprint was last opened.
+  std::optional<std::int64_t> OpenedAt(std::string_view name, std::string_view thumbprint) const;
 
   std::size_t size() const { return rows_.size(); }
 

@@ -158,6 +158,7 @@ class ReportChecker {
       ASSIGN_OR_RETURN(const EnvelopeSummary summary, ParseSummary(line));
       const auto key = keys.find(summary.key_name);
       if (!newest.contains(summary.log_seq) || key == keys.end()) return Ok();
+      CompareCover(*key->second, summary);
       if (!SameKey(*key->second, line, summary)) {
         Bad(summary.log_seq,
             fmt::format("{}: what status.json says of it is not what its summary says",
@@ -165,6 +166,24 @@ class ReportChecker {
       }
       return Ok();
     });
+  }
+
+  // CompareCover: a path is covered by its recovery key, which was opened then, and by no other.
+  void CompareCover(const report::ReportKey& key, const EnvelopeSummary& summary) {
+    for (std::size_t i = 0; i < key.paths.size(); ++i) {
+      const report::ReportPath& path = key.paths[i];
+      bool good = path.condition != "covered" || path.covered_since;
+      if (path.covered_since) {
+        const bool known = !path.proven && i < summary.recovery_keys.size();
+        good = known && log_.recovery_keys().OpenedAt(summary.recovery_keys[i].name,
+                                                      summary.recovery_keys[i].thumbprint) ==
+                            path.covered_since;
+      }
+      if (good) continue;
+      Bad(summary.log_seq, fmt::format("{}: no recovery key was opened that covers the path {} as "
+                                       "status.json says",
+                                       key.name, path.id));
+    }
   }
 
   static bool SameKey(const report::ReportKey& key, std::string_view line,

@@ -10,17 +10,32 @@ namespace {
 
 constexpr std::int64_t kDefaultDrillSeconds = std::int64_t{90} * 24 * 3600;
 
+Result<std::optional<std::int64_t>> DrillPeriodOf(Agent& agent, const std::string& key_name,
+                                                  std::string_view path_id) {
+  ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
+  const auto rules =
+      policy::MatchingRules(in_force->policy, key_name, agent.identity().host, agent.Now());
+  return policy::DrillPeriod(rules, path_id);
+}
+
+// OwnProofCounts: this very envelope was opened by the path, as lately as the policy asks for.
+Result<bool> OwnProofCounts(Agent& agent, const envelope::Header& header,
+                            const store::PathState& state) {
+  if (!state.proven || state.proven_revision != header.revision) return false;
+  if (state.failed && *state.failed >= *state.proven) return false;
+  ASSIGN_OR_RETURN(const auto period, DrillPeriodOf(agent, header.key_name, state.path_id));
+  return !period || agent.Now() - *state.proven <= *period;
+}
+
 }  // namespace
 
 Result<std::optional<std::int64_t>> CoveredSince(Agent& agent, const store::RecoveryKeyRecord& row,
                                                  const std::string& key_name,
                                                  std::string_view path_id) {
   if (!row.drilled) return std::optional<std::int64_t>();
-  ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());
-  const auto rules =
-      policy::MatchingRules(in_force->policy, key_name, agent.identity().host, agent.Now());
-  const std::int64_t period = policy::DrillPeriod(rules, path_id).value_or(kDefaultDrillSeconds);
-  if (agent.Now() - *row.drilled > period) return std::optional<std::int64_t>();
+  ASSIGN_OR_RETURN(const auto period, DrillPeriodOf(agent, key_name, path_id));
+  if (agent.Now() - *row.drilled > period.value_or(kDefaultDrillSeconds))
+    return std::optional<std::int64_t>();
   return row.drilled;
 }
 
@@ -47,6 +62,8 @@ Status AddCover(Agent& agent, const envelope::Header& header,
     }
     // A proof of this very envelope says more, and a failure of it counts.
     if (state->proven && *state->proven >= *row->drilled) continue;
+    ASSIGN_OR_RETURN(const bool own_counts, OwnProofCounts(agent, header, *state));
+    if (own_counts) continue;
     state->proven = row->drilled;
     state->proven_revision = header.revision;
     state->proven_by = kRecoveryKeyKind;

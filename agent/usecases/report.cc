@@ -9,6 +9,7 @@
 #include "agent/usecases/foreign_escrow.h"
 #include "agent/usecases/inventory.h"
 #include "agent/usecases/number_text.h"
+#include "agent/usecases/path_cover.h"
 #include "agent/usecases/policy_in_force.h"
 #include "agent/usecases/report_history.h"
 #include "agent/usecases/survival_text.h"
@@ -41,13 +42,12 @@ report::ReportKey Describe(const KeyView& view) {
     entry.id = path.id;
     entry.expression = path.expression;
     entry.portable = path.portable;
-    entry.condition =
-        std::string(PathConditionName(path.condition.value_or(PathCondition::kUnproven)));
+    entry.condition = ConditionName(path);
     entry.proven = path.proven;
     if (path.proven_by == kRecoveryKeyKind) {
-      // A report tells of proofs of this very envelope alone: each has an entry.
+      // A proof is of this very envelope alone: each has an entry.
       entry.proven.reset();
-      entry.condition = PathConditionName(PathCondition::kUnproven);
+      entry.covered_since = path.proven;
     }
     entry.failure = path.failure;
   }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "agent/usecases/envelope_source.h"
+#include "agent/usecases/pack_fields.h"
 #include "agent/usecases/registry.h"
 #include "agent/usecases/summary_paths.h"
 #include "agent/usecases/token_sessions.h"
@@ -229,6 +230,16 @@ Status AddState(Agent& agent, const std::string& key_name, Evaluation& evaluatio
   return agent.store().ReadTogether(add_all);
 }
 
+// NumForeign returns how many escrows of other tools a pack lists.
+Result<std::size_t> NumForeign(const report::TarReader& pack) {
+  ASSIGN_OR_RETURN(const std::string text, pack.Read("inventory.json"));
+  const auto json = ParsePackJson(text);
+  PackFields inventory(json);
+  const std::size_t number = inventory.List("foreign").size();
+  if (!inventory.good()) return MisshapenPart("inventory.json");
+  return number;
+}
+
 // AddPack evaluates the summaries of a pack, and returns the host that it is of.
 Result<std::string> AddPack(const report::TarReader& pack, const std::string& key_name,
                             Evaluation& evaluation) {
@@ -253,11 +264,15 @@ Result<WhatIfReport> WhatIf(Agent* agent, const WhatIfRequest& request) {
   ASSIGN_OR_RETURN(std::vector<Atom> stolen, ParseAtoms(request.stolen));
   Evaluation evaluation(std::move(lost), std::move(stolen));
   std::string host;
+  std::size_t num_foreign = 0;
   if (request.pack) {
     ASSIGN_OR_RETURN(const report::TarReader pack, OpenVerifiedPack(agent, *request.pack));
+    ASSIGN_OR_RETURN(num_foreign, NumForeign(pack));
     ASSIGN_OR_RETURN(host, AddPack(pack, request.key_name, evaluation));
   } else {
     RETURN_IF_ERROR(AddState(*agent, request.key_name, evaluation));
+    ASSIGN_OR_RETURN(const auto foreign, agent->store().ForeignEscrows());
+    num_foreign = foreign.size();
     host = agent->identity().host;
   }
   const std::string where = request.pack ? "in the pack" : "here";
@@ -273,10 +288,7 @@ Result<WhatIfReport> WhatIf(Agent* agent, const WhatIfRequest& request) {
   }
   RETURN_IF_ERROR(evaluation.CheckKnown(where));
   WhatIfReport report = evaluation.Evaluate(host);
-  if (!request.pack && request.key_name.empty()) {
-    ASSIGN_OR_RETURN(const auto foreign, agent->store().ForeignEscrows());
-    report.num_foreign = foreign.size();
-  }
+  if (request.key_name.empty()) report.num_foreign = num_foreign;
   return report;
 }
 

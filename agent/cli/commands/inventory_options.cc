@@ -47,7 +47,7 @@ constexpr OptionSpec kStatusOptions[] = {
 };
 constexpr Example kStatusExamples[] = {
     {"keyescrow status", "which keys comply, and the findings of those that do not"},
-    {"keyescrow status prod/db", "one key: each path proven, stale, unproven or broken"},
+    {"keyescrow status prod/db", "one key: each path proven, covered, stale, unproven or broken"},
     {"keyescrow status --nagios", "for a monitor"},
     {"keyescrow status --prometheus -o /var/lib/prometheus/node-exporter/keyescrow.prom",
      "metrics for node_exporter's textfile collector"},

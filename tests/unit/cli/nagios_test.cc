@@ -23,7 +23,7 @@ TEST(Nagios, TellsThatAllComply) {
   const NagiosLine line = FormatNagios(ReportOf({PathCondition::kProven}));
   EXPECT_EQ(line.status, kNagiosOk);
   EXPECT_EQ(line.text,
-            "KEYESCROW OK - 1 key complies | keys=1 proven=1 stale=0 unproven=0 broken=0 "
+            "KEYESCROW OK - 1 key complies | keys=1 proven=1 covered=0 stale=0 unproven=0 broken=0 "
             "critical=0 warning=0 log_entries=7\n");
 }
 

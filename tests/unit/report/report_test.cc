@@ -97,6 +97,25 @@ TEST(ReportFigures, CountsEachKeyOnce) {
   EXPECT_FALSE(Complies(HostileModel()));
 }
 
+TEST(ReportFigures, WhatARecoveryKeyCoversIsNeitherProvenNorUnproven) {
+  ReportModel model;
+  model.now = kNow;
+  ReportPath covered = MakePath("team", "covered", {});
+  covered.covered_since = kNow - 5 * 86400;
+  model.keys.push_back(MakeKey("a", {covered}));
+  model.keys.push_back(MakeKey("b", {covered, MakePath("token-ops", "proven", kNow)}));
+  const auto figures = FiguresOf(model);
+  EXPECT_EQ(FigureOf(figures, "keys_covered"), 1U);
+  EXPECT_EQ(FigureOf(figures, "keys_proven"), 1U);
+  EXPECT_EQ(FigureOf(figures, "keys_not_proven"), 0U);
+  EXPECT_EQ(FigureOf(figures, "paths_covered"), 2U);
+  EXPECT_EQ(FigureOf(figures, "paths_unproven"), 0U);
+  EXPECT_NE(ReportHtml(model).find("its recovery key was opened <time datetime=\"" +
+                                   FormatUtc(kNow - 5 * 86400)),
+            std::string::npos);
+  EXPECT_NE(ReportCsv(model).find("its recovery key was opened at"), std::string::npos);
+}
+
 TEST(ReportFigures, PutsAgesIntoTheirBuckets) {
   ReportModel model;
   model.now = kNow;
@@ -187,9 +206,9 @@ TEST(ReportForm, IsRaisedWithItsBytes) {
   const ReportModel model = *ReadReportJson(ReportJson(HostileModel()));
   const std::string all =
       ReportJson(model) + ReportCsv(model) + ReportHtml(model) + ControlsMarkdown();
-  EXPECT_EQ(kReportForm, 1U);
+  EXPECT_EQ(kReportForm, 2U);
   EXPECT_EQ(ToHex(Sha256(AsBytes(all))),
-            "ef66ae19552119238399db683918b1bbad6599b2a84d312837ae938f558625e4");
+            "eaaa55facd62c54b845b14918b97569bf9725fba7ff6c7b8970213185f0326b1");
   const std::string_view verify_py = kVerifyPy;
   EXPECT_NE(verify_py.find("CONTROLS = \"" + ToHex(Sha256(AsBytes(ControlsMarkdown()))) + "\""),
             std::string_view::npos);

@@ -1,9 +1,11 @@
 """Recovery keys: keys escrowed with nobody present, opened by their people, by others' tools too."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -104,7 +106,22 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
         self.assertIn(b"escrowed 70 of 70 declared keys", done.out)
         paths = self.succeeds("show", "host/k00", "--json").json()["paths"]
         self.assertEqual([(p["condition"], p["proven_by"]) for p in paths],
-                         [("proven", "recovery-key")])
+                         [("covered", "recovery-key")])
+        # Status, monitors and the report count alike: nobody opened these envelopes.
+        line = self.world.run("status", "--nagios").out.decode()
+        self.assertIn(f"proven=1 covered={NUM_KEYS} ", line)
+        metrics = self.succeeds("status", "--prometheus").out.decode()
+        self.assertIn(f'keyescrow_paths{{state="covered"}} {NUM_KEYS}\n', metrics)
+        self.assertIn('keyescrow_paths{state="proven"} 1\n', metrics)
+        report = self.succeeds("audit", "report", "--json").json()
+        figures = report["figures"]
+        self.assertEqual([figures[name] for name in ("keys_covered", "keys_proven", "keys_not_proven",
+                                                     "paths_covered", "paths_unproven")],
+                         [NUM_KEYS, 1, 0, NUM_KEYS, 0])
+        (path,) = next(key for key in report["keys"] if key["name"] == "host/k00")["paths"]
+        self.assertEqual((path["condition"], path["proven"]), ("covered", None))
+        self.assertEqual(path["covered_since"],
+                         self.succeeds("show", "host/k00", "--json").json()["paths"][0]["proven"])
 
     def test_2b_a_store_that_fails_between_two_commits(self):
         """What the report calls escrowed is in the store, and what it does not try is not. A commit
@@ -193,8 +210,13 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
              self.world.path("entries")], capture_output=True, text=True, check=False)
         self.assertEqual(checked.returncode, 0, checked.stdout + checked.stderr)
         self.assertEqual(checked.stdout.split()[0], PATH_ID)
-        paths = self.succeeds("show", "host/k03", "--json").json()["paths"]
-        self.assertEqual(paths[0]["proven_by"], "drill")
+        # A later opening of the recovery key hides no proof of the envelope itself.
+        for seconds in (60, -60):
+            with contextlib.closing(sqlite3.connect(self.world.path("state") / "store.db")) as store:
+                store.execute("UPDATE recovery_key SET drilled = drilled + ?", (seconds,))
+                store.commit()
+            (path,) = self.succeeds("show", "host/k03", "--json").json()["paths"]
+            self.assertEqual((path["condition"], path["proven_by"]), ("proven", "drill"))
 
     def test_5_on_another_host(self):
         self.succeeds("recovery-key", "export", "team", "-o", "team.recovery-key")
