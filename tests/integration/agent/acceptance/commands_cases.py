@@ -123,6 +123,13 @@ class TwoHosts(AcceptanceCase):
         self.check_json(other.run("import", "carried.escrow", "--json"), "agent_not_trusted", 4)
         self.assertEqual(other.run("list").status, 8)
 
+        # What is trusted is the thumbprint of the very key in the file.
+        bent = json.loads(other.path("agent.pub").read_bytes())
+        bent["thumbprint"] = "A" * 43
+        other.write("bent.pub", json.dumps(bent))
+        self.check_json(other.run("trust", "add", "bent.pub", "--json"), "usage", 2)
+        self.assertEqual(other.run("trust", "list", "--json").json()["agents"], [])
+
         other.must("trust", "add", "agent.pub", "--host", "another-host")
         self.check_json(other.run("import", "carried.escrow", "--json"), "agent_out_of_scope", 4)
         other.must("trust", "remove", self.world.thumbprint, "--yes")
