@@ -6,6 +6,9 @@
 
 #include "agent/audit/note.h"
 #include "agent/report/pack_manifest.h"
+#include "agent/report/report_html.h"
+#include "agent/report/report_json.h"
+#include "agent/report/report_read.h"
 #include "agent/report/ustar.h"
 #include "agent/usecases/pack_documents.h"
 #include "agent/usecases/pack_facts.h"
@@ -71,6 +74,13 @@ void CheckTexts(std::string_view text) {
     CheckError(tokens.error());
   }
   if (const auto claims = StatusClaims::Parse(text); !claims) CheckError(claims.error());
+  if (const auto model = report::ReadReportJson(text)) {
+    const std::string json = report::ReportJson(*model);
+    const auto again = report::ReadReportJson(json);
+    FUZZ_CHECK(again && report::ReportJson(*again) == json);
+    FUZZ_CHECK(report::ReportHtml(*again) == report::ReportHtml(*model));
+    FUZZ_CHECK(report::ReportCsv(*again) == report::ReportCsv(*model));
+  }
   const auto lines = SplitLines(text);
   if (!lines) return CheckError(lines.error());
   for (const std::string_view line : *lines) {
