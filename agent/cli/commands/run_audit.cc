@@ -75,6 +75,9 @@ std::string EntryLine(const Json& entry) {
   if (const std::string reason = Member(entry, "reason"); !reason.empty()) {
     line += "  \"" + reason + "\"";
   }
+  if (Member(entry, "source") == audit::kStatelessSource) {
+    line += "  (imported from " + Member(entry, "host") + ": nothing signed it before)";
+  }
   return line;
 }
 

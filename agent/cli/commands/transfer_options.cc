@@ -75,6 +75,11 @@ constexpr CommandSpec kImportEventCommand = {
     .name = "import-event",
     .purpose = "log a restore that was done without a state",
     .arguments = kEventArguments,
+    .details =
+        "FILE is what a restore or a drill without state wrote, unchanged; of events of other "
+        "types "
+        "nothing is taken. Nothing signed it: 'audit log' and 'verify' say which "
+        "entries were imported, and they prove no path and count in no figure of drills.",
     .examples = kEventExamples,
     .exits = kEventExits,
     .make = &MakeOptions<ImportEventOptions>,

@@ -57,6 +57,7 @@ class Offline(AcceptanceCase):
         log = self.succeeds("audit", "log", "--json").json()["entries"]
         ids = [line["id"] for line in lines]
         self.assertEqual([entry["id"] for entry in log if entry["id"] in ids], ids)
+        self.assertIn("(imported from ", self.succeeds("audit", "log").out.decode())
         for text in ("", "{}\n", "not an event\n", event.read_text().replace("restore", "rastore"),
                      event.read_text().replace("restore.completed", "factor.removed"),
                      event.read_text().replace("restore.requested", "restore.failed")):
