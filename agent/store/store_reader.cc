@@ -207,11 +207,15 @@ Result<std::unique_ptr<StoreReader>> StoreReader::Open(const std::string& state_
                                                        ReaderMode mode) {
   if (mode == ReaderMode::kLive) RETURN_IF_ERROR(CheckStateFolder(state_dir));
   ASSIGN_OR_RETURN(const std::string path, ResolveStore(state_dir));
-  const bool has_wal = StateOf(path + "-wal").size_bytes > 0;
-  ASSIGN_OR_RETURN(sqlite3 * handle, OpenHandle(path, mode, has_wal));
+  const std::array<FileState, 2> states{StateOf(path), StateOf(path + "-wal")};
+  ASSIGN_OR_RETURN(sqlite3 * handle, OpenHandle(path, mode, states[1].size_bytes > 0));
   auto impl = std::make_unique<Impl>(handle, path);
-  impl->states_at_open = impl->FileStates();
-  RETURN_IF_ERROR(impl->Begin(mode));
+  impl->states_at_open = states;
+  if (Status begun = impl->Begin(mode); !begun) {
+    // What is written to while it is opened looks damaged, and is not.
+    if (mode == ReaderMode::kEvidence && impl->FileStates() != states) return WrittenTo();
+    return std::move(begun).error();
+  }
   return std::unique_ptr<StoreReader>(new StoreReader(std::move(impl)));
 }
 

@@ -137,6 +137,13 @@ class StoreReader {
 
   // Unchanged says whether the files are as they were at Open: in kEvidence nothing was locked.
   bool Unchanged() const;
+  // WrittenTo is the error of a read that met such a change: kStoreBusy.
+  static Error WrittenTo() {
+    return Error(ErrorCode::kStoreBusy, Action::kRetry,
+                 "the store was written to while it was read",
+                 "copy the state folder and verify the copy, or run 'keyescrow verify' as its "
+                 "agent");
+  }
 
  private:
   struct Impl;

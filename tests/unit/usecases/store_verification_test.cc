@@ -5,8 +5,12 @@
 #include <sqlite3.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <thread>
 
 #include "agent/audit/checkpoint.h"
 #include "agent/usecases/keyed_sum.h"
@@ -167,6 +171,31 @@ TEST_F(VerifyStoreTest, WhatARowSaysBesideItsEntryIsTheLogsToo) {
   EXPECT_TRUE(Has(*found, audit::LogFault::kCheckpointFormat, kRecords));
   EXPECT_TRUE(Has(*found, audit::LogFault::kCheckpointFormat, kBatch));
   EXPECT_TRUE(Has(*found, audit::LogFault::kOverrideUnlogged, 0));
+}
+
+// Who reads a state in use without its locks meets pages of two commits: that is no damage.
+TEST_F(VerifyStoreTest, EvidenceThatIsWrittenToIsBusyAndNotDamaged) {
+  constexpr std::size_t kPage = 16384;
+  const std::string file = state_ + "/store.db";
+  {
+    std::fstream store(file, std::ios::in | std::ios::out | std::ios::binary);
+    store.seekp(static_cast<std::streamoff>(std::filesystem::file_size(file) / 2 / kPage * kPage));
+    store << std::string(kPage, 'x');
+  }
+  const auto still = VerifyStore(Options(1));
+  EXPECT_TRUE(still ? still->log.num_damages > 0 : still.error().code() != ErrorCode::kStoreBusy);
+  std::atomic<bool> done = false;
+  std::thread writer([&] {
+    while (!done) {
+      std::filesystem::last_write_time(file, std::filesystem::file_time_type::clock::now());
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  });
+  const auto moving = VerifyStore(Options(1));
+  done = true;
+  writer.join();
+  ASSERT_FALSE(moving);
+  EXPECT_EQ(moving.error().code(), ErrorCode::kStoreBusy) << moving.error().message();
 }
 
 TEST_F(VerifyStoreTest, AnIndexThatWasDroppedIsNamed) {
