@@ -161,8 +161,21 @@ Result<std::unique_ptr<envelope::Anchor>> HostDevices::OpenAnchor(const TpmAncho
                                                                   const std::string& origin) {
   ASSIGN_OR_RETURN(const auto device, OpenDevice());
   ASSIGN_OR_RETURN(auto anchor, tpm::TpmAnchor::Open(device, {blob.key, blob.attestation_private},
-                                                     std::move(auth), origin));
+                                                     blob.base, std::move(auth), origin));
   return std::unique_ptr<envelope::Anchor>(std::move(anchor));
+}
+
+Result<std::vector<FoundCounter>> HostDevices::FindCounters(const std::string& origin) {
+  ASSIGN_OR_RETURN(const auto device, OpenDevice());
+  ASSIGN_OR_RETURN(const auto indexes, tpm::TpmAnchor::Find(*device, origin));
+  std::vector<FoundCounter> counters;
+  for (const tpm::AnchorIndex& index : indexes) counters.push_back({index.handle, index.counted});
+  return counters;
+}
+
+Status HostDevices::RemoveCounter(std::uint32_t index, const std::string& origin) {
+  ASSIGN_OR_RETURN(const auto device, OpenDevice());
+  return tpm::TpmAnchor::Remove(*device, index, origin);
 }
 
 Result<TokenUri> HostDevices::ParseTokenUri(const std::string& uri) {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "agent/usecases/anchor_counters.h"
 #include "agent/usecases/devices.h"
 #include "agent/usecases/token_signing.h"
 #include "hsm/token_factor.h"
@@ -16,7 +17,7 @@
 
 namespace keyescrow::agent {
 
-class HostDevices final : public Devices, public TokenSigning {
+class HostDevices final : public Devices, public TokenSigning, public AnchorCounters {
  public:
   HostDevices() = default;
   ~HostDevices() override = default;
@@ -31,6 +32,8 @@ class HostDevices final : public Devices, public TokenSigning {
   Result<TpmAnchorBlob> CreateAnchor(const SecretBytes& auth, const std::string& origin) override;
   Result<std::unique_ptr<envelope::Anchor>> OpenAnchor(const TpmAnchorBlob& blob, SecretBytes auth,
                                                        const std::string& origin) override;
+  Result<std::vector<FoundCounter>> FindCounters(const std::string& origin) override;
+  Status RemoveCounter(std::uint32_t index, const std::string& origin) override;
 
   Result<TokenUri> ParseTokenUri(const std::string& uri) override;
   void PrepareToken() override;

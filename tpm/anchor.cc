@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "envelope/base/pause_point.h"
 #include "tpm/device_impl.h"
 #include "tpm/marshal.h"
 #include "tpm/seal.h"
@@ -14,6 +15,7 @@ namespace {
 constexpr std::size_t kAuthBytes = 32;
 constexpr std::uint16_t kCounterBytes = 8;
 constexpr std::uint32_t kNvDefined = 0x14c;  // TPM_RC
+constexpr std::uint32_t kCapHandles = 0x01;
 
 Error Malformed(std::string_view command) {
   return ResponseError("the TPM's response to " + std::string(command) + " does not parse");
@@ -24,7 +26,14 @@ Error Malformed(std::string_view command) {
 class Counter {
  public:
   Counter(CommandChannel& channel, std::uint32_t index, std::string_view origin, bool written)
-      : channel_(channel), entity_{index, envelope::AnchorIndexName(index, origin, written)} {}
+      : channel_(channel),
+        origin_(origin),
+        entity_{index, envelope::AnchorIndexName(index, origin, written)} {}
+
+  // SetWritten: the first count changes the index's Name.
+  void SetWritten(bool written) {
+    entity_.name = envelope::AnchorIndexName(entity_.handle, origin_, written);
+  }
 
   Result<std::uint64_t> Read(const SecretBytes& auth) {
     Command command{.code = kCcNvRead,
@@ -99,6 +108,7 @@ class Counter {
   }
 
   CommandChannel& channel_;
+  std::string origin_;
   Entity entity_;
   std::optional<AuthSession> session_;
 };
@@ -146,36 +156,67 @@ Result<Occupant> WhoseIndex(CommandChannel& channel, std::uint32_t index, std::s
   return Occupant::kAnother;
 }
 
-// CountOnce makes the counter readable and returns it.
-Result<std::uint64_t> CountOnce(CommandChannel& channel, std::uint32_t index,
-                                std::string_view origin, const SecretBytes& auth) {
-  {
-    Counter fresh(channel, index, origin, false);
-    RETURN_IF_ERROR(fresh.Increment(auth));
-    RETURN_IF_ERROR(fresh.Close());
-  }
-  Counter counter(channel, index, origin, true);
-  ASSIGN_OR_RETURN(const std::uint64_t value, counter.Read(auth));
-  RETURN_IF_ERROR(counter.Close());
-  return value;
+Status Undefine(CommandChannel& channel, std::uint32_t index) {
+  const Command command{.code = kCcNvUndefineSpace,
+                        .name = "TPM2_NV_UndefineSpace",
+                        .context = Context::kOwner,
+                        .handles = {{kRhOwner, {}}, {index, {}}}};
+  RETURN_IF_ERROR(channel.Run(command, EmptyPassword()));
+  return Ok();
 }
 
-// TakeOver uses an index of this log that an earlier, killed Create left; nothing where its auth
-// value is not ours, for that is a counter of this log's former life.
-Result<std::optional<std::uint64_t>> TakeOver(CommandChannel& channel, std::uint32_t index,
-                                              std::string_view origin, const SecretBytes& auth) {
-  ASSIGN_OR_RETURN(const Occupant occupant, WhoseIndex(channel, index, origin));
-  if (occupant == Occupant::kAnother) return std::optional<std::uint64_t>();
-  auto value = [&]() -> Result<std::uint64_t> {
-    if (occupant == Occupant::kOursNew) return CountOnce(channel, index, origin, auth);
-    Counter counter(channel, index, origin, true);
-    ASSIGN_OR_RETURN(const std::uint64_t read, counter.Read(auth));
-    RETURN_IF_ERROR(counter.Close());
-    return read;
-  }();
-  if (value) return std::optional(*value);
-  if (value.error().code() == ErrorCode::kAnchorMissing) return std::optional<std::uint64_t>();
-  return std::move(value).error();
+// ProbeOrigin is the log's under another name: a probe is never taken for its counter.
+std::string ProbeOrigin(std::string_view origin) {
+  return std::string(origin) + std::string("\0probe", 6);
+}
+
+// HighestCount makes a counter at `index`, counts once, and removes it: the next one that is made
+// starts one above what is returned. Nothing where the handle is taken.
+Result<std::optional<std::uint64_t>> HighestCount(Device::Impl& device, std::uint32_t index,
+                                                  std::string_view origin,
+                                                  const SecretBytes& auth) {
+  CommandChannel& channel = device.channel();
+  const std::string probe = ProbeOrigin(origin);
+  ASSIGN_OR_RETURN(bool defined, Define(device, index, probe, auth));
+  if (!defined) {
+    ASSIGN_OR_RETURN(const Occupant occupant, WhoseIndex(channel, index, probe));
+    if (occupant == Occupant::kAnother) return std::optional<std::uint64_t>();
+    RETURN_IF_ERROR(Undefine(channel, index));
+    ASSIGN_OR_RETURN(defined, Define(device, index, probe, auth));
+    if (!defined) return std::optional<std::uint64_t>();
+  }
+  Counter counter(channel, index, probe, false);
+  RETURN_IF_ERROR(counter.Increment(auth));
+  counter.SetWritten(true);
+  ASSIGN_OR_RETURN(const std::uint64_t value, counter.Read(auth));
+  RETURN_IF_ERROR(counter.Close());
+  PausePoint("anchor-probed");
+  RETURN_IF_ERROR(Undefine(channel, index));
+  return std::optional(value);
+}
+
+// IndexesInUse lists the handles of the range that are taken. Source: Part 3, TPM2_GetCapability.
+Result<std::vector<std::uint32_t>> IndexesInUse(CommandChannel& channel) {
+  Command command{.code = kCcGetCapability, .name = "TPM2_GetCapability"};
+  AppendU32(command.parameters, kCapHandles);
+  AppendU32(command.parameters, kFirstAnchorIndex);
+  AppendU32(command.parameters, kNumAnchorIndexes);
+  ASSIGN_OR_RETURN(const Reply reply, channel.Run(command));
+  ByteReader reader(reply.parameters);
+  const auto more = reader.TakeU8();
+  const auto capability = reader.TakeU32();
+  const auto size = reader.TakeU32();
+  if (!more || capability != kCapHandles || !size || reader.remaining() != 4ULL * *size) {
+    return Malformed(command.name);
+  }
+  std::vector<std::uint32_t> handles;
+  while (!reader.AtEnd()) {
+    const std::uint32_t handle = *reader.TakeU32();
+    if (handle >= kFirstAnchorIndex && handle - kFirstAnchorIndex < kNumAnchorIndexes) {
+      handles.push_back(handle);
+    }
+  }
+  return handles;
 }
 
 }  // namespace
@@ -186,6 +227,9 @@ struct TpmAnchor::Impl {
   SecretBytes auth;
   std::string origin;
   Counter counter;
+  std::uint64_t base;   // 0: it has counted
+  bool is_new = false;  // it was seen not to have counted
+  bool was_read = false;
 };
 
 TpmAnchor::TpmAnchor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -207,27 +251,48 @@ Result<CreatedAnchor> TpmAnchor::Create(Device& device, const SecretBytes& auth,
   if (!envelope::ParseAttestationKey(key.object_public)) {
     return ResponseError("the TPM made another key than the one asked for");
   }
+  ASSIGN_OR_RETURN(const std::vector<AnchorIndex> ours, Find(device, origin));
+  for (const AnchorIndex& index : ours) {
+    if (!index.counted) RETURN_IF_ERROR(Undefine(channel, index.handle));
+  }
   for (std::uint32_t offset = 0; offset < kNumAnchorIndexes; ++offset) {
     const std::uint32_t index = kFirstAnchorIndex + offset;
-    CreatedAnchor created{{{key.object_public, index}, key.object_private}, 0};
+    ASSIGN_OR_RETURN(const auto base, HighestCount(device.impl(), index, origin, auth));
+    if (!base) continue;
     ASSIGN_OR_RETURN(const bool defined, Define(device.impl(), index, origin, auth));
-    if (defined) {
-      ASSIGN_OR_RETURN(created.base, CountOnce(channel, index, origin, auth));
-      return created;
-    }
-    ASSIGN_OR_RETURN(const auto taken_over, TakeOver(channel, index, origin, auth));
-    if (taken_over) {
-      created.base = *taken_over;
-      return created;
-    }
+    if (!defined) continue;
+    PausePoint("anchor-defined");
+    return CreatedAnchor{{{key.object_public, index}, key.object_private}, *base};
   }
   return Error(ErrorCode::kAnchorNoIndex, Action::kCheckSystemState,
                "all 16 indexes for a log's counter are taken (0x01804b45 to 0x01804b54)",
                "'tpm2_nvundefine -C o 0x1804b45' removes one of an agent that is gone");
 }
 
+Result<std::vector<AnchorIndex>> TpmAnchor::Find(Device& device, std::string_view origin) {
+  CommandChannel& channel = device.impl().channel();
+  ASSIGN_OR_RETURN(const std::vector<std::uint32_t> handles, IndexesInUse(channel));
+  std::vector<AnchorIndex> ours;
+  for (const std::uint32_t handle : handles) {
+    ASSIGN_OR_RETURN(const Occupant occupant, WhoseIndex(channel, handle, origin));
+    if (occupant != Occupant::kAnother) ours.push_back({handle, occupant == Occupant::kOurs});
+  }
+  return ours;
+}
+
+Status TpmAnchor::Remove(Device& device, std::uint32_t handle, std::string_view origin) {
+  CommandChannel& channel = device.impl().channel();
+  ASSIGN_OR_RETURN(const Occupant occupant, WhoseIndex(channel, handle, origin));
+  if (occupant == Occupant::kAnother) {
+    return Error(ErrorCode::kAnchorMissing, Action::kCheckSystemState,
+                 "the index is not this log's, and is left alone", "run the command again");
+  }
+  return Undefine(channel, handle);
+}
+
 Result<std::unique_ptr<TpmAnchor>> TpmAnchor::Open(std::shared_ptr<Device> device, AnchorBlob blob,
-                                                   SecretBytes auth, std::string origin) {
+                                                   std::uint64_t base, SecretBytes auth,
+                                                   std::string origin) {
   const bool in_range = blob.key.nv_index >= kFirstAnchorIndex &&
                         blob.key.nv_index < kFirstAnchorIndex + kNumAnchorIndexes;
   if (!envelope::ParseAttestationKey(blob.key.attestation_public) || !in_range ||
@@ -239,19 +304,39 @@ Result<std::unique_ptr<TpmAnchor>> TpmAnchor::Open(std::shared_ptr<Device> devic
   Counter counter(device->impl().channel(), blob.key.nv_index, origin, true);
   return std::unique_ptr<TpmAnchor>(
       new TpmAnchor(std::make_unique<Impl>(Impl{std::move(device), std::move(blob), std::move(auth),
-                                                std::move(origin), std::move(counter)})));
+                                                std::move(origin), std::move(counter), base})));
 }
 
 const envelope::AnchorKey& TpmAnchor::Key() const { return impl_->blob.key; }
 
-Result<std::uint64_t> TpmAnchor::Read() { return impl_->counter.Read(impl_->auth); }
+Result<std::uint64_t> TpmAnchor::Read() {
+  if (impl_->is_new) return impl_->base;
+  impl_->was_read = true;
+  auto value = impl_->counter.Read(impl_->auth);
+  if (value || impl_->base == 0 || value.error().code() != ErrorCode::kAnchorMissing) return value;
+  // By the Name of a counter that has counted, one that has not refuses every auth value.
+  const auto occupant =
+      WhoseIndex(impl_->device->impl().channel(), impl_->blob.key.nv_index, impl_->origin);
+  if (!occupant || *occupant != Occupant::kOursNew) return value;
+  impl_->is_new = true;
+  impl_->counter.SetWritten(false);
+  return impl_->base;
+}
 
 Result<std::uint64_t> TpmAnchor::Increment(std::uint64_t before) {
+  if (impl_->base != 0 && !impl_->was_read) RETURN_IF_ERROR(Read());  // it may be new
   const Status counted = impl_->counter.Increment(impl_->auth);
-  if (counted) return before + 1;
   // The TPM's refusal says that it did nothing. Where its answer was lost or changed it may have
   // counted: it is asked, and never told twice.
-  if (counted.error().code() != ErrorCode::kTpmResponse) return counted.error();
+  if (!counted && counted.error().code() != ErrorCode::kTpmResponse) return counted.error();
+  if (impl_->is_new) {
+    impl_->is_new = false;
+    impl_->counter.SetWritten(true);
+    auto now = Read();  // where it begins is for the TPM to say
+    if (impl_->is_new) return counted ? Malformed("TPM2_NV_Increment") : counted.error();
+    return now;
+  }
+  if (counted) return before + 1;
   ASSIGN_OR_RETURN(const std::uint64_t now, Read());
   if (now != before + 1) return counted.error();
   return now;

@@ -60,6 +60,7 @@ inline constexpr std::uint32_t kRhNull = 0x40000007;
 inline constexpr std::uint32_t kSrkHandle = 0x81000001;
 
 inline constexpr std::uint32_t kCcEvictControl = 0x120;
+inline constexpr std::uint32_t kCcNvUndefineSpace = 0x122;
 inline constexpr std::uint32_t kCcNvDefineSpace = 0x12a;
 inline constexpr std::uint32_t kCcCreatePrimary = 0x131;
 inline constexpr std::uint32_t kCcNvIncrement = 0x134;

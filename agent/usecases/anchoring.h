@@ -2,7 +2,9 @@
 // cannot show by itself. agent/audit/FORMAT.md, "Anchors"; agent/docs/decisions/0009.
 //
 // An anchor is: the intent in the log, NV_Increment, NV_Certify over the newest checkpoint, the
-// certificate in the log. Killed anywhere, the next one finds the intent and goes on from it.
+// certificate in the log. Killed anywhere, the next one finds the intent and goes on from it; that
+// holds for a new counter too, whose first intent is in the log before it counts for the first
+// time.
 #pragma once
 
 #include <optional>
@@ -12,6 +14,7 @@
 #include "agent/audit/anchor.h"
 #include "agent/usecases/agent.h"
 #include "agent/usecases/inventory.h"
+#include "agent/usecases/logged_anchors.h"
 
 namespace keyescrow::agent {
 
@@ -31,26 +34,32 @@ struct AnchorRequest {
 
 // AnchorLog makes the counter where there is none yet, judges it, and anchors the log. A counter
 // that is not where the log has it is logged (anchor.mismatch, once) and stops every later anchor
-// until somebody accepts it with a reason. About 12 TPM commands.
-// Errors: kAnchorMismatch; kAnchorMissing; kAnchorNoIndex; kTpmOwnerAuth; kTpm*; kStoreBusy where
-// another process anchors; kAlreadyExists (`renew`, and the counter works); kStore*.
+// until somebody accepts it with a reason. So does a counter of this log that the log does not
+// know; accepted, it is logged, and another takes its place. About 12 TPM commands. Errors:
+// kAnchorMismatch; kAnchorMissing; kAnchorNoIndex; kTpmOwnerAuth; kTpm*; kStoreBusy where another
+// process anchors; kAlreadyExists (`renew`, and the counter works); kStore*.
 Result<AnchorResult> AnchorLog(Agent& agent, const AnchorRequest& request);
 
 // AnchorIsDue: something was committed by this process or a release happened since the last anchor,
 // which is an hour old or more, or older than a release. No device is touched.
 Result<bool> AnchorIsDue(Agent& agent);
 
-// AnchorCheck: what the counter says, without changing anything. At most 3 TPM commands.
+// AnchorCheck: what the counter says, without changing anything. At most 5 TPM commands, and one
+// for each further counter of this log.
 struct AnchorCheck {
   bool checked = false;
+  bool asked = false;          // the tpm told which counters of this log it has
   std::string what;            // "the tpm's counter is at 17, where the log has it", or why not
   std::string remedy;          // where it was not checked
   std::optional<Error> error;  // the counter is not where it should be, or is gone
 };
-AnchorCheck CheckCounter(Agent& agent);
+// `logged`: what a verifier has read of the log; then no setting is believed. Without it the log is
+// read where the settings know of no anchor.
+AnchorCheck CheckCounter(Agent& agent, const LoggedAnchors* logged = nullptr);
 
-// AnchorFindings: what the log alone tells: a mismatch that nobody has accepted, a release that has
-// not been anchored for a day. No device is touched.
+// AnchorFindings: what the log's settings alone tell: a mismatch that nobody has accepted, a
+// release that has not been anchored for a day, a counter that agent.json lost. No device is
+// touched.
 Result<std::vector<Finding>> AnchorFindings(Agent& agent);
 
 }  // namespace keyescrow::agent

@@ -259,10 +259,11 @@ void CheckTpm(const Environment& environment, const Bytes& known_srk, Examinatio
 
 // CheckAnchor asks the TPM for the log's counter.
 void CheckAnchor(Agent& agent, Examination& examination) {
-  if (!agent.identity().anchor) return;
   const AnchorCheck check = CheckCounter(agent);
   if (check.error) {
     examination.Bad("log", *check.error);
+  } else if (!agent.identity().anchor) {
+    return;
   } else if (!check.checked) {
     examination.Warn("log", check.what, check.remedy);
   } else {

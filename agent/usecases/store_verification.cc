@@ -240,6 +240,10 @@ void StoreVerifier::JoinSegment(std::uint64_t first, SegmentOutput output) {
     joiner_->Add(std::move(next.log));
     result_.drills.Add(next.drills);
     counts_.Append(next.counts);
+    for (const NoticedEvent& event : next.noticed.events) {
+      // What is wrong with one is for order_ to say.
+      if (event.anchor) static_cast<void>(result_.anchors.Add(*event.anchor));
+    }
     order_.Add(std::move(next.noticed), findings_);
   }
   joined_.notify_all();

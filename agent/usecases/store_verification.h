@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/audit/anchor.h"
 #include "agent/audit/verify.h"
 #include "agent/store/store_reader.h"
 #include "agent/usecases/drill_check.h"
@@ -52,9 +53,11 @@ struct StoreVerification {
   std::uint64_t num_imported = 0;
   std::uint64_t num_rotations = 0;
   std::uint64_t num_releases = 0;
-  std::uint64_t num_interrupted = 0;           // of these, logged to have ended without an outcome
-  std::uint64_t num_anchors = 0;               // whose certificates were checked
-  std::uint64_t num_unchecked_anchors = 0;     // no key of the counter was known
+  std::uint64_t num_interrupted = 0;        // of these, logged to have ended without an outcome
+  std::uint64_t num_anchors = 0;            // whose certificates were checked
+  std::uint64_t num_unchecked_anchors = 0;  // no key of the counter was known
+  // Where the entries say that the counter is, whichever it is.
+  audit::AnchorTrail anchors = audit::AnchorTrail(std::vector<envelope::AnchorKey>());
   std::uint64_t num_proofs = 0;                // proven paths that the log tells of too
   std::uint64_t num_signed_proofs = 0;         // of these, signed with the path's own key
   DrillTally drills;                           // every proof in the log

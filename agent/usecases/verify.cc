@@ -97,17 +97,32 @@ Result<std::string> ReadText(const std::string& file, const std::string& what) {
 }
 
 // CheckAnchoring asks the TPM whether the store is the newest one. A log that was anchored says
-// that it can be asked: where it cannot, somebody may have seen to that.
-VerifyItem CheckAnchoring(Agent* agent, bool was_anchored) {
-  VerifyItem item;
-  item.what = "anchor";
+// that it can be asked: where it cannot, somebody may have seen to that. Nothing where neither log
+// nor agent.json nor TPM has a counter; `state` then tells whether the TPM could be asked.
+std::optional<VerifyItem> CheckAnchoring(Agent* agent, VerifyItem& state) {
+  const StoreVerification* const found = state.store ? &*state.store : nullptr;
+  const bool was_anchored = found != nullptr && found->anchors.num_unchecked() > 0;
+  const bool is_named = agent != nullptr && agent->identity().anchor;
   AnchorCheck check;
   if (agent == nullptr) {
     check.what = "the tpm's counter was not read: the agent's state does not open";
     check.remedy = "run 'keyescrow doctor'";
+  } else if (found != nullptr) {
+    const LoggedAnchors logged{found->anchors, found->log.num_entries};
+    check = CheckCounter(*agent, &logged);
   } else {
     check = CheckCounter(*agent);
   }
+  if (!was_anchored && !is_named && !check.error) {
+    const bool has_tpm = agent != nullptr && !agent->identity().srk_public.empty();
+    if (has_tpm && !check.asked) {
+      state.not_checked.push_back(
+          "whether the tpm has a counter of this log that the state does not name: " + check.what);
+    }
+    return std::nullopt;
+  }
+  VerifyItem item;
+  item.what = "anchor";
   const bool unread = !check.checked && !check.error && was_anchored;
   // A counter that is gone tells nothing of the store: it may be the TPM that was cleared.
   if (unread || (check.error && check.error->code() == ErrorCode::kAnchorMissing)) {
@@ -222,11 +237,8 @@ Result<std::vector<VerifyItem>> Verify(const std::string& state_dir, Agent* agen
   }
   if (request.names_or_files.empty() || (!request.since_file.empty() && !since_compared)) {
     verify_state(state_dir, store::ReaderMode::kLive);
-    const auto& store = items.back().store;
-    const bool was_anchored = store && store->num_anchors + store->num_unchecked_anchors > 0;
-    if (was_anchored || (agent != nullptr && agent->identity().anchor)) {
-      items.push_back(CheckAnchoring(agent, was_anchored));
-    }
+    auto anchoring = CheckAnchoring(agent, items.back());
+    if (anchoring) items.push_back(std::move(*anchoring));
   }
   return items;
 }

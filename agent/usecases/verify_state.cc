@@ -6,6 +6,7 @@
 
 #include "agent/audit/checkpoint.h"
 #include "agent/usecases/interrupted_restores.h"
+#include "agent/usecases/logged_anchors.h"
 #include "agent/usecases/number_text.h"
 
 namespace keyescrow::agent {
@@ -187,6 +188,44 @@ void SayNotChecked(const StateVerifyRequest& request, const StateKeys& keys,
   }
 }
 
+// HoldCounter holds what a copy's agent.json says of the TPM's counter against the log; on its host
+// the TPM is asked. It is not signed: it never says that all is well.
+void HoldCounter(const StateVerifyRequest& request, const StoreVerification& found,
+                 VerifyItem& item) {
+  auto identity = ReadAgentIdentity(request.state_dir);
+  if (!identity) return;
+  const audit::AnchorState& logged = found.anchors.state();
+  const bool was_anchored = found.anchors.num_unchecked() > 0;
+  std::string fault;
+  bool damage = true;
+  if (!identity->anchor) {
+    if (was_anchored) fault = kNoCounterNamed;
+  } else if (logged.key == identity->anchor->key) {
+    if (logged.counter && identity->anchor->base > *logged.counter) {
+      fault = fmt::format(
+          "agent.json was changed: it has the tpm's counter begin above {}, and the log was "
+          "anchored "
+          "at {}",
+          identity->anchor->base, *logged.counter);
+    }
+  } else {
+    damage = false;  // also where the process died that made the counter
+    fault =
+        "agent.json names a counter in the tpm that the log does not tell of: an older store may "
+        "have been put back";
+  }
+  if (fault.empty()) return;
+  const std::string remedy =
+      "run 'keyescrow verify' on the agent's host, or compare with a checkpoint that was kept "
+      "elsewhere (--since FILE)";
+  item.findings.push_back(
+      {std::string(ErrorCodeName(ErrorCode::kAnchorMismatch)), 0, fault, remedy, damage});
+  ++item.num_findings;
+  if (damage && !item.error) {
+    item.error = Error(ErrorCode::kAnchorMismatch, Action::kCallOperator, fault, remedy);
+  }
+}
+
 }  // namespace
 
 Result<VerifyItem> VerifyState(const StateVerifyRequest& request, Progress& progress) {
@@ -216,6 +255,7 @@ Result<VerifyItem> VerifyState(const StateVerifyRequest& request, Progress& prog
               "keep a copy of the state folder, and compare with the checkpoints and files "
               "that were kept elsewhere",
               item);
+  if (request.mode == store::ReaderMode::kEvidence) HoldCounter(request, found, item);
   SayChecked(request, found, item);
   SayNotChecked(request, keys, found, item);
   item.store = std::move(found);

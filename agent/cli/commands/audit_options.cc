@@ -36,7 +36,8 @@ constexpr OptionSpec kAnchorOptions[] = {
     Flag<&AuditAnchorOptions::renew>("--new",
                                      "a new counter, where the old one was removed from the TPM"),
     Option<&AuditAnchorOptions::accept>(
-        "--accept", "REASON", "go on although the counter is not where the log has it; logged"),
+        "--accept", "REASON",
+        "go on although the counter is not where the log has it, or is not the log's; logged"),
 };
 constexpr Example kAnchorExamples[] = {
     {"keyescrow audit anchor", "now; by a timer every hour it also covers every restore"},

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 
+#include "agent/usecases/anchor_counters.h"
 #include "simulators/counting_tcti.h"
 #include "simulators/swtpm_fixture.h"
 #include "tests/unit/store/state_fixture.h"
@@ -17,7 +18,7 @@ namespace keyescrow::agent {
 namespace {
 
 // TpmDevices: the TPM alone, with a bus that can break.
-class TpmDevices final : public Devices {
+class TpmDevices final : public Devices, public AnchorCounters {
  public:
   TpmDevices(std::string tcti, std::shared_ptr<simulators::Fault> fault)
       : tcti_(std::move(tcti)), fault_(std::move(fault)) {}
@@ -43,8 +44,19 @@ class TpmDevices final : public Devices {
                                                        const std::string& origin) override {
     ASSIGN_OR_RETURN(const auto device, Open());
     ASSIGN_OR_RETURN(auto anchor, tpm::TpmAnchor::Open(device, {blob.key, blob.attestation_private},
-                                                       std::move(auth), origin));
+                                                       blob.base, std::move(auth), origin));
     return std::unique_ptr<envelope::Anchor>(std::move(anchor));
+  }
+  Result<std::vector<FoundCounter>> FindCounters(const std::string& origin) override {
+    ASSIGN_OR_RETURN(const auto device, Open());
+    ASSIGN_OR_RETURN(const auto indexes, tpm::TpmAnchor::Find(*device, origin));
+    std::vector<FoundCounter> counters;
+    for (const auto& index : indexes) counters.push_back({index.handle, index.counted});
+    return counters;
+  }
+  Status RemoveCounter(std::uint32_t index, const std::string& origin) override {
+    ASSIGN_OR_RETURN(const auto device, Open());
+    return tpm::TpmAnchor::Remove(*device, index, origin);
   }
   Result<TokenUri> ParseTokenUri(const std::string&) override { return NoDevice(); }
   Result<std::unique_ptr<envelope::TokenFactor>> StartToken(const TokenSpec&,
@@ -277,17 +289,162 @@ TEST_F(Anchoring, AnOlderStoreWithAnOpenIntentIsFoundToo) {
 }
 
 TEST_F(Anchoring, ASettingThatWasEditedNamesNoOtherCounter) {
+  const std::uint64_t first = AnchorOrDie();
   AnchorOrDie();
-  AnchorOrDie();
-  // An older certificate, put in the newest one's place.
+  // An older certificate, put in the newest one's place; and none at all: the log itself knows.
   ASSERT_EQ(state_.Tamper("UPDATE meta SET value = value - 2 WHERE name = 'anchor_seq';"
                           "DELETE FROM meta WHERE name = 'anchor_intent_seq'"),
             SQLITE_OK);
-  EXPECT_EQ(Anchor().error().code(), ErrorCode::kAnchorMismatch);
+  EXPECT_TRUE(CheckCounter(*Process()).checked);
+  EXPECT_EQ(AnchorOrDie(), first + 2);
   ASSERT_EQ(state_.Tamper("DELETE FROM meta WHERE name LIKE 'anchor%'"), SQLITE_OK);
-  EXPECT_EQ(Anchor().error().code(), ErrorCode::kAnchorMismatch) << "nothing is not newer";
-  ASSERT_EQ(state_.Tamper("INSERT INTO meta VALUES ('anchor_seq', '0')"), SQLITE_OK);
+  EXPECT_TRUE(CheckCounter(*Process()).checked);
+  EXPECT_EQ(AnchorOrDie(), first + 3);
+  ASSERT_EQ(state_.Tamper("UPDATE meta SET value = '0' WHERE name = 'anchor_seq'"), SQLITE_OK);
   EXPECT_FALSE(Anchor());
+}
+
+TEST_F(Anchoring, AnOlderStoreThatWasMadeToFitIsFound) {
+  Write();
+  const std::string before = state_.folder.path + "/before";
+  Copy(state_.state, before);
+  AnchorOrDie();
+  const std::string copy = state_.folder.path + "/copy";
+  Copy(state_.state, copy);
+  const std::uint64_t newest = AnchorOrDie();
+  const AgentIdentity identity = *LoadAgentIdentity(state_.state);
+  const auto is_told = [&](std::string_view words) {
+    const LoggedAnchors logged = *ReadLoggedAnchors(*Process());
+    for (const LoggedAnchors* read : {&logged, static_cast<const LoggedAnchors*>(nullptr)}) {
+      const AnchorCheck check = CheckCounter(*Process(), read);
+      ASSERT_TRUE(check.error) << check.what;
+      EXPECT_EQ(check.error->code(), ErrorCode::kAnchorMismatch);
+      EXPECT_NE(check.what.find(words), std::string::npos) << check.what;
+    }
+    EXPECT_EQ(Anchor().error().code(), ErrorCode::kAnchorMismatch);
+  };
+  const auto put_back = [&](const std::string& folder, std::optional<AnchorIdentity> anchor) {
+    Copy(folder, state_.state);
+    ASSERT_EQ(state_.Tamper("DELETE FROM meta WHERE name LIKE 'anchor%'"), SQLITE_OK);
+    AgentIdentity changed = identity;
+    changed.anchor = std::move(anchor);
+    ASSERT_TRUE(WriteAgentIdentity(state_.state, changed));
+  };
+  AnchorIdentity raised = *identity.anchor;
+  raised.base = newest;
+  {
+    SCOPED_TRACE("agent.json has the counter begin where it is");
+    put_back(copy, raised);
+    is_told("an older store was put back: the tpm's counter is at");
+  }
+  {
+    SCOPED_TRACE("agent.json names no counter");
+    put_back(copy, std::nullopt);
+    is_told("agent.json does not name it");
+  }
+  {
+    SCOPED_TRACE("a store of before the first anchor");
+    put_back(before, std::nullopt);
+    is_told("agent.json does not name it");
+  }
+  {
+    SCOPED_TRACE("the same with the counter's agent.json");
+    put_back(before, raised);
+    is_told("what the state has does not belong to it");
+  }
+  {
+    SCOPED_TRACE("a counter of the attacker's own, which has not counted");
+    AnchorIdentity fresh = *identity.anchor;
+    fresh.key.nv_index += 1;
+    ASSERT_TRUE(
+        swtpm_.Tool("tpm2_nvdefine -C o -s 8 -a 'authread|authwrite|nt=counter' 0x1804b46") == 0);
+    put_back(before, fresh);
+    is_told("agent.json does not name it");
+  }
+  // Accepted, it is in the log for good, and another counter takes its place.
+  put_back(before, std::nullopt);
+  const auto accepted = Anchor({.accept = "explained"});
+  ASSERT_TRUE(accepted) << accepted.error().message();
+  EXPECT_TRUE(accepted->settled);
+  EXPECT_TRUE(accepted->made);
+  const auto entries = Entries(audit::EventType::kAnchorMismatch);
+  ASSERT_EQ(entries.size(), 2U);
+  EXPECT_EQ(entries[1].reason, "accepted: explained");
+  EXPECT_EQ(AnchorOrDie(), accepted->counter + 1);
+  EXPECT_TRUE(CheckCounter(*Process()).checked);
+  ASSERT_EQ(swtpm_.Tool("test -z \"$(tpm2_getcap handles-nv-index | grep -i 1804b45)\""), 0);
+}
+
+// The first anchor, killed before each of its TPM commands: the next one goes on, no verifier takes
+// it for a rollback, and the state that it left is found when it is put back later.
+TEST_F(Anchoring, AKilledFirstAnchorIsNoRollbackAndHidesNone) {
+  Write();
+  const std::string before = state_.folder.path + "/before";
+  const std::string killed = state_.folder.path + "/killed";
+  Copy(state_.state, before);
+  bool ended = false;
+  std::size_t num_kills = 0;
+  for (std::size_t at = 0; !ended && at < 60; ++at) {
+    SCOPED_TRACE(at);
+    swtpm_.Tool("tpm2_nvundefine -C o 0x1804b45; tpm2_nvundefine -C o 0x1804b46");
+    Copy(before, state_.state);
+    auto num_commands = std::make_shared<std::size_t>(0);
+    fault_->before = [=](std::size_t, ByteView) -> Status {
+      if (*num_commands == at) {
+        return Error(ErrorCode::kTpmUnavailable, Action::kReconnect, "killed", "start it");
+      }
+      ++*num_commands;
+      return Ok();
+    };
+    ended = Anchor().has_value();
+    num_kills += ended ? 0 : 1;
+    Revive();
+    Copy(state_.state, killed);
+    const LoggedAnchors logged = *ReadLoggedAnchors(*Process());
+    EXPECT_FALSE(CheckCounter(*Process(), &logged).error) << CheckCounter(*Process()).what;
+    EXPECT_FALSE(CheckCounter(*Process()).error);
+    AnchorOrDie();
+    AnchorOrDie();
+    EXPECT_TRUE(Entries(audit::EventType::kAnchorMismatch).empty());
+    EveryCertificateHolds();
+    Copy(killed, state_.state);
+    const LoggedAnchors put_back = *ReadLoggedAnchors(*Process());
+    EXPECT_TRUE(CheckCounter(*Process(), &put_back).error);
+    EXPECT_EQ(Anchor().error().code(), ErrorCode::kAnchorMismatch);
+  }
+  EXPECT_TRUE(ended);
+  EXPECT_GT(num_kills, 15U);
+}
+
+TEST_F(Anchoring, AnAcceptedCounterThatIsKilledIsAcceptedAgain) {
+  Write();
+  const std::string before = state_.folder.path + "/before";
+  Copy(state_.state, before);
+  AnchorOrDie();
+  AnchorOrDie();
+  Copy(before, state_.state);
+  KillAt(0x01, 0x22, true);  // the new one is made and logged, and the old one not yet removed
+  EXPECT_FALSE(Anchor({.accept = "explained"}));
+  Revive();
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    if (CheckCounter(*Process()).checked) break;
+    ASSERT_TRUE(Anchor({.accept = "explained"}));
+  }
+  const LoggedAnchors logged = *ReadLoggedAnchors(*Process());
+  const AnchorCheck check = CheckCounter(*Process(), &logged);
+  EXPECT_TRUE(check.checked) << check.what;
+  AnchorOrDie();
+  EXPECT_GE(Entries(audit::EventType::kAnchorMismatch).size(), 2U);
+}
+
+TEST_F(Anchoring, ALostAuthValueIsHealedByOneCommand) {
+  AnchorOrDie();
+  ASSERT_TRUE(std::filesystem::remove(state_.state + "/anchor-tpm.auth"));
+  EXPECT_EQ(Anchor().error().code(), ErrorCode::kAgentKeyUnavailable);
+  EXPECT_EQ(Anchor({.renew = true}).error().code(), ErrorCode::kAnchorMismatch);
+  ASSERT_TRUE(Anchor({.renew = true, .accept = "the file was lost"}));
+  AnchorOrDie();
+  EXPECT_TRUE(CheckCounter(*Process()).checked);
 }
 
 TEST_F(Anchoring, AnOlderTpmIsFound) {

@@ -18,14 +18,22 @@ class TpmAnchorTest : public TpmTest {
   Result<CreatedAnchor> Create(Tpm& tpm, std::string_view origin = kOrigin) {
     return TpmAnchor::Create(*tpm.device(), auth_, origin);
   }
+  // Counted is Create and the first count: `base` is where the counter is.
+  Result<CreatedAnchor> Counted(Tpm& tpm) {
+    ASSIGN_OR_RETURN(CreatedAnchor created, Create(tpm));
+    ASSIGN_OR_RETURN(const auto anchor, Use(tpm, created));
+    ASSIGN_OR_RETURN(created.base, anchor->Increment(created.base));
+    RETURN_IF_ERROR(anchor->Close());
+    return created;
+  }
   Result<std::unique_ptr<TpmAnchor>> Use(Tpm& tpm, const CreatedAnchor& created) {
-    return TpmAnchor::Open(tpm.device(), created.blob, Auth(), std::string(kOrigin));
+    return TpmAnchor::Open(tpm.device(), created.blob, created.base, Auth(), std::string(kOrigin));
   }
 };
 
 TEST_F(TpmAnchorTest, CountsAndCertifiesWhatAnyVerifierCanCheck) {
   auto tpm = Open();
-  ASSERT_OK_AND_ASSIGN(const CreatedAnchor created, Create(*tpm));
+  ASSERT_OK_AND_ASSIGN(const CreatedAnchor created, Counted(*tpm));
   EXPECT_EQ(created.blob.key.nv_index, kFirstAnchorIndex);
   ExpectNothingLeft();
   ASSERT_OK_AND_ASSIGN(auto anchor, Use(*tpm, created));
@@ -54,7 +62,7 @@ TEST_F(TpmAnchorTest, CountsAndCertifiesWhatAnyVerifierCanCheck) {
 
 TEST_F(TpmAnchorTest, TheAuthValueNeverCrossesTheBus) {
   auto tpm = Open();
-  ASSERT_OK_AND_ASSIGN(const CreatedAnchor created, Create(*tpm));
+  ASSERT_OK_AND_ASSIGN(const CreatedAnchor created, Counted(*tpm));
   ASSERT_OK_AND_ASSIGN(auto anchor, Use(*tpm, created));
   ASSERT_OK_AND_ASSIGN(const std::uint64_t before, anchor->Read());
   EXPECT_OK(anchor->Increment(before));
@@ -70,7 +78,7 @@ TEST_F(TpmAnchorTest, TheCounterOutlivesPowerAndRefusesAnotherAuth) {
   CreatedAnchor created;
   {
     auto tpm = Open();
-    ASSERT_OK_AND_ASSIGN(created, Create(*tpm));
+    ASSERT_OK_AND_ASSIGN(created, Counted(*tpm));
     ASSERT_OK_AND_ASSIGN(auto anchor, Use(*tpm, created));
     for (std::uint64_t step = 0; step < 3; ++step)
       EXPECT_OK(anchor->Increment(created.base + step));
@@ -81,9 +89,9 @@ TEST_F(TpmAnchorTest, TheCounterOutlivesPowerAndRefusesAnotherAuth) {
   ASSERT_OK_AND_ASSIGN(auto anchor, Use(*tpm, created));
   ASSERT_OK_AND_ASSIGN(const std::uint64_t value, anchor->Read());
   EXPECT_EQ(value, created.base + 3);
-  ASSERT_OK_AND_ASSIGN(
-      auto stranger,
-      TpmAnchor::Open(tpm->device(), created.blob, std::move(wrong_auth_), std::string(kOrigin)));
+  ASSERT_OK_AND_ASSIGN(auto stranger,
+                       TpmAnchor::Open(tpm->device(), created.blob, created.base,
+                                       std::move(wrong_auth_), std::string(kOrigin)));
   EXPECT_EQ(stranger->Read().error().code(), ErrorCode::kAnchorMissing);
   EXPECT_EQ(swtpm_.LockoutCounter(), 0U) << "a refusal costs no try";
   EXPECT_OK(anchor->Close());
@@ -108,23 +116,56 @@ TEST_F(TpmAnchorTest, AHandleOfAnotherIsLeftAloneAndTheNextOneIsTaken) {
   ExpectNothingLeft();
 }
 
-TEST_F(TpmAnchorTest, AnIndexThatAKilledCreateLeftIsTakenOver) {
+TEST_F(TpmAnchorTest, ACounterBeginsWhereItsProbeTold) {
   auto tpm = Open();
   ASSERT_OK_AND_ASSIGN(const CreatedAnchor first, Create(*tpm));
+  ASSERT_OK_AND_ASSIGN(auto found, TpmAnchor::Find(*tpm->device(), kOrigin));
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found[0].handle, first.blob.key.nv_index);
+  EXPECT_FALSE(found[0].counted);
+  ASSERT_OK_AND_ASSIGN(auto anchor, Use(*tpm, first));
+  ASSERT_OK_AND_ASSIGN(const std::uint64_t before, anchor->Read());
+  EXPECT_EQ(before, first.base);
+  ASSERT_OK_AND_ASSIGN(const std::uint64_t counted, anchor->Increment(before));
+  EXPECT_EQ(counted, first.base + 1);
+  EXPECT_OK(anchor->Certify(Bytes32{1}));
+  ASSERT_OK_AND_ASSIGN(found, TpmAnchor::Find(*tpm->device(), kOrigin));
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_TRUE(found[0].counted);
+  ExpectNothingLeft();
+  // Whoever knows that it has counted does not take one that has not for it.
+  EXPECT_OK(TpmAnchor::Remove(*tpm->device(), first.blob.key.nv_index, kOrigin));
   ASSERT_OK_AND_ASSIGN(const CreatedAnchor again, Create(*tpm));
   EXPECT_EQ(again.blob.key.nv_index, first.blob.key.nv_index);
-  EXPECT_EQ(again.base, first.base);
-  ASSERT_OK_AND_ASSIGN(auto anchor, Use(*tpm, again));
-  EXPECT_OK(anchor->Certify(Bytes32{1}));
-  // With the auth value lost it stays where it is: it is not ours to use.
-  ASSERT_OK_AND_ASSIGN(const CreatedAnchor other,
-                       TpmAnchor::Create(*tpm->device(), wrong_auth_, kOrigin));
-  EXPECT_EQ(other.blob.key.nv_index, first.blob.key.nv_index + 1);
+  EXPECT_GT(again.base, counted);
+  ASSERT_OK_AND_ASSIGN(anchor,
+                       TpmAnchor::Open(tpm->device(), again.blob, 0, Auth(), std::string(kOrigin)));
+  EXPECT_EQ(anchor->Read().error().code(), ErrorCode::kAnchorMissing);
+  EXPECT_OK(anchor->Close());
   ExpectNothingLeft();
 }
 
-TEST_F(TpmAnchorTest, TheFirstCountThatWasKilledIsDoneAgain) {
-  // What a Create leaves that was killed between NV_DefineSpace and the first NV_Increment.
+TEST_F(TpmAnchorTest, AnotherCreateLeavesACounterThatHasCounted) {
+  auto tpm = Open();
+  ASSERT_OK_AND_ASSIGN(const CreatedAnchor first, Create(*tpm));
+  ASSERT_OK_AND_ASSIGN(const CreatedAnchor again, Create(*tpm));
+  EXPECT_EQ(again.blob.key.nv_index, first.blob.key.nv_index) << "it never counted";
+  ASSERT_OK_AND_ASSIGN(auto anchor, Use(*tpm, again));
+  ASSERT_OK_AND_ASSIGN(const std::uint64_t before, anchor->Read());
+  EXPECT_OK(anchor->Increment(before));
+  EXPECT_OK(anchor->Close());
+  ASSERT_OK_AND_ASSIGN(const CreatedAnchor other, Create(*tpm));
+  EXPECT_EQ(other.blob.key.nv_index, first.blob.key.nv_index + 1);
+  ASSERT_OK_AND_ASSIGN(const auto found, TpmAnchor::Find(*tpm->device(), kOrigin));
+  EXPECT_EQ(found.size(), 2U);
+  EXPECT_EQ(TpmAnchor::Remove(*tpm->device(), first.blob.key.nv_index, "keyescrow.log/web1/abd")
+                .error()
+                .code(),
+            ErrorCode::kAnchorMissing);
+  ExpectNothingLeft();
+}
+
+TEST_F(TpmAnchorTest, AProbeThatAKilledCreateLeftIsRemoved) {
   auto fault = std::make_shared<simulators::Fault>();
   fault->before = [](std::size_t, ByteView command) -> Status {
     if (command[8] == 0x01 && command[9] == 0x34) {
@@ -146,6 +187,7 @@ TEST_F(TpmAnchorTest, TheFirstCountThatWasKilledIsDoneAgain) {
   ASSERT_OK_AND_ASSIGN(const CreatedAnchor created, Create(*tpm));
   EXPECT_EQ(created.blob.key.nv_index, kFirstAnchorIndex);
   EXPECT_GT(created.base, 0U);
+  ASSERT_EQ(swtpm_.Tool("test $(tpm2_getcap handles-nv-index | grep -ci 1804b) = 1"), 0);
 }
 
 TEST_F(TpmAnchorTest, AnOwnersPasswordIsToldAndNothingIsMade) {
@@ -158,7 +200,7 @@ TEST_F(TpmAnchorTest, AnOwnersPasswordIsToldAndNothingIsMade) {
 
 TEST_F(TpmAnchorTest, AClearedTpmIsToldFromARollback) {
   auto tpm = Open();
-  ASSERT_OK_AND_ASSIGN(const CreatedAnchor created, Create(*tpm));
+  ASSERT_OK_AND_ASSIGN(const CreatedAnchor created, Counted(*tpm));
   swtpm_.Clear();
   ASSERT_OK_AND_ASSIGN(auto anchor, Use(*tpm, created));
   EXPECT_EQ(anchor->Read().error().code(), ErrorCode::kAnchorMissing);
@@ -168,7 +210,7 @@ TEST_F(TpmAnchorTest, AClearedTpmIsToldFromARollback) {
 
 TEST_F(TpmAnchorTest, AnIndexThatWasMadeAnewNeverCountsLower) {
   auto tpm = Open();
-  ASSERT_OK_AND_ASSIGN(const CreatedAnchor created, Create(*tpm));
+  ASSERT_OK_AND_ASSIGN(const CreatedAnchor created, Counted(*tpm));
   ASSERT_OK_AND_ASSIGN(auto anchor, Use(*tpm, created));
   EXPECT_OK(anchor->Increment(created.base));
   EXPECT_OK(anchor->Close());
@@ -176,12 +218,12 @@ TEST_F(TpmAnchorTest, AnIndexThatWasMadeAnewNeverCountsLower) {
   ASSERT_EQ(swtpm_.Tool("tpm2_nvundefine -C o 0x1804b45"), 0);
   EXPECT_EQ(anchor->Read().error().code(), ErrorCode::kAnchorMissing);
   ASSERT_OK_AND_ASSIGN(const CreatedAnchor again, Create(*tpm));
-  EXPECT_GT(again.base, created.base + 1);
+  EXPECT_GT(again.base, created.base);
 }
 
 TEST_F(TpmAnchorTest, ALostAnswerIsAskedAboutAndNothingIsCountedTwice) {
   auto tpm = Open();
-  ASSERT_OK_AND_ASSIGN(const CreatedAnchor created, Create(*tpm));
+  ASSERT_OK_AND_ASSIGN(const CreatedAnchor created, Counted(*tpm));
   tpm.reset();
   auto fault = std::make_shared<simulators::Fault>();
   bool spoiled = false;
@@ -215,7 +257,7 @@ TEST_F(TpmAnchorTest, ALostAnswerIsAskedAboutAndNothingIsCountedTwice) {
 // Neither the command nor its answer came through: what the TPM says afterwards is the old value.
 TEST_F(TpmAnchorTest, ALostCommandCountsNothing) {
   auto tpm = Open();
-  ASSERT_OK_AND_ASSIGN(const CreatedAnchor created, Create(*tpm));
+  ASSERT_OK_AND_ASSIGN(const CreatedAnchor created, Counted(*tpm));
   tpm.reset();
   auto fault = std::make_shared<simulators::Fault>();
   bool is_increment = false;
@@ -248,7 +290,7 @@ TEST_F(TpmAnchorTest, ALostCommandCountsNothing) {
 
 TEST_F(TpmAnchorTest, EveryFailingCommandLeavesNothingBehind) {
   auto tpm = Open();
-  ASSERT_OK_AND_ASSIGN(const CreatedAnchor created, Create(*tpm));
+  ASSERT_OK_AND_ASSIGN(const CreatedAnchor created, Counted(*tpm));
   tpm.reset();
   for (std::size_t failing = 0; failing < 6; ++failing) {
     auto fault = std::make_shared<simulators::Fault>();

@@ -1,8 +1,10 @@
 """The log's counter in the TPM: an older store, an older TPM, and what must not be taken for one."""
 
+import contextlib
 import json
 import random
 import shutil
+import sqlite3
 import time
 
 from tpm_bus import TpmBus
@@ -76,6 +78,85 @@ class Anchors(AcceptanceCase):
         self.anchor()
         self.put_back()
         self.is_off("an older store was put back")
+
+    def make_fit(self, copy, anchor, forget=True):
+        """An old copy is put back, its settings forget the anchors, its agent.json has `anchor`."""
+        self.put_back(copy)
+        if forget:
+            with contextlib.closing(sqlite3.connect(self.world.path("state") / "store.db")) as store:
+                store.execute("DELETE FROM meta WHERE name LIKE 'anchor%'")
+                store.commit()
+        path = self.world.path("state") / "agent.json"
+        agent = json.loads(path.read_text())
+        agent.pop("anchor", None)
+        if anchor:
+            agent["anchor"] = anchor
+        path.write_text(json.dumps(agent) + "\n")
+
+    def is_told(self, words, *, copy_status, copy_words=None):
+        """On its host, whatever was edited; of a copy what the copy shows, and all with --since."""
+        for arguments in (("verify",), ("audit", "anchor"), ("doctor",)):
+            done = self.world.run(*arguments)
+            said = done.out.decode() + done.err.decode()
+            self.assertIn(words, said)
+            if arguments != ("doctor",):
+                self.assertEqual(done.status, 4, str(done))
+        shutil.rmtree(self.world.path("evidence"), ignore_errors=True)
+        shutil.copytree(self.world.path("state"), self.world.path("evidence"))
+        done = self.world.run("verify", "evidence", "--trust", "agent.key.json")
+        self.assertEqual(done.status, copy_status, str(done))
+        if copy_words:
+            self.assertIn(copy_words, done.out.decode() + done.err.decode())
+        done = self.world.run("verify", "evidence", "--trust", "agent.key.json", "--since", "later",
+                              "--json")
+        self.assertEqual(done.status, 4, str(done))
+        self.assertRegex(done.out.decode(), "log_cut|since_mismatch")
+
+    def test_an_older_store_that_was_made_to_fit_is_found(self):
+        self.keep("before")
+        first = self.anchor()["counter"]
+        self.keep()
+        newest = self.anchor()["counter"]
+        self.world.write("later", self.succeeds("audit", "checkpoint").out)
+        self.world.write("agent.key.json", self.succeeds("agent-key", "export").out)
+        anchor = json.loads((self.world.path("state") / "agent.json").read_text())["anchor"]
+        raised = {**anchor, "base": newest}
+        self.make_fit("copy", raised)
+        self.is_told(f"an older store was put back: the tpm's counter is at {newest}, and the newest "
+                     f"anchor in the log is {first}", copy_status=4,
+                     copy_words="agent.json was changed: it has the tpm's counter begin above")
+        self.make_fit("copy", None, forget=False)
+        self.is_told("agent.json does not name it", copy_status=4,
+                     copy_words="agent.json names no counter")
+        self.assertIn("agent.json names no counter", self.world.run("status").out.decode())
+        self.make_fit("before", None)
+        self.is_told("agent.json does not name it", copy_status=0)
+        self.make_fit("before", raised)
+        self.is_told("what the state has does not belong to it", copy_status=1,
+                     copy_words="that the log does not tell of")
+        # Another index with this log's public area, which root can define where the owner has no
+        # password, and its agent.json.
+        auth = (self.world.path("copy") / "anchor-tpm.auth").read_bytes().hex()
+        public = self.world.tpm_tool("tpm2_nvreadpublic", INDEX)
+        policy = next(line.split()[-1] for line in public.splitlines() if "policy" in line.lower())
+        self.world.write("policy.bin", bytes.fromhex(policy))
+        self.world.tpm_tool("tpm2_nvdefine", "-C", "o", "-s", "8", "-a",
+                            "authread|authwrite|no_da|nt=counter", "-L", "policy.bin", "-p",
+                            "hex:" + auth, "0x1804b46")
+        self.make_fit("before", {**raised, "index": int(INDEX, 16) + 1})
+        shutil.copy(self.world.path("copy") / "anchor-tpm.auth", self.world.path("state"))
+        self.is_told("agent.json does not name it", copy_status=1,
+                     copy_words="that the log does not tell of")
+        self.world.tpm_tool("tpm2_nvincrement", "-C", "0x1804b46", "-P", "hex:" + auth, "0x1804b46")
+        self.is_told("that has counted", copy_status=1)
+        # One command goes on, and the log has it for good.
+        self.anchor("--accept", "the test did it")
+        self.assertEqual([entry["outcome"] for entry in self.entries("anchor.mismatch")],
+                         ["failure", "success"])
+        self.anchor()
+        self.verifies()
+        self.assertIn("an older store or an older TPM was once put back",
+                      self.world.run("verify").out.decode())
 
     def test_a_counter_that_cannot_be_read_is_told(self):
         self.anchor()
