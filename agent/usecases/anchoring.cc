@@ -274,6 +274,32 @@ Result<bool> AnchorIsDue(Agent& agent) {
   return release && last && release->source_seq > last->source_seq;
 }
 
+namespace {
+
+// CertifiedCounter has the counter certified with a number that nobody could know before. Its auth
+// value lies in the state, so another TPM could be made to answer as this one; the attestation key
+// is in this TPM alone.
+Result<std::uint64_t> CertifiedCounter(Agent& agent, envelope::Anchor& anchor) {
+  Bytes32 nonce{};
+  RETURN_IF_ERROR(agent.environment().random->Fill(nonce));
+  auto certified = anchor.Certify(nonce);
+  if (!certified && (certified.error().code() == ErrorCode::kTpmWrongDevice ||
+                     certified.error().code() == ErrorCode::kTpmSrkUntrusted)) {
+    return Error(ErrorCode::kAnchorMissing, Action::kCallOperator,
+                 "this tpm has not the key that certified the log's counter: it is another tpm, or "
+                 "was cleared",
+                 "look which tpm --tpm and agent.toml name; keep a copy of the state folder, and "
+                 "compare the log with checkpoints that were kept elsewhere");
+  }
+  ASSIGN_OR_RETURN(const envelope::AnchorStatement statement, std::move(certified));
+  ASSIGN_OR_RETURN(const envelope::AnchorFacts facts,
+                   envelope::CheckAnchorStatement(agent.identity().anchor->key,
+                                                  agent.identity().origin, statement));
+  return facts.counter;
+}
+
+}  // namespace
+
 AnchorCheck CheckCounter(Agent& agent, const LoggedAnchors* logged) {
   AnchorCheck check;
   const auto& own = agent.identity().anchor;
@@ -300,7 +326,10 @@ AnchorCheck CheckCounter(Agent& agent, const LoggedAnchors* logged) {
     if (!unknown.empty()) return Mismatch(unknown);
     if (!own) return Ok();
     ASSIGN_OR_RETURN(const auto anchor, OpenAnchor(agent, state));
-    ASSIGN_OR_RETURN(const std::uint64_t found, anchor->Read());
+    ASSIGN_OR_RETURN(std::uint64_t found, anchor->Read());
+    if (state.counter) {
+      ASSIGN_OR_RETURN(found, CertifiedCounter(agent, *anchor));
+    }
     ASSIGN_OR_RETURN(const audit::CounterVerdict verdict, Judge(agent, state, found));
     if (IsOff(verdict)) return Mismatch(Describe(verdict, found, state, own->base));
     if (state.mismatch_open) return Mismatch(state.mismatch);

@@ -44,8 +44,8 @@ Result<AnchorResult> AnchorLog(Agent& agent, const AnchorRequest& request);
 // which is an hour old or more, or older than a release. No device is touched.
 Result<bool> AnchorIsDue(Agent& agent);
 
-// AnchorCheck: what the counter says, without changing anything. At most 5 TPM commands, and one
-// for each further counter of this log.
+// AnchorCheck: what the counter says, without changing anything. About 9 TPM commands, and one
+// for each further counter of this log: the counter is certified, not just read.
 struct AnchorCheck {
   bool checked = false;
   bool asked = false;          // the tpm told which counters of this log it has

@@ -146,17 +146,17 @@ void SayNotChecked(const StateVerifyRequest& request, const StateKeys& keys,
   not_checked.emplace_back("that a path opens: that takes its factors");
   not_checked.emplace_back(
       "what tokens and TPMs were when a policy asked for it; the policy that an imported envelope "
-      "was made under; which signers the first policy was to have");
+      "was made under; whether the first policy's signers are whom you know");
   if (found.num_unread_policies > 0) {
     not_checked.push_back(
         fmt::format("{} that ask for a newer keyescrow, and what was escrowed under them",
                     Plural(found.num_unread_policies, "policy", "policies")));
   }
   not_checked.emplace_back(
-      "what no entry tells: tokens' URIs, modules, PIN sources and evidence, names of trusted "
+      "what no entry tells: tokens' URIs, modules and PIN sources, names of trusted "
       "agents, fingerprints of keys in use, LUKS bindings, destinations, foreign escrows, by what "
       "a "
-      "path was proven, failures of paths, proofs of paths and drills of recovery keys that the "
+      "path was proven, proofs of paths and drills of recovery keys that the "
       "store no longer has, from which version a rotation comes, by what it hands over and which "
       "step an open one is at, why the gate was overridden, when the row of an envelope, a token, "
       "a "

@@ -158,6 +158,29 @@ class Anchors(AcceptanceCase):
         self.assertIn("an older store or an older TPM was once put back",
                       self.world.run("verify").out.decode())
 
+    def test_another_tpm_that_was_made_to_fit_is_found(self):
+        """The counter's auth value lies in the state, and any TPM counts; only one has the key."""
+        counter = self.anchor()["counter"]
+        auth = (self.world.path("state") / "anchor-tpm.auth").read_bytes().hex()
+        public = self.world.tpm_tool("tpm2_nvreadpublic", INDEX)
+        policy = next(line.split()[-1] for line in public.splitlines() if "policy" in line.lower())
+        self.world.write("policy.bin", bytes.fromhex(policy))
+        mine = self.world.tpm_process
+        other = self.world.start_tpm("other")
+        self.addCleanup(setattr, self.world, "tpm_process", mine)
+        tool = lambda *words: self.world.tpm_tool(*words, tcti=other)
+        tool("tpm2_nvdefine", "-C", "o", "-s", "8", "-a", "authread|authwrite|no_da|nt=counter", "-L",
+             "policy.bin", "-p", "hex:" + auth, INDEX)
+        for _ in range(counter):
+            tool("tpm2_nvincrement", "-C", INDEX, "-P", "hex:" + auth, INDEX)
+        self.verifies()
+        done = self.world.run("verify", "--tpm", other)
+        self.assertEqual(done.status, 1, str(done))
+        self.assertIn("anchor_missing", done.out.decode())
+        self.assertIn("has not the key that certified the log's counter", done.out.decode())
+        self.assertRegex(self.world.run("doctor", "--tpm", other).out.decode(),
+                         "bad +log +the attestation key was made by another TPM")
+
     def test_a_counter_that_cannot_be_read_is_told(self):
         self.anchor()
         self.keep()
