@@ -12,6 +12,17 @@ std::string JoinLines(const std::vector<std::string>& lines) {
   return fmt::format("{}", fmt::join(lines, "\n"));
 }
 
+// NeverThere: of a row that only what is written just now can have. One that is there already is no
+// other command's work, and no other try helps.
+Status NeverThere(Status put, std::string_view what) {
+  if (put || put.error().code() != ErrorCode::kAlreadyExists) return put;
+  return Error(
+      ErrorCode::kStoreDamaged, Action::kCallOperator,
+      fmt::format("{} was in the store before it could be ({})", what, put.error().message()),
+      "run 'keyescrow verify': it names what somebody wrote there, then put the store back "
+      "from a copy");
+}
+
 // Rows of history are added by INSERT OR ROLLBACK, and without a function of SQL: what may fail a
 // statement alone makes SQLite copy each page before the statement changes it (schema 0011).
 Status PutEnvelope(Connection& connection, const EnvelopeRecord& row, std::int64_t log_seq) {
@@ -26,7 +37,7 @@ Status PutEnvelope(Connection& connection, const EnvelopeRecord& row, std::int64
   Statement set =
       connection.Prepare("INSERT OR ROLLBACK INTO path_set (envelope_row, digest) VALUES (?, ?)");
   set.Bind(sqlite3_last_insert_rowid(connection.handle()));
-  return set.Bind(ByteView(*row.path_set)).Run();
+  return NeverThere(set.Bind(ByteView(*row.path_set)).Run(), "the path_set of a new envelope");
 }
 
 Status PutToken(Connection& connection, const TokenRecord& row) {
@@ -113,7 +124,7 @@ Status PutPolicy(Connection& connection, const PolicyRecord& row) {
     Statement put_file =
         connection.Prepare("INSERT INTO policy_file (serial, name, bytes) VALUES (?, ?, ?)");
     put_file.Bind(serial).Bind(std::string_view(file.name)).Bind(ByteView(file.bytes));
-    RETURN_IF_ERROR(put_file.Run());
+    RETURN_IF_ERROR(NeverThere(put_file.Run(), "a file of a new policy"));
   }
   return Ok();
 }
@@ -151,7 +162,7 @@ Status PutEntry(Connection& connection, const NewEntry& row, std::int64_t seq) {
   } else {
     put.Bind(std::string_view(row.key_name));
   }
-  RETURN_IF_ERROR(put.Bind(ByteView(row.bytes)).Run());
+  RETURN_IF_ERROR(NeverThere(put.Bind(ByteView(row.bytes)).Run(), "a new entry of the log"));
   if (!row.imported_id) return Ok();
   Statement imported =
       connection.Prepare("INSERT INTO imported_event (event_id, seq) VALUES (?, ?)");
@@ -244,7 +255,7 @@ Status SqliteStore::Impl::Write(const Change& change, const LogHead& head,
       "INSERT OR ROLLBACK INTO checkpoint (size, p256_signed, note, counts) VALUES (?, ?, ?, ?)");
   put.Bind(seq).Bind(append.p256_signed ? 1 : 0).Bind(std::string_view(append.checkpoint));
   put.Bind(std::string_view(append.counts));
-  RETURN_IF_ERROR(put.Run());
+  RETURN_IF_ERROR(NeverThere(put.Run(), "a new checkpoint"));
   RETURN_IF_ERROR(WriteRows(change, head));
   for (const Setting& setting : append.settings) RETURN_IF_ERROR(PutSetting(setting));
   if (append.clears_migration) RETURN_IF_ERROR(PutSetting({"migrated_from", std::nullopt}));

@@ -13,6 +13,7 @@
 
 #include "agent/store/schema.h"
 #include "agent/store/sqlite_impl.h"
+#include "agent/store/stray_rows.h"
 
 namespace keyescrow::agent::store {
 namespace {
@@ -232,11 +233,10 @@ Result<std::vector<std::string>> StoreReader::SchemaDifferences() {
     }
   }
   for (const auto& [name, object] : found) {
-    if (!expected.contains(name)) {
-      differences.push_back(fmt::format("the {} {} is none of keyescrow's", object.first, name));
-    }
+    if (expected.contains(name)) continue;
+    differences.push_back(fmt::format("the {} {} is none of keyescrow's", object.first, name));
   }
-  return differences;
+  return WithStrayRows(impl_->connection, impl_->schema_version, std::move(differences));
 }
 
 Status StoreReader::Entries(std::uint64_t first, std::uint64_t last,

@@ -85,7 +85,7 @@ class StoreReader {
   std::uint64_t file_bytes() const;
 
   // SchemaDifferences names the tables, indexes and triggers that are not as this version makes
-  // them for that schema: "the trigger log_entry_update is missing".
+  // them for that schema: "the trigger log_entry_update is missing"; and WithStrayRows.
   Result<std::vector<std::string>> SchemaDifferences();
 
   // Visitors return false to stop. `last` is not visited.

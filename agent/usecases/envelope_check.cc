@@ -7,7 +7,9 @@
 #include <cstring>
 #include <utility>
 
+#include "agent/audit/event.h"
 #include "agent/usecases/path_set.h"
+#include "agent/usecases/registration_check.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
@@ -32,6 +34,26 @@ bool MatchesAny(const std::vector<std::string>& patterns, std::string_view name)
          std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
            return envelope::NamePatternMatches(pattern, name);
          });
+}
+
+// HasItsTime holds a row's time, by which a rule's grace is counted, to those that are signed. It
+// is when the envelope was sealed: made, or edited by an agent of the log's own. One that was
+// imported is as old as its key, whichever revision of it came.
+Result<bool> HasItsTime(store::StoreReader& reader, const store::EnvelopeRow& row,
+                        const envelope::Header& header, bool is_own) {
+  const auto is_near = [&](std::optional<std::int64_t> time) {
+    return time && row.created <= *time + kProofToleranceSeconds &&
+           row.created + kProofToleranceSeconds >= *time;
+  };
+  const auto created = ParseUtc(header.created);
+  if (is_near(created)) return true;
+  if (header.revision > 1 && is_own && is_near(ParseUtc(header.updated))) return true;
+  if (!created || row.created > *created) return false;
+  // Its maker's clock was ahead: no row is later than its import.
+  ASSIGN_OR_RETURN(const auto bytes, reader.EntryBytes(static_cast<std::uint64_t>(row.log_seq)));
+  if (!bytes) return false;
+  const auto event = audit::ParseEvent(AsText(*bytes));
+  return event && is_near(event->time);
 }
 
 }  // namespace
@@ -203,6 +225,13 @@ Status EnvelopeChecker::CheckContent(const store::EnvelopeRow& row, const Bytes3
     for (const envelope::FactorRecord& factor : path.factors) {
       if (std::holds_alternative<envelope::Tpm2Record>(factor)) ++tally_.num_tpm_objects;
     }
+  }
+  ASSIGN_OR_RETURN(const bool has_its_time,
+                   HasItsTime(reader_, row, header, trust_.IsOwn(header.agent)));
+  if (!has_its_time) {
+    Add(LogFault::kEnvelopeColumn, row,
+        fmt::format("its row is of {}, the envelope was made at {}", FormatUtc(row.created),
+                    header.created));
   }
   RETURN_IF_ERROR(CheckPolicy(row, header));
   return CheckPrevious(row, header);

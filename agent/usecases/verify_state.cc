@@ -158,9 +158,8 @@ void SayNotChecked(const StateVerifyRequest& request, const StateKeys& keys,
       "a "
       "path was proven, proofs of paths and drills of recovery keys that the "
       "store no longer has, from which version a rotation comes, by what it hands over and which "
-      "step an open one is at, why the gate was overridden, when the row of an envelope, a token, "
-      "a "
-      "recovery key or a trusted agent was written" +
+      "step an open one is at, why the gate was overridden, when the row of a token, a recovery "
+      "key or a trusted agent was written" +
       std::string(found.unlogged_settings.empty() ? "" : ", settings"));
   if (keys.basis == StateKeys::Basis::kOwn) {
     not_checked.push_back("that this state's keys are the agent's: compare the thumbprint " +

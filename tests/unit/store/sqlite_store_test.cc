@@ -202,6 +202,30 @@ TEST(SqliteStore, ARefusedRowAmongManyLeavesNothing) {
   EXPECT_TRUE(fixture.store->FindEnvelope("key/49", 1));
 }
 
+// A row of an envelope or policy that is not there yet is nobody's other command.
+TEST(SqliteStore, ARowThatCannotBeThereYetIsDamage) {
+  StoreFixture fixture;
+  sqlite3* handle = nullptr;
+  ASSERT_EQ(sqlite3_open((fixture.folder.path + "/store.db").c_str(), &handle), SQLITE_OK);
+  EXPECT_EQ(sqlite3_exec(handle,
+                         "INSERT INTO path_set VALUES (1, zeroblob(32));"
+                         "INSERT INTO policy_file VALUES (9, 'bl.txt', x'00')",
+                         nullptr, nullptr, nullptr),
+            SQLITE_OK);
+  sqlite3_close(handle);
+  Change backup;
+  backup.envelopes = {MakeEnvelope("a", 1, 1)};
+  backup.envelopes[0].path_set = Bytes32{1};
+  Change policy;
+  policy.policies = {{9, "p", Bytes32{}, "text", "note", "", "", 1, {{"bl.txt", Bytes{1}}}}};
+  for (const Change& change : {backup, policy}) {
+    const auto refused = Append(*fixture.store, change);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), ErrorCode::kStoreDamaged) << refused.error().message();
+    EXPECT_EQ(fixture.store->Head()->size, 0u);
+  }
+}
+
 TEST(SqliteStore, ATileOfNoWholeHashesIsRefused) {
   StoreFixture fixture;
   for (const std::size_t size : {std::size_t{0}, std::size_t{33}, std::size_t{257 * 32}}) {

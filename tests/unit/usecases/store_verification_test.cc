@@ -198,6 +198,36 @@ TEST_F(VerifyStoreTest, EvidenceThatIsWrittenToIsBusyAndNotDamaged) {
   EXPECT_EQ(moving.error().code(), ErrorCode::kStoreBusy) << moving.error().message();
 }
 
+// By the time of its row a rule's grace is counted; a row of what comes next stops it.
+TEST_F(VerifyStoreTest, RowsOfOtherTimesAndOfNoEnvelopeOrPolicyAreFound) {
+  Tamper(
+      "UPDATE envelope SET created = created + 61 WHERE id = 17;"
+      "UPDATE envelope SET created = created - 61 WHERE id = 18;"
+      "UPDATE envelope SET created = created + 60 WHERE id = 19;"
+      "INSERT INTO path_set SELECT max(id) + 1, randomblob(32) FROM envelope;"
+      "INSERT INTO policy_file VALUES (9, 'bl.txt', x'00')");
+  for (const bool quick : {true, false}) {
+    StoreVerifyOptions options = Options(3);
+    options.quick = quick;
+    const auto found = VerifyStore(options);
+    ASSERT_TRUE(found) << found.error().message();
+    EXPECT_EQ(Has(*found, audit::LogFault::kEnvelopeColumn, 16), !quick);
+    EXPECT_EQ(Has(*found, audit::LogFault::kEnvelopeColumn, 17), !quick);
+    EXPECT_FALSE(Has(*found, audit::LogFault::kEnvelopeColumn, 18));
+    std::vector<std::string> told;
+    for (const audit::LogFinding& finding : found->log.findings) {
+      if (finding.text.ends_with("be written") || finding.text.ends_with("be set")) {
+        told.push_back(finding.text);
+      }
+    }
+    EXPECT_EQ(told, (std::vector<std::string>{
+                        "policy_file has a row for a policy 9, which is not there: that policy "
+                        "cannot be set",
+                        "path_set has a row for an envelope 4401, which is not there: the next "
+                        "backup cannot be written"}));
+  }
+}
+
 TEST_F(VerifyStoreTest, AnIndexThatWasDroppedIsNamed) {
   Tamper("DROP INDEX envelope_by_key; DROP INDEX log_entry_by_key;");
   const auto found = VerifyStore(Options(2));

@@ -179,6 +179,28 @@ class Evidence(AcceptanceCase):  # one test: each method has a copy of the class
         done = self.found("root")
         self.assertFalse({"leaf_hash", "tile"} & self.faults(done), str(done))
 
+    def test_changed_times(self):
+        """By the time of a key's first row a rule's grace is counted."""
+        for name, seconds in (("app/key", 86400 * 300), ("their/key", 120), ("their/key", -120)):
+            for step in (seconds, -seconds):
+                with editing(self.copy) as database:
+                    database.execute("UPDATE envelope SET created = created + ? WHERE key_name = ?",
+                                     (step, name))
+                if step == seconds:
+                    self.found("envelope_column")
+        self.assertEqual(self.verify("--trust", "trust.json").status, 0)
+
+    def test_rows_of_none(self):
+        with editing(self.copy) as database:
+            database.execute("INSERT INTO path_set VALUES ((SELECT max(id) + 1 FROM envelope), "
+                             "randomblob(32))")
+        self.found("schema")
+        with editing(self.copy) as database:
+            database.execute("DELETE FROM path_set WHERE envelope_row > (SELECT max(id) FROM "
+                             "envelope)")
+            database.execute("INSERT INTO policy_file VALUES (9, 'bl.txt', x'00')")
+        self.found("schema")
+
     def test_removed_entries(self):
         with editing(self.copy) as database:
             database.execute("DELETE FROM log_entry WHERE seq = 4")
@@ -210,6 +232,8 @@ class Evidence(AcceptanceCase):  # one test: each method has a copy of the class
             database.execute("DELETE FROM log_entry WHERE seq >= ?", (keep,))
             database.execute("UPDATE tile SET bytes = substr(bytes, 1, 32 * ?)", (keep,))
             database.execute("DELETE FROM envelope WHERE log_seq >= ?", (keep,))
+            database.execute("DELETE FROM path_set WHERE envelope_row NOT IN (SELECT id FROM "
+                             "envelope)")
             database.execute("DELETE FROM imported_event")
             database.execute("DELETE FROM trust")
             database.execute("DELETE FROM path_state WHERE key_name <> 'app/key'")
