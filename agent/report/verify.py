@@ -1431,6 +1431,7 @@ class Verifier:
         self.keys, self.origin, self.size, self.root, self.anchor = [], "", 0, b"", None
         self.summaries, self.matched, self.drills, self.open = {}, set(), {}, {}
         self.interrupted = set()  # who was taken to have ended, and may still tell
+        self.unsure = set()  # requests of which another of the same name may have had the end
         self.roots, self.policies, self.anchor_lines, self.last_time = {}, [], "", None
         self.policy_signers = []
         self.by_hash, self.proven, self.num_tiles, self.trails = {}, set(), 0, ()
@@ -1842,14 +1843,25 @@ class Verifier:
         if event["type"] == "restore.requested":
             if who in self.open:
                 self.findings.append("entry %d: the restore of %s has no end" % self.open[who])
+                self.unsure.add(self.open[who][0])
             self.open[who] = (seq, key.get("name", ""))
         elif event["type"] == "restore.released":
             ended = re.match("entry ([0-9]+):", event.get("reason", ""))
-            for other, (asked, _) in list(self.open.items()):
-                if ended and int(ended[1]) == asked and event["outcome"] == "pending":
-                    self.interrupted.add(other)
-                    del self.open[other]
-        elif event["type"] in ENDED and self.open.pop(who, None) is None:
+            if not ended or event["outcome"] != "pending" or stateless:
+                return
+            asked = int(ended[1])
+            others = [other for other, (begun, _) in self.open.items() if begun == asked]
+            for other in others:
+                self.interrupted.add(other)
+                del self.open[other]
+            if not others and asked not in self.unsure:
+                self.fail("entries", "entry %d: the restore of entry %d was not open" % (seq, asked))
+            self.unsure.discard(asked)
+        elif event["type"] in ENDED and who in self.open:
+            if who in self.interrupted:
+                self.unsure.add(self.open[who][0])
+            del self.open[who]
+        elif event["type"] in ENDED:
             if event["type"] == "restore.completed" and stateless:
                 self.findings.append("entry %d: an imported restore that no entry asked for" % seq)
             elif event["type"] == "restore.completed":

@@ -65,6 +65,10 @@ std::string WordAfter(std::string_view text, std::string_view begin, std::string
   return std::string(text.substr(at + mark.size()));
 }
 
+// InDoubt is how interrupted_ keeps a request whose end another of the same process number may have
+// told: numbers come again, in other containers and after a boot.
+std::string InDoubt(std::uint64_t seq) { return fmt::format("entry {}", seq); }
+
 std::string Joined(const std::vector<std::string>& patterns) {
   if (patterns.empty()) return "any";
   return fmt::format("{}", fmt::join(patterns, " "));
@@ -238,10 +242,20 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
     case EventType::kGateOverridden:
       gate_overrides_[event.key_name] = {event.seq, event.time, event.key_version};
       return;
+    case EventType::kDrillFailed:
+    case EventType::kEscrowFailed: return;  // no end of a restore, whichever process tells it
     default: break;
   }
   if (event.type == EventType::kRestoreReleased) {
+    const std::uint64_t before = num_interrupted_;
     AddInterrupted(event);
+    const auto seq = InterruptedSeq(event.type, event.outcome, event.reason);
+    if (!seq || event.stateless || num_interrupted_ != before) return;
+    if (interrupted_.erase(InDoubt(*seq)) != 0) return;
+    findings.Add(LogFault::kReleaseUnasked, event.seq,
+                 fmt::format("entry {} says that the restore of entry {} was interrupted, and no "
+                             "restore of that entry was open",
+                             event.seq, *seq));
     return;
   }
   // A restore is one process that asks and tells the end.
@@ -252,6 +266,7 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
     if (!event.stateless) ++num_releases_;
     if (open != open_.end()) {
       findings.Add(LogFault::kReleaseOpen, open->second.seq, open->second.text);
+      interrupted_.insert(InDoubt(open->second.seq));
     }
     open_[who] = {event.seq,
                   fmt::format("the restore of {} version {} of {} by uid {} has no end",
@@ -259,6 +274,7 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
     return;
   }
   if (open != open_.end()) {
+    if (interrupted_.contains(who)) interrupted_.insert(InDoubt(open->second.seq));
     open_.erase(open);
   } else if (event.type == EventType::kRestoreCompleted && interrupted_.erase(who) == 0) {
     findings.Add(event.stateless ? LogFault::kImportedDrill : LogFault::kReleaseUnasked, event.seq,

@@ -40,6 +40,11 @@ bool TellsOfRestore(const audit::Event& event) {
          event.type == EventType::kRestoreReleased;
 }
 
+bool SameProcess(const audit::Event& left, const audit::Event& right) {
+  return left.actor && right.actor && left.actor->uid == right.actor->uid &&
+         left.actor->pid == right.actor->pid;
+}
+
 void Note(const audit::Event& event, std::uint64_t seq, std::vector<OpenRestore>& open) {
   if (!TellsOfRestore(event)) return;
   if (event.type == EventType::kRestoreReleased) {
@@ -66,6 +71,27 @@ audit::Event Interrupted(const audit::Event& request, std::uint64_t seq) {
       "{}{}: its process ended before it logged an outcome; the key may have been released", kEntry,
       seq);
   return event;
+}
+
+// HasEnd: an entry tells how the restore of `request`, at `seq`, ended. The setting alone is no
+// witness: whoever writes it would have the agent sign that a restore was interrupted.
+Result<bool> HasEnd(const audit::Event& request, std::uint64_t seq, store::EscrowStore& store) {
+  bool ended = false;
+  const std::string name = request.key ? request.key->name : "";
+  RETURN_IF_ERROR(store.Entries(seq + 1, name, [&](const store::LogEntry& entry) {
+    const auto event = audit::ParseEvent(AsText(entry.bytes));
+    if (!event || event->source == audit::kStatelessSource || event->key != request.key) {
+      return true;
+    }
+    if (event->type == EventType::kRestoreReleased) {
+      ended = InterruptedSeq(event->type, event->outcome, event->reason) == seq;
+      return !ended;
+    }
+    if (!TellsOfRestore(*event) || !SameProcess(*event, request)) return true;
+    ended = event->type != EventType::kRestoreRequested;
+    return false;  // a later one's entries tell nothing of this one
+  }));
+  return ended;
 }
 
 }  // namespace
@@ -106,6 +132,8 @@ Result<std::vector<audit::Event>> InterruptedEvents(const std::vector<OpenRestor
     ASSIGN_OR_RETURN(const store::LogEntry entry, store.Entry(open.seq));
     const auto request = audit::ParseEvent(AsText(entry.bytes));
     if (!request || request->type != EventType::kRestoreRequested) continue;
+    ASSIGN_OR_RETURN(const bool ended, HasEnd(*request, open.seq, store));
+    if (ended) continue;
     events.push_back(Interrupted(*request, open.seq));
   }
   return events;

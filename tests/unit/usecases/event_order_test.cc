@@ -65,10 +65,9 @@ TEST(InterruptedRestore, IsTheEndOfTheOneThatItNames) {
 }
 
 TEST(InterruptedRestore, OfNoneOrAnotherEndsNothing) {
-  for (const auto& end :
-       {Interrupted(1, "entry 5: its process ended"), Interrupted(1, "entry 0"),
-        Interrupted(1, "entry -0: x"), Interrupted(1, ""), Interrupted(1, "of entry 0: x"),
-        Interrupted(1, "entry 0: its process ended", Outcome::kSuccess)}) {
+  for (const auto& end : {Interrupted(1, "entry 0"), Interrupted(1, "entry -0: x"),
+                          Interrupted(1, ""), Interrupted(1, "of entry 0: x"),
+                          Interrupted(1, "entry 0: its process ended", Outcome::kSuccess)}) {
     EXPECT_THAT(InOrder({Requested(0, 7), end}).faults,
                 testing::ElementsAre(audit::LogFault::kReleaseOpen))
         << end.reason;
@@ -82,6 +81,35 @@ TEST(InterruptedRestore, MayStillTellItsOutcomeOnce) {
   EXPECT_THAT(InOrder(events).faults, testing::IsEmpty());
   events.push_back(Completed(3, 7));
   EXPECT_THAT(InOrder(events).faults, testing::ElementsAre(audit::LogFault::kReleaseUnasked));
+}
+
+// A path of the same key that failed meanwhile, by a process of the same number.
+TEST(InterruptedRestore, IsNotEndedByAFailedDrill) {
+  NoticedEvent failed = Of(1, EventType::kDrillFailed, Outcome::kFailure, 7);
+  failed.failure = PathFailure{};
+  EXPECT_THAT(
+      InOrder({Requested(0, 7), failed, Interrupted(2, "entry 0: its process ended")}).faults,
+      testing::IsEmpty());
+}
+
+// An agent that was told so by a row that somebody wrote signs it like any other.
+TEST(InterruptedRestore, OfNoneThatIsOpenIsFound) {
+  using audit::LogFault;
+  using testing::ElementsAre;
+  const NoticedEvent released = Interrupted(2, "entry 0: its process ended");
+  EXPECT_THAT(InOrder({Requested(0, 7), Completed(1, 7), released}).faults,
+              ElementsAre(LogFault::kReleaseUnasked));
+  EXPECT_THAT(
+      InOrder({Requested(0, 7), Interrupted(1, "entry 0: its process ended"), released}).faults,
+      ElementsAre(LogFault::kReleaseUnasked));
+  EXPECT_THAT(InOrder({Requested(0, 7), Interrupted(1, "entry 5: its process ended")}).faults,
+              ElementsAre(LogFault::kReleaseUnasked, LogFault::kReleaseOpen));
+  // Of two of one number, of which the first was taken to be gone, either may have told its end.
+  EXPECT_THAT(
+      InOrder({Requested(0, 7), Interrupted(1, "entry 0: its process ended"), Requested(2, 7),
+               Completed(3, 7), Interrupted(4, "entry 2: its process ended"), Completed(5, 7)})
+          .faults,
+      testing::IsEmpty());
 }
 
 TEST(OpenRestores, AreReadAndWhatIsNoneIsPassedOver) {

@@ -479,6 +479,17 @@ class Interrupted(LifeCase):
         done, script = self.verified_pack()
         self.assertEqual((done.status, script.returncode), (0, 0),
                          f"{done}\n{script.stdout}{script.stderr}")
+        # Nobody makes the agent sign it once more, of this one or of one that told its end.
+        self.succeeds("restore", "app/key", "--to", "again.key", "--yes", *UNLOCK)
+        entries = self.succeeds("audit", "log", "--json").json()["entries"]
+        asked = [entry["seq"] for entry in entries if entry["type"] == "restore.requested"]
+        with editing(self.world.path("state")) as database:
+            database.execute("INSERT OR REPLACE INTO meta VALUES ('open_restores', ?)",
+                             ("".join(f"{seq} 4000000 1 deadbeef-0000\n" for seq in asked),))
+        self.succeeds(*drill)
+        entries = self.succeeds("audit", "log", "--json").json()["entries"]
+        self.assertEqual([entry["type"] for entry in entries].count("restore.released"), 1)
+        self.is_whole()
 
 
 class Destruction(LifeCase):  # one test
