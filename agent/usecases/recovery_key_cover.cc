@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "agent/usecases/policy_in_force.h"
+#include "agent/usecases/recovery_key_failure.h"
 #include "agent/usecases/recovery_keys.h"
 #include "agent/usecases/registered_recovery_key.h"
 
@@ -33,6 +34,8 @@ Result<std::optional<std::int64_t>> CoveredSince(Agent& agent, const store::Reco
                                                  const std::string& key_name,
                                                  std::string_view path_id) {
   if (!row.drilled) return std::optional<std::int64_t>();
+  ASSIGN_OR_RETURN(const auto failure, FindFailure(agent.store(), row));
+  if (failure) return std::optional<std::int64_t>();
   ASSIGN_OR_RETURN(const auto period, DrillPeriodOf(agent, key_name, path_id));
   if (agent.Now() - *row.drilled > period.value_or(kDefaultDrillSeconds))
     return std::optional<std::int64_t>();
@@ -46,7 +49,9 @@ Status AddCover(Agent& agent, const envelope::Header& header,
     if (!path.recovery_key) continue;
     const auto row = agent.store().FindRecoveryKey(path.recovery_key->name);
     if (!row && row.error().code() != ErrorCode::kNotFound) return row.error();
-    if (!row || !row->drilled) continue;
+    if (!row) continue;
+    ASSIGN_OR_RETURN(const auto failure, FindFailure(agent.store(), *row));
+    if (!row->drilled && !failure) continue;
     ASSIGN_OR_RETURN(const envelope::RecoveryKey key, ReadRegistered(*row));
     if (!key.IsCopiedTo(path)) continue;
     auto state = std::ranges::find_if(states, [&](const store::PathState& known) {
@@ -60,6 +65,15 @@ Status AddCover(Agent& agent, const envelope::Header& header,
       fresh.path_id = path.id;
       state = states.insert(states.end(), std::move(fresh));
     }
+    if (failure) {
+      // Not before the key's last opening, whatever the clock said: that would have ended it.
+      const std::int64_t failed = std::max(failure->time, row->drilled.value_or(0));
+      if (state->failed.value_or(0) <= failed) {
+        state->failed = failed;
+        state->failure = failure->code;
+      }
+    }
+    if (!row->drilled) continue;
     // A proof of this very envelope says more, and a failure of it counts.
     if (state->proven && *state->proven >= *row->drilled) continue;
     ASSIGN_OR_RETURN(const bool own_counts, OwnProofCounts(agent, header, *state));

@@ -8,6 +8,7 @@
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/open_path.h"
 #include "agent/usecases/path_proof.h"
+#include "agent/usecases/recovery_key_failure.h"
 #include "agent/usecases/registered_recovery_key.h"
 #include "agent/usecases/token_names.h"
 #include "envelope/sealed_envelope.h"
@@ -117,19 +118,26 @@ class EnvelopeDriller {
   std::optional<envelope::DrillCheckpoint> checkpoint_;
 };
 
-// LogFailure has the entry that the key was not opened; the error is the caller's.
-Status LogFailure(Agent& agent, const envelope::RecoveryKey& key, const Error& error) {
+// LogFailure has the entry that the key was not opened, and keeps what that says of the paths under
+// it; the error is the caller's.
+Status LogFailure(Agent& agent, const store::RecoveryKeyRecord& row,
+                  const envelope::RecoveryKey& key, const Error& error) {
   audit::Event event;
   event.type = audit::EventType::kDrillFailed;
   event.outcome = audit::Outcome::kFailure;
   event.error = ErrorCodeName(error.code());
   event.reason = error.message();
   event.paths.push_back(RecoveryKeyEvent(key));
-  RETURN_IF_ERROR(agent.journal().Append(std::move(event)));
+  store::Change change;
+  if (TellsOfThePath(error)) {
+    change.settings.push_back(FailedSetting(row, {agent.Now(), event.error}));
+  }
+  RETURN_IF_ERROR(agent.journal().Append(std::move(event), change));
   return Ok();
 }
 
-Result<envelope::OpenedRecoveryKey> Open(Agent& agent, const envelope::RecoveryKey& key,
+Result<envelope::OpenedRecoveryKey> Open(Agent& agent, const store::RecoveryKeyRecord& row,
+                                         const envelope::RecoveryKey& key,
                                          const RecoveryKeyDrillRequest& request, Secrets& secrets,
                                          Progress& progress) {
   PathOpenOptions options;
@@ -146,7 +154,7 @@ Result<envelope::OpenedRecoveryKey> Open(Agent& agent, const envelope::RecoveryK
   auto opened = opener.OpenRecoveryKey(key);
   opener.Finish();
   if (opened) return opened;
-  const Status logged = LogFailure(agent, key, opened.error());
+  const Status logged = LogFailure(agent, row, key, opened.error());
   if (!logged) progress.Warn("the failure could not be logged: " + logged.error().message());
   return opened;
 }
@@ -161,13 +169,14 @@ Result<RecoveryKeyDrillReport> DrillRecoveryKey(Agent& agent,
   ASSIGN_OR_RETURN(const auto row, agent.store().FindRecoveryKey(request.name));
   ASSIGN_OR_RETURN(const envelope::RecoveryKey key, ReadRegistered(row));
   ASSIGN_OR_RETURN(const envelope::OpenedRecoveryKey opened,
-                   Open(agent, key, request, secrets, progress));
+                   Open(agent, row, key, request, secrets, progress));
   audit::Event event;
   event.type = audit::EventType::kDrillPassed;
   event.paths.push_back(RecoveryKeyEvent(key));
   event.reason = "the recovery key was opened from its registered record";
   store::Change change;
   change.recovery_key_drills.push_back({row.name, row.sha256, agent.Now(), 0});
+  change.settings.push_back({RecoveryKeyFailureSetting(row.name), std::nullopt});
   ASSIGN_OR_RETURN(const AppendReceipt receipt, agent.journal().Append(std::move(event), change));
   report.log_seq = receipt.seq;
   report.p256_signed = receipt.p256_signed;

@@ -156,8 +156,10 @@ void SayNotChecked(const StateVerifyRequest& request, const StateKeys& keys,
       "what no entry tells: tokens' URIs, modules and PIN sources, names of trusted "
       "agents, fingerprints of keys in use, LUKS bindings, destinations, foreign escrows, by what "
       "a "
-      "path was proven, proofs of paths and drills of recovery keys that the "
-      "store no longer has, from which version a rotation comes, by what it hands over and which "
+      "path was proven, failures of recovery keys, proofs of paths and drills of recovery keys "
+      "that "
+      "the store no longer has, from which version a rotation comes, by what it hands over and "
+      "which "
       "step an open one is at, why the gate was overridden, when the row of a token, a recovery "
       "key or a trusted agent was written" +
       std::string(found.unlogged_settings.empty() ? "" : ", settings"));

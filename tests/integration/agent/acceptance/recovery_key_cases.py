@@ -218,6 +218,32 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
             (path,) = self.succeeds("show", "host/k03", "--json").json()["paths"]
             self.assertEqual((path["condition"], path["proven_by"]), ("proven", "drill"))
 
+    def test_4b_a_key_that_no_longer_opens(self):
+        """A drill that fails for what lies in the key breaks all the paths under it, until one opens
+        it; a wrong password, or a token that is away, tells nothing of them."""
+        condition = lambda: self.world.run("show", "host/k00", "--json").json()["paths"][0]["condition"]
+        done = self.world.run("drill", TEAM, *UNLOCK, "--json", env=self.nothing)
+        self.assertNotEqual(done.status, 0, str(done))
+        self.assertEqual(condition(), "proven")
+        # The token's private key is gone, and comes back.
+        tokens, kept = self.world.path("tokens"), self.world.path("kept-tokens")
+        shutil.copytree(tokens, kept)
+        subprocess.run(["pkcs11-tool", "--module", self.world.module, "--token-label", "ops",
+                        "--login", "--pin", PIN, "--delete-object", "--type", "privkey", "--label",
+                        "escrow"], env=self.world.environment, check=True, capture_output=True)
+        self.refused("token_key_not_found", 10, "drill", TEAM, *UNLOCK, num_runs=1)
+        self.assertEqual(condition(), "broken")
+        done = self.world.run("backup", "host/k00", "--no-input", "--json")
+        self.assertFalse(done.json()["covered"], str(done))
+        self.test_9_both_verifiers_of_a_pack()
+        for name in ("agent.json", "pack.tar"):
+            self.world.path(name).unlink()
+        shutil.rmtree(tokens)
+        kept.rename(tokens)
+        self.succeeds("drill", TEAM, *UNLOCK, "--no-input")
+        self.assertEqual(condition(), "proven")
+        self.verifies()
+
     def test_5_on_another_host(self):
         self.succeeds("recovery-key", "export", "team", "-o", "team.recovery-key")
         self.assertEqual(self.other("init").status, 0)
@@ -265,7 +291,7 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
         self.world.path("out").unlink()
         self.succeeds("backup", "host/k05", "--no-input", env=self.nothing)
         done = self.succeeds("drill", TEAM, *new, "--json").json()
-        self.assertEqual((done["envelopes"], done["proven"], done["opened"]), (141, 1, 140))
+        self.assertEqual((done["envelopes"], done["proven"], done["opened"]), (142, 1, 141))
 
     def test_7_policy(self):
         self.world.must("policy", "sign", "--new-key", "p.key")
