@@ -115,7 +115,9 @@ class Bus(AcceptanceCase):
                         ["audit", "checkpoint"], ["audit", "prove", "app/key"], ["token", "list"]):
             self.bus.forget()
             self.succeeds(*command)
-            self.assertEqual(self.bus.commands(), [], command)
+            # verify looks whether the TPM has a counter of this log that the state hides.
+            allowed = ["GetCapability"] if command == ["verify"] else []
+            self.assertEqual(self.bus.commands(), allowed, command)
 
     def test_nothing_is_left_in_the_tpm(self):
         self.nothing_left()  # after init, token add, backup

@@ -126,6 +126,9 @@ class Drift(DriftCase):
         ran.unlink()
         status = lambda *more: self.world.run("status", "made/key", "--json", *more).json()
         self.assertEqual(status()["keys"][0]["in_use"], "not_compared")
+        gate = self.world.run("gate", "made/key", "--json")
+        self.assertEqual((gate.status, [item["rule"] for item in gate.json()["refusals"]]),
+                         (7, ["not_compared"]), str(gate))
         self.assertFalse(ran.exists())
         self.assertEqual(status("--exec-sources")["keys"][0]["in_use"], "escrowed")
         self.world.write("made.key", os.urandom(32))

@@ -272,6 +272,8 @@ class Rotation(LifeCase):  # one test
         error = self.check_json(self.world.run("rotate", "orphan", "--json", *UNLOCK),
                                 "store_busy", 9)
         self.assertIn("still runs", error["message"])
+        self.check_json(self.world.run("destroy", "orphan", "--confirm", "orphan", "--json"),
+                        "store_busy", 9)
         child.communicate()  # its end
         deadline = time.monotonic() + within(20)
         done = self.world.run("rotate", "orphan", "--json", *UNLOCK)
