@@ -7,7 +7,6 @@
 
 #include "agent/usecases/imported_event.h"
 #include "agent/usecases/interrupted_restores.h"
-#include "agent/usecases/path_proof.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
@@ -50,6 +49,13 @@ bool MattersInOrder(EventType type) {
   }
 }
 
+constexpr ErrorCode kTellingOfPaths[] = {
+    ErrorCode::kEnvelopeUnwrap,   ErrorCode::kEnvelopeMac,        ErrorCode::kFactorBad,
+    ErrorCode::kTokenDataInvalid, ErrorCode::kTokenKeyNotFound,   ErrorCode::kTokenKeyUsage,
+    ErrorCode::kTpmPcrMismatch,   ErrorCode::kTpmPolicySignature, ErrorCode::kTpmSrkUntrusted,
+    ErrorCode::kTpmWrongDevice,
+};
+
 bool FailsAPath(const audit::EventFacts& facts) {
   const bool fails = facts.type == EventType::kRestoreFailed ||
                      facts.type == EventType::kDrillFailed ||
@@ -82,6 +88,11 @@ void ReportBackward(audit::LogFindings& findings, std::uint64_t seq, std::int64_
 }
 
 }  // namespace
+
+bool TellsOfThePath(std::string_view error_name) {
+  return std::ranges::any_of(kTellingOfPaths,
+                             [&](ErrorCode code) { return ErrorCodeName(code) == error_name; });
+}
 
 std::string TrustLimits(const std::vector<std::string>& hosts,
                         const std::vector<std::string>& keys) {

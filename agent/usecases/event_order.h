@@ -31,6 +31,9 @@ struct PolicySet {
   std::string signers = {};  // PolicySigners of those who signed it; "" in entries of before
 };
 
+// TellsOfThePath: as path_proof.h's, of an error code's name, which entries have.
+bool TellsOfThePath(std::string_view error_name);
+
 // PathFailure: an entry that tells of a path that it is broken.
 struct PathFailure {
   std::uint64_t seq = 0;

@@ -1,22 +1,12 @@
 #include "agent/usecases/path_proof.h"
 
 #include <algorithm>
-#include <iterator>
 
 #include "agent/audit/checkpoint.h"
 #include "agent/audit/merkle.h"
+#include "agent/usecases/event_order.h"
 
 namespace keyescrow::agent {
-namespace {
-
-constexpr ErrorCode kTelling[] = {
-    ErrorCode::kEnvelopeUnwrap,   ErrorCode::kEnvelopeMac,        ErrorCode::kFactorBad,
-    ErrorCode::kTokenDataInvalid, ErrorCode::kTokenKeyNotFound,   ErrorCode::kTokenKeyUsage,
-    ErrorCode::kTpmPcrMismatch,   ErrorCode::kTpmPolicySignature, ErrorCode::kTpmSrkUntrusted,
-    ErrorCode::kTpmWrongDevice,
-};
-
-}  // namespace
 
 Result<envelope::DrillCheckpoint> NewestCheckpoint(Agent* agent) {
   envelope::DrillCheckpoint checkpoint;
@@ -56,14 +46,7 @@ Result<audit::EventDrill> ProveOpened(const envelope::SealedEnvelope& sealed,
   return drill;
 }
 
-bool TellsOfThePath(const Error& error) {
-  return std::ranges::find(kTelling, error.code()) != std::end(kTelling);
-}
-
-bool TellsOfThePath(std::string_view error_name) {
-  return std::ranges::any_of(kTelling,
-                             [&](ErrorCode code) { return ErrorCodeName(code) == error_name; });
-}
+bool TellsOfThePath(const Error& error) { return TellsOfThePath(ErrorCodeName(error.code())); }
 
 bool IsOfThisHost(const Agent& agent, const envelope::PathRecord& path) {
   return std::ranges::all_of(path.factors, [&](const envelope::FactorRecord& factor) {

@@ -4,7 +4,6 @@
 
 #include <optional>
 #include <string>
-#include <string_view>
 
 #include "agent/audit/event.h"
 #include "agent/usecases/agent.h"
@@ -34,8 +33,6 @@ Result<audit::EventDrill> ProveOpened(const envelope::SealedEnvelope& sealed,
 // TellsOfThePath: the failure lies in the path itself, not in what was typed, in a device that is
 // away or locked, or in the destination; the path then counts as broken until it opens again.
 bool TellsOfThePath(const Error& error);
-// The same of an error code's name, as entries have it.
-bool TellsOfThePath(std::string_view error_name);
 
 // IsOfThisHost: that another host's TPM is not here tells nothing of the path.
 bool IsOfThisHost(const Agent& agent, const envelope::PathRecord& path);

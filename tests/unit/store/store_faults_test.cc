@@ -47,7 +47,7 @@ TEST(StatePermissions, WhatOthersCanReadIsRefusedWithTheCommandToRun) {
   ASSERT_TRUE(fixture.Open()->Append(MakeEvent(EventType::kAgentStarted)));
   for (const std::string name : {"", "/store.db", "/store.db-wal", "/agent.json"}) {
     const std::string path = fixture.state + name;
-    for (const mode_t mode : {0640, 0604, 0620}) {
+    for (const mode_t mode : {0640U, 0604U, 0620U}) {
       const mode_t right = name.empty() ? 0700 : 0600;
       ASSERT_EQ(chmod(path.c_str(), name.empty() ? mode | 0100 : mode), 0) << path;
       const auto journal = fixture.Open();
@@ -68,7 +68,7 @@ TEST(StatePermissions, WhatOthersCanReadIsRefusedWithTheCommandToRun) {
 }
 
 TEST(StatePermissions, FilesAreCreatedPrivateWhateverTheUmask) {
-  for (const mode_t mask : {0000, 0377}) {
+  for (const mode_t mask : {0000U, 0377U}) {
     const mode_t before = umask(mask);
     StateFixture fixture;
     EXPECT_TRUE(fixture.Open()->Append(MakeEvent(EventType::kAgentStarted)));
