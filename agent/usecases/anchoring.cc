@@ -326,10 +326,9 @@ AnchorCheck CheckCounter(Agent& agent, const LoggedAnchors* logged) {
     if (!unknown.empty()) return Mismatch(unknown);
     if (!own) return Ok();
     ASSIGN_OR_RETURN(const auto anchor, OpenAnchor(agent, state));
-    ASSIGN_OR_RETURN(std::uint64_t found, anchor->Read());
-    if (state.counter) {
-      ASSIGN_OR_RETURN(found, CertifiedCounter(agent, *anchor));
-    }
+    // One that has not counted yet cannot be certified, and nothing rests on it.
+    ASSIGN_OR_RETURN(const std::uint64_t found,
+                     state.counter ? CertifiedCounter(agent, *anchor) : anchor->Read());
     ASSIGN_OR_RETURN(const audit::CounterVerdict verdict, Judge(agent, state, found));
     if (IsOff(verdict)) return Mismatch(Describe(verdict, found, state, own->base));
     if (state.mismatch_open) return Mismatch(state.mismatch);

@@ -35,7 +35,8 @@ struct AnchorRequest {
 // AnchorLog makes the counter where there is none yet, judges it, and anchors the log. A counter
 // that is not where the log has it is logged (anchor.mismatch, once) and stops every later anchor
 // until somebody accepts it with a reason. So does a counter of this log that the log does not
-// know; accepted, it is logged, and another takes its place. About 12 TPM commands. Errors:
+// know; accepted, it is logged, and another takes its place. 11 TPM commands, 28 with a new
+// counter. Errors:
 // kAnchorMismatch; kAnchorMissing; kAnchorNoIndex; kTpmOwnerAuth; kTpm*; kStoreBusy where another
 // process anchors; kAlreadyExists (`renew`, and the counter works); kStore*.
 Result<AnchorResult> AnchorLog(Agent& agent, const AnchorRequest& request);
@@ -44,8 +45,8 @@ Result<AnchorResult> AnchorLog(Agent& agent, const AnchorRequest& request);
 // which is an hour old or more, or older than a release. No device is touched.
 Result<bool> AnchorIsDue(Agent& agent);
 
-// AnchorCheck: what the counter says, without changing anything. About 9 TPM commands, and one
-// for each further counter of this log: the counter is certified, not just read.
+// AnchorCheck: what the counter says, without changing anything. The counter is certified, not
+// just read: 6 TPM commands, and one for each further counter of this log.
 struct AnchorCheck {
   bool checked = false;
   bool asked = false;          // the tpm told which counters of this log it has
