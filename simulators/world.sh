@@ -48,7 +48,8 @@ WorldTpm() {
   WORLD_PROCESSES+=($!)
   echo $! >"$name.pid"
   for ((tries = 0; tries < 100; tries++)); do
-    [ ! -S "$name.sock.ctrl" ] || return 0
+    # The files are there a moment before swtpm takes connections at them.
+    [ "$(grep -Ec " 00010000 .* $name\.sock(\.ctrl)?\$" /proc/net/unix)" -lt 2 ] || return 0
     sleep 0.05
   done
   echo "error: swtpm did not start" >&2

@@ -36,6 +36,14 @@ COMMAND_TIMEOUT_S = 600  # ends what hangs, under sanitizers as well; no promise
 SO_PIN, USER_PIN = "87654321", "246810"
 
 
+def listens(socket):
+    """Whether a process takes connections at a Unix socket. Its file is there a moment before that."""
+    with open("/proc/net/unix", encoding="utf-8", errors="replace") as sockets:
+        rows = [line.split(maxsplit=7) for line in sockets]
+    return any(len(row) == 8 and row[3] == "00010000" and row[7].strip() == str(socket)
+               for row in rows)
+
+
 class Command:
     def __init__(self, line_number: int, text: str):
         self.line_number = line_number
@@ -134,7 +142,7 @@ class World:
                  "--flags", "not-need-init,startup-clear"],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         deadline = time.monotonic() + 10
-        while not os.path.exists(f"{socket}.ctrl"):
+        while not (listens(socket) and listens(f"{socket}.ctrl")):
             if time.monotonic() > deadline or self.processes[-1].poll() is not None:
                 raise SystemExit("swtpm did not start")
             time.sleep(0.02)

@@ -32,6 +32,14 @@ PR_SET_PDEATHSIG = 1
 SECOND_DECODER = pathlib.Path(__file__).resolve().parents[3] / "second_decoder"
 
 
+def listens(socket):
+    """Whether a process takes connections at a Unix socket. Its file is there a moment before that."""
+    with open("/proc/net/unix", encoding="utf-8", errors="replace") as sockets:
+        rows = [line.split(maxsplit=7) for line in sockets]
+    return any(len(row) == 8 and row[3] == "00010000" and row[7].strip() == str(socket)
+               for row in rows)
+
+
 def build_folder(binary):
     """The build folder that the binary lies in; None where it lies elsewhere."""
     for folder in binary.parents:
@@ -187,7 +195,7 @@ class World:
             preexec_fn=die_with_parent)
         self.processes.append(process)
         deadline = time.monotonic() + 20
-        while not os.path.exists(f"{socket}.ctrl"):
+        while not (listens(socket) and listens(f"{socket}.ctrl")):
             if time.monotonic() > deadline or process.poll() is not None:
                 raise RuntimeError("swtpm did not start")
             time.sleep(0.02)
