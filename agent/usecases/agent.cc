@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <mutex>
 
 #include "agent/usecases/log_seed.h"
 #include "agent/usecases/policy_in_force.h"
@@ -36,7 +37,8 @@ Error KeyUnavailable(const Error& cause) {
 }  // namespace
 
 // LazySigner opens the agent key at its first signature: commands that only read never touch the
-// TPM, and one that hangs costs its deadline where a signature is wanted, once.
+// TPM, and one that hangs costs its deadline where a signature is wanted, once. A TPM takes one
+// command at a time, so that threads wait for each other here.
 class Agent::LazySigner final : public envelope::Signer {
  public:
   explicit LazySigner(const Agent& agent) : agent_(agent) {}
@@ -44,6 +46,7 @@ class Agent::LazySigner final : public envelope::Signer {
   const P256Point& PublicKey() const override { return agent_.identity_.p256; }
 
   Result<Bytes64> SignDigest(const Bytes32& digest) override {
+    const std::lock_guard lock(mutex_);
     if (!signer_) {
       auto opened = OpenKey();
       if (!opened) return std::move(opened).error();
@@ -73,6 +76,7 @@ class Agent::LazySigner final : public envelope::Signer {
   }
 
   const Agent& agent_;
+  std::mutex mutex_;
   std::unique_ptr<envelope::Signer> signer_;
 };
 

@@ -26,7 +26,7 @@ struct Environment {
   const AgentConfig* config = nullptr;
   Devices* devices = nullptr;
   Clock* clock = nullptr;
-  RandomSource* random = nullptr;
+  RandomSource* random = nullptr;  // asked by several threads at once
   store::SqliteOptions store = {};
   std::string journald_socket = {};  // "": entries are not told to the systemd journal
 };
@@ -50,7 +50,7 @@ class Agent {
   store::EscrowStore& store() { return journal_->store(); }
   // SetAnchor records the log's counter in agent.json.
   Status SetAnchor(AnchorIdentity anchor);
-  // signer is the agent key; a key in the TPM is opened at its first signature.
+  // signer is the agent key; a key in the TPM is opened at its first signature. Thread-safe.
   envelope::Signer& signer();
   std::int64_t Now() const { return environment_.clock->NowUnixSeconds(); }
   // warning says that another machine used the state last, "" where none did.

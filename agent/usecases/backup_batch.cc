@@ -1,7 +1,8 @@
 #include "agent/usecases/backup_batch.h"
 
 #include <algorithm>
-#include <atomic>
+#include <condition_variable>
+#include <deque>
 #include <mutex>
 #include <utility>
 
@@ -23,36 +24,59 @@ constexpr std::size_t kKeysPerCommit = 64;
 // What is read and waits for a thread lies in locked memory, of which a process may have little.
 constexpr std::size_t kSecretBytesAtOnce = 1024;
 
-// SharedSigner and SharedRandom lend to several threads what is made for one: a TPM takes one
-// command at a time.
-class SharedSigner final : public envelope::Signer {
- public:
-  explicit SharedSigner(envelope::Signer& signer) : signer_(signer) {}
-  const P256Point& PublicKey() const override { return signer_.PublicKey(); }
-  Result<Bytes64> SignDigest(const Bytes32& digest) override {
-    const std::lock_guard lock(mutex_);
-    return signer_.SignDigest(digest);
-  }
-
- private:
-  envelope::Signer& signer_;
-  std::mutex mutex_;
-};
-
-class SharedRandom final : public RandomSource {
- public:
-  explicit SharedRandom(RandomSource& random) : random_(random) {}
-  Status Fill(std::span<std::uint8_t> bytes) override {
-    const std::lock_guard lock(mutex_);
-    return random_.Fill(bytes);
-  }
-
- private:
-  RandomSource& random_;
-  std::mutex mutex_;
-};
+// IsSlow: it runs a program or waits for somebody, and what was sealed shall not wait for that.
+bool IsSlow(std::string_view source) {
+  return source == "-" || source.starts_with("exec:") || source.starts_with("luks:");
+}
 
 }  // namespace
+
+// SealQueue: what was prepared and waits to be sealed.
+class UnattendedBackup::SealQueue {
+ public:
+  struct Item {
+    std::size_t index;
+    Prepared prepared;
+  };
+
+  void Put(std::size_t index, Prepared prepared) {
+    const std::lock_guard lock(mutex_);
+    secret_bytes_ += prepared.content.size();
+    items_.push_back({index, std::move(prepared)});
+    changed_.notify_one();
+  }
+  // Take returns an item once there is one, nothing once the queue is closed and empty.
+  std::optional<Item> Take() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return is_closed_ || !items_.empty(); });
+    return TakeFirst();
+  }
+  // TakeSurplus returns an item where more secrets wait than may.
+  std::optional<Item> TakeSurplus() {
+    const std::lock_guard lock(mutex_);
+    return secret_bytes_ > kSecretBytesAtOnce ? TakeFirst() : std::nullopt;
+  }
+  void Close() {
+    const std::lock_guard lock(mutex_);
+    is_closed_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  std::optional<Item> TakeFirst() {
+    if (items_.empty()) return std::nullopt;
+    Item item = std::move(items_.front());
+    items_.pop_front();
+    secret_bytes_ -= item.prepared.content.size();
+    return item;
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Item> items_;
+  std::size_t secret_bytes_ = 0;
+  bool is_closed_ = false;
+};
 
 Result<UnattendedBackup> UnattendedBackup::Begin(Agent& agent, std::function<void()> sealing,
                                                  Done done) {
@@ -152,57 +176,56 @@ Result<UnattendedBackup::Sealed> UnattendedBackup::Seal(Prepared prepared, envel
                 std::move(prepared.succession), std::move(prepared.result)};
 }
 
-std::vector<Result<UnattendedBackup::Sealed>> UnattendedBackup::SealThese(
-    std::vector<Result<Prepared>> prepared) const {
-  SharedSigner signer(agent_->signer());
-  SharedRandom random(*agent_->environment().random);
-  std::vector<std::optional<Result<Sealed>>> sealed(prepared.size());
-  std::atomic<std::size_t> next = 0;
-  const auto seal_some = [&](unsigned) -> Status {
-    for (std::size_t index = next++; index < prepared.size(); index = next++) {
-      sealed[index] = prepared[index] ? Seal(*std::move(prepared[index]), signer, random)
-                                      : Result<Sealed>(prepared[index].error());
-    }
-    return Ok();
-  };
-  const auto num_threads =
-      static_cast<unsigned>(std::min<std::size_t>(NumProcessors(), prepared.size()));
-  const Status all = num_threads > 1 ? RunThreads(num_threads, seal_some, [] {}) : seal_some(0);
-  std::vector<Result<Sealed>> results;
-  for (auto& one : sealed) {
-    results.push_back(one ? *std::move(one) : Result<Sealed>(all.error()));  // its thread failed
-  }
-  return results;
-}
-
 Status UnattendedBackup::Add(const DeclaredKey& key, std::vector<envelope::PathOption> paths,
                              const std::string& note) {
   wanted_.push_back({key.name, key.source, std::move(paths), note});
-  return wanted_.size() < kKeysPerCommit ? Ok() : Flush();
+  return wanted_.size() < kKeysPerCommit ? Ok() : Step();
 }
 
-std::vector<UnattendedBackup::Pending> UnattendedBackup::SealAll() {
-  const std::vector<Wanted> wanted = std::exchange(wanted_, {});
+std::vector<UnattendedBackup::Pending> UnattendedBackup::SealAll(std::span<Pending> before) {
+  std::vector<Wanted> wanted = std::exchange(wanted_, {});
   registered_.clear();  // a record that changes while the batch lasts is the next one's
-  std::vector<Pending> pending;
-  const Status read = agent_->store().ReadTogether([&]() -> Status {
+  std::vector<std::optional<Result<Sealed>>> sealed(wanted.size());
+  SealQueue queue;
+  const auto seal = [&](SealQueue::Item item) {
+    sealed[item.index] =
+        Seal(std::move(item.prepared), agent_->signer(), *agent_->environment().random);
+  };
+  const auto seal_some = [&](unsigned) -> Status {
+    while (auto item = queue.Take()) seal(*std::move(item));
+    return Ok();
+  };
+  const auto prepare = [&]() -> Status {
     ASSIGN_OR_RETURN(facts_, GatherFacts(*agent_));
-    std::vector<Result<Prepared>> prepared;
-    std::size_t secret_bytes = 0;
-    for (const Wanted& one : wanted) {
+    for (std::size_t index = 0; index < wanted.size(); ++index) {
       sealing_();
-      const auto& last = prepared.emplace_back(Prepare(one));
-      secret_bytes += last ? last->content.size() : 0;
-      if (secret_bytes < kSecretBytesAtOnce && &one != &wanted.back()) continue;
-      for (auto& sealed : SealThese(std::exchange(prepared, {}))) {
-        pending.push_back({wanted[pending.size()].key_name, std::move(sealed)});
+      auto prepared = Prepare(wanted[index]);
+      if (!prepared) {
+        sealed[index] = std::move(prepared).error();
+        continue;
       }
-      secret_bytes = 0;
+      queue.Put(index, *std::move(prepared));
+      // It helps where the threads do not keep up, or none could be had.
+      while (auto item = queue.TakeSurplus()) seal(*std::move(item));
     }
     return Ok();
-  });
-  for (std::size_t index = pending.size(); index < wanted.size(); ++index) {
-    pending.push_back({wanted[index].key_name, read.error()});
+  };
+  const unsigned num_threads = wanted.size() > 1 ? NumProcessors() : 0;
+  WorkerThreads threads(num_threads, seal_some);
+  // Whatever ends this function, the threads end.
+  const auto close = [](SealQueue* open) { open->Close(); };
+  const std::unique_ptr<SealQueue, decltype(close)> open(&queue, close);
+  Status all = wanted.empty() ? Ok() : agent_->store().ReadTogether(prepare);
+  queue.Close();
+  CommitAll(before);
+  if (num_threads == 0) static_cast<void>(seal_some(0));
+  if (Status joined = threads.Join(); all) all = std::move(joined);
+  std::vector<Pending> pending;
+  for (std::size_t index = 0; index < wanted.size(); ++index) {
+    auto& one = sealed[index];
+    pending.push_back(
+        {std::move(wanted[index]),
+         one ? *std::move(one) : Result<Sealed>(all.error())});  // or its thread failed
   }
   return pending;
 }
@@ -246,30 +269,55 @@ void UnattendedBackup::CommitAll(std::span<Pending> pending) {
   for (Pending& item : pending) {
     if (!item.sealed) continue;
     Status alone = failure_ ? Status(*failure_) : Commit(std::span(&item, 1));
+    if (!alone && alone.error().code() == ErrorCode::kAlreadyExists) alone = Again(item);
     if (alone) continue;
-    if (alone.error().code() == ErrorCode::kAlreadyExists) {
-      item.sealed =
-          Error(ErrorCode::kStoreBusy, Action::kRetry,
-                "another backup wrote this version of " + item.key_name + " in this moment",
-                "run the command again");
-      continue;
-    }
     failure_ = alone.error();
     item.sealed = std::move(alone).error();
   }
 }
 
-Status UnattendedBackup::Flush() {
-  if (wanted_.empty()) return Ok();
-  std::vector<Pending> pending = SealAll();
-  CommitAll(pending);
+Status UnattendedBackup::Again(Pending& item) {
+  const auto prepare = [&]() -> Status {
+    ASSIGN_OR_RETURN(Prepared prepared, Prepare(item.wanted));
+    item.sealed = Seal(std::move(prepared), agent_->signer(), *agent_->environment().random);
+    return Ok();
+  };
+  if (Status read = agent_->store().ReadTogether(prepare); !read) item.sealed = read.error();
+  if (!item.sealed) return Ok();  // what is wrong with it is its result
+  Status alone = Commit(std::span(&item, 1));
+  if (alone || alone.error().code() != ErrorCode::kAlreadyExists) return alone;
+  item.sealed =
+      Error(ErrorCode::kStoreBusy, Action::kRetry,
+            "another backup wrote this version of " + item.wanted.key_name + " in this moment",
+            "run the command again");
+  return Ok();
+}
+
+Status UnattendedBackup::Tell(std::vector<Pending> pending) {
   for (Pending& item : pending) {
     if (item.sealed) {
-      RETURN_IF_ERROR(done_(item.key_name, std::move(item.sealed->result)));
+      RETURN_IF_ERROR(done_(item.wanted.key_name, std::move(item.sealed->result)));
     } else {
-      RETURN_IF_ERROR(done_(item.key_name, std::move(item.sealed).error()));
+      RETURN_IF_ERROR(done_(item.wanted.key_name, std::move(item.sealed).error()));
     }
   }
+  return Ok();
+}
+
+Status UnattendedBackup::Step() {
+  std::vector<Pending> before = std::exchange(pending_, {});
+  const bool waits =
+      std::ranges::any_of(wanted_, [](const Wanted& wanted) { return IsSlow(wanted.source); });
+  if (waits) {
+    CommitAll(before);
+    RETURN_IF_ERROR(Tell(std::exchange(before, {})));
+  }
+  pending_ = SealAll(before);
+  return Tell(std::move(before));
+}
+
+Status UnattendedBackup::Flush() {
+  while (!wanted_.empty() || !pending_.empty()) RETURN_IF_ERROR(Step());
   return Ok();
 }
 

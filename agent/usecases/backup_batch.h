@@ -59,7 +59,8 @@ class UnattendedBackup {
   // Takes: every one of these paths goes to a recovery key.
   static bool Takes(const std::vector<envelope::PathOption>& paths);
 
-  // Add takes the key; what is wrong with it is its result. Errors: those of `done`.
+  // Add takes the key; what is wrong with it is its result. Errors: those of `done`. Many keys are
+  // sealed at a time, and committed while the next ones are.
   Status Add(const DeclaredKey& key, std::vector<envelope::PathOption> paths,
              const std::string& note);
   // Flush seals and commits what was added, and tells each result: where the store fails, that of
@@ -86,7 +87,6 @@ class UnattendedBackup {
     Succession succession;
     BackupResult result;
   };
-  // Pending: a key whose result is not told yet: sealed and not durable, or an error.
   struct Sealed {
     envelope::SealedBytes bytes;
     envelope::SealedEnvelope read_back;
@@ -94,10 +94,12 @@ class UnattendedBackup {
     Succession succession;
     BackupResult result;
   };
+  // Pending: a key whose result is not told yet: sealed and not durable, or an error.
   struct Pending {
-    std::string key_name;
+    Wanted wanted;
     Result<Sealed> sealed;
   };
+  class SealQueue;
   // RecoveryKey: a registered one, read once.
   struct Registered {
     store::RecoveryKeyRecord row;
@@ -118,14 +120,18 @@ class UnattendedBackup {
   Result<Prepared> Prepare(const Wanted& wanted);
   // Seal asks neither the store nor the clock: several threads seal at once.
   Result<Sealed> Seal(Prepared prepared, envelope::Signer& signer, RandomSource& random) const;
-  // SealThese seals what could be prepared, on as many threads as there are processors.
-  std::vector<Result<Sealed>> SealThese(std::vector<Result<Prepared>> prepared) const;
-  // SealAll seals what was added: all of it over one state of the store.
-  std::vector<Pending> SealAll();
+  // SealAll seals what was added, all of it over one state of the store, and meanwhile commits what
+  // was sealed before it, on as many threads as there are processors and this one.
+  std::vector<Pending> SealAll(std::span<Pending> before);
   // Commit makes the sealed ones of `pending` durable together.
   Status Commit(std::span<Pending> pending);
   // CommitAll commits them; what could not be gets its error.
   void CommitAll(std::span<Pending> pending);
+  // Again seals and commits a key of which another command wrote this version meanwhile.
+  Status Again(Pending& item);
+  Status Tell(std::vector<Pending> pending);
+  // Step takes a batch on: what was added is sealed, what was sealed is committed and told.
+  Status Step();
 
   Agent* agent_;
   std::function<void()> sealing_;
@@ -136,6 +142,7 @@ class UnattendedBackup {
   policy::Facts facts_;  // as the batch found them, as `registered_` is
   std::vector<std::unique_ptr<Registered>> registered_;
   std::vector<Wanted> wanted_;
+  std::vector<Pending> pending_;
   std::optional<Error> failure_;
 };
 

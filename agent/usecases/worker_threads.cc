@@ -1,15 +1,9 @@
 #include "agent/usecases/worker_threads.h"
 
 #include <algorithm>
-#include <chrono>
-#include <condition_variable>
 #include <exception>
-#include <mutex>
 #include <new>
-#include <optional>
-#include <system_error>
-#include <thread>
-#include <vector>
+#include <utility>
 
 namespace keyescrow::agent {
 namespace {
@@ -32,39 +26,49 @@ Status RunBody(const std::function<Status(unsigned)>& body, unsigned index) {
 
 }  // namespace
 
+WorkerThreads::WorkerThreads(unsigned count, std::function<Status(unsigned)> body)
+    : count_(count), body_(std::move(body)) {
+  threads_.reserve(count);  // nothing below leaves threads behind
+  try {
+    for (unsigned index = 0; index < count; ++index) {
+      threads_.emplace_back(&WorkerThreads::Run, this, index);
+    }
+  } catch (const std::exception&) {
+    // A limit on threads, or on memory for them, makes it slower, and fails nothing.
+  }
+}
+
+WorkerThreads::~WorkerThreads() {
+  for (std::thread& thread : threads_) {
+    if (thread.joinable()) thread.join();
+  }
+}
+
+void WorkerThreads::Run(unsigned index) {
+  Status status = RunBody(body_, index);
+  const std::lock_guard lock(mutex_);
+  ++num_ended_;
+  if (!status && !first_error_) first_error_ = std::move(status).error();
+  ended_.notify_one();
+}
+
+bool WorkerThreads::WaitFor(std::chrono::milliseconds time) {
+  std::unique_lock lock(mutex_);
+  return ended_.wait_for(lock, time, [&] { return num_ended_ >= threads_.size(); });
+}
+
+Status WorkerThreads::Join() {
+  for (auto index = static_cast<unsigned>(threads_.size()); index < count_; ++index) Run(index);
+  for (std::thread& thread : threads_) thread.join();
+  if (first_error_) return *std::move(first_error_);
+  return Ok();
+}
+
 Status RunThreads(unsigned count, const std::function<Status(unsigned)>& body,
                   const std::function<void()>& tick) {
-  std::mutex mutex;
-  std::condition_variable ended;
-  unsigned num_ended = 0;
-  std::optional<Error> first_error;
-  std::vector<std::thread> threads;
-  const auto run = [&](unsigned index) {
-    Status status = RunBody(body, index);
-    const std::lock_guard lock(mutex);
-    ++num_ended;
-    if (!status && !first_error) first_error = std::move(status).error();
-    ended.notify_one();
-  };
-  threads.reserve(count);
-  unsigned num_started = 0;
-  try {
-    for (; num_started < count; ++num_started) threads.emplace_back(run, num_started);
-  } catch (const std::system_error&) {
-    // A limit on threads makes it slower, and fails nothing.
-  }
-  for (unsigned index = num_started; index < count; ++index) run(index);
-  {
-    std::unique_lock lock(mutex);
-    while (!ended.wait_for(lock, kTick, [&] { return num_ended == count; })) {
-      lock.unlock();
-      tick();
-      lock.lock();
-    }
-  }
-  for (std::thread& thread : threads) thread.join();
-  if (first_error) return *std::move(first_error);
-  return Ok();
+  WorkerThreads threads(count, body);
+  while (!threads.WaitFor(kTick)) tick();
+  return threads.Join();
 }
 
 unsigned NumProcessors() { return std::max(1U, std::thread::hardware_concurrency()); }

@@ -154,6 +154,7 @@ Result<int> BackupAll(const BackupOptions& options, Session& session) {
   ASSIGN_OR_RETURN(UnattendedBackup unattended, UnattendedBackup::Begin(*agent, begin_one, done));
   for (const DeclaredKey& key : keys) {
     if (unattended.has_failed()) {
+      RETURN_IF_ERROR(unattended.Flush());  // tells of those that were sealed in vain
       RETURN_IF_ERROR(report.AddNotTried(key.name));
       continue;
     }
