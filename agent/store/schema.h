@@ -4,7 +4,7 @@
 
 namespace keyescrow::agent::store {
 
-inline constexpr int kSchemaVersion = 12;
+inline constexpr int kSchemaVersion = 13;
 
 // kMigrations[i] is the text of the file numbered i + 1.
 extern const char* const kMigrations[kSchemaVersion];

@@ -153,11 +153,21 @@ Status PutGateOverride(Connection& connection, const GateOverrideRecord& row) {
   return put.Bind(std::string_view(row.reason)).Run();
 }
 
-Status PutEntry(Connection& connection, const NewEntry& row, std::int64_t seq) {
+// EntriesOfEnvelopes tells for each entry whether an envelope of the commit is of it and of its
+// key: Entries finds such a one by its envelope.
+std::vector<bool> EntriesOfEnvelopes(const Change& change, const LogAppend& append) {
+  std::vector<bool> found(append.entries.size());
+  for (const EnvelopeRecord& row : change.envelopes) {
+    found[row.event_index] = append.entries[row.event_index].key_name == row.key_name;
+  }
+  return found;
+}
+
+Status PutEntry(Connection& connection, const NewEntry& row, bool has_envelope, std::int64_t seq) {
   Statement put = connection.Prepare(
       "INSERT OR ROLLBACK INTO log_entry (seq, leaf_hash, key_name, bytes) VALUES (?, ?, ?, ?)");
   put.Bind(seq).Bind(ByteView(row.leaf_hash));
-  if (row.key_name.empty()) {
+  if (row.key_name.empty() || has_envelope) {
     put.BindNull();
   } else {
     put.Bind(std::string_view(row.key_name));
@@ -239,7 +249,10 @@ Status SqliteStore::Impl::WriteRows(const Change& change, const LogHead& head) {
 Status SqliteStore::Impl::Write(const Change& change, const LogHead& head,
                                 const LogAppend& append) {
   auto seq = static_cast<std::int64_t>(head.size);
-  for (const NewEntry& row : append.entries) RETURN_IF_ERROR(PutEntry(connection, row, seq++));
+  const std::vector<bool> has_envelope = EntriesOfEnvelopes(change, append);
+  for (std::size_t index = 0; index < append.entries.size(); ++index) {
+    RETURN_IF_ERROR(PutEntry(connection, append.entries[index], has_envelope[index], seq++));
+  }
   for (const TileRow& row : append.tiles) {
     if (row.bytes.empty() || row.bytes.size() > kMaxTileBytes ||
         row.bytes.size() % kTileHashBytes != 0) {

@@ -35,6 +35,12 @@ struct SqliteStore::Impl {
                                    ".key_name "                                                  \
                                    "AND key_version = " e ".key_version AND step <> 'confirmed')"
 
+// Whether an entry of the log is of a key, whose name is bound twice: its row says so, or that of
+// the envelope that it escrows (schema 13).
+#define KEYESCROW_IS_OF_KEY                               \
+  "seq IN (SELECT seq FROM log_entry WHERE key_name = ? " \
+  "UNION ALL SELECT log_seq FROM envelope WHERE key_name = ?)"
+
 // Rows in the order of the columns that their queries name.
 #define KEYESCROW_ENVELOPE_COLUMNS \
   "key_name, key_version, revision, envelope_id, sha256, created, log_seq"

@@ -145,12 +145,11 @@ Result<LogEntry> SqliteStore::Entry(std::uint64_t seq) {
 Status SqliteStore::Entries(std::uint64_t first, std::string_view key_name,
                             const std::function<bool(const LogEntry&)>& visit) {
   Statement row = impl_->connection.Prepare(
-      key_name.empty()
-          ? "SELECT seq, bytes, leaf_hash FROM log_entry WHERE seq >= ? ORDER BY seq"
-          : "SELECT seq, bytes, leaf_hash FROM log_entry WHERE seq >= ? AND key_name = ? "
-            "ORDER BY seq");
+      key_name.empty() ? "SELECT seq, bytes, leaf_hash FROM log_entry WHERE seq >= ? ORDER BY seq"
+                       : "SELECT seq, bytes, leaf_hash FROM log_entry WHERE seq >= ? "
+                         "AND " KEYESCROW_IS_OF_KEY " ORDER BY seq");
   row.Bind(static_cast<std::int64_t>(first));
-  if (!key_name.empty()) row.Bind(key_name);
+  if (!key_name.empty()) row.Bind(key_name).Bind(key_name);
   for (;;) {
     ASSIGN_OR_RETURN(const bool found, row.Step());
     if (!found) return Ok();

@@ -330,15 +330,14 @@ Status StoreReader::EntryKeys(const std::function<bool(std::string_view, std::ui
 Status StoreReader::EntriesOfKey(std::string_view key_name,
                                  const std::function<bool(const EntryRow&)>& visit) {
   Statement row = impl_->connection.Prepare(
-      "SELECT seq, bytes, leaf_hash, key_name FROM log_entry WHERE key_name = ? ORDER BY seq DESC");
-  row.Bind(key_name);
+      "SELECT seq, bytes, leaf_hash, key_name FROM log_entry WHERE " KEYESCROW_IS_OF_KEY
+      " ORDER BY seq DESC");
+  row.Bind(key_name).Bind(key_name);
   for (;;) {
     ASSIGN_OR_RETURN(const bool found, row.Step());
     if (!found) return Ok();
-    if (!visit(
-            {static_cast<std::uint64_t>(row.Integer(0)), row.Blob(1), row.Blob(2), row.Text(3)})) {
-      return Ok();
-    }
+    const auto seq = static_cast<std::uint64_t>(row.Integer(0));
+    if (!visit({seq, row.Blob(1), row.Blob(2), row.Text(3)})) return Ok();
   }
 }
 

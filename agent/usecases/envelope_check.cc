@@ -68,6 +68,12 @@ std::optional<Bytes32> PayloadHash(ByteView file) {
 
 // ---- ExpectedEnvelopes
 
+bool EscrowsEnvelope(const audit::EventFacts& facts) {
+  const bool escrows =
+      facts.type == EventType::kEscrowCreated || facts.type == EventType::kEscrowRewrapped;
+  return escrows && facts.has_envelope && facts.has_key && facts.source != audit::kStatelessSource;
+}
+
 Bytes32 ExpectedEnvelopes::Slot(const Bytes32& sha256, std::string_view key_name,
                                 std::uint64_t version, std::uint64_t revision,
                                 std::string_view envelope_id) const {
@@ -82,10 +88,7 @@ Bytes32 ExpectedEnvelopes::Slot(const Bytes32& sha256, std::string_view key_name
 }
 
 void ExpectedEnvelopes::Expect(std::uint64_t seq, const audit::EventFacts& facts) {
-  const bool escrows =
-      facts.type == EventType::kEscrowCreated || facts.type == EventType::kEscrowRewrapped;
-  if (!escrows || !facts.has_envelope || !facts.has_key || seq >= slots_.size()) return;
-  if (facts.source == audit::kStatelessSource) return;
+  if (!EscrowsEnvelope(facts) || seq >= slots_.size()) return;
   slots_[seq] = Slot(facts.envelope_sha256, facts.key_name, facts.key_version, facts.revision,
                      facts.envelope_id);
 }

@@ -20,6 +20,9 @@
 
 namespace keyescrow::agent {
 
+// EscrowsEnvelope: the entry is of an envelope that the store has, or had.
+bool EscrowsEnvelope(const audit::EventFacts& facts);
+
 // ExpectedEnvelopes: for each entry of the log, which envelope it escrows, in 32 bytes: the
 // envelope hash, its last eight bytes covered by a keyed hash of the name, version, revision and
 // id. Filled by the threads that read the entries, each its own; then asked by those that read the

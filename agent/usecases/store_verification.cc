@@ -208,7 +208,10 @@ Result<SegmentOutput> StoreVerifier::ReadSegment(StoreReader& reader, std::uint6
     if (!row.key_name.empty()) keys.Add(row.key_name, row.seq);
     if ((++num_read & 0xFF) == 0) done_.fetch_add(0x100, std::memory_order_relaxed);
     if (facts == nullptr) return true;
-    if (row.key_name != facts->key_name && facts->source != audit::kStatelessSource) {
+    // An entry without a name of its own is found by its envelope's.
+    const bool found_by_envelope = row.key_name.empty() && EscrowsEnvelope(*facts);
+    if (row.key_name != facts->key_name && !found_by_envelope &&
+        facts->source != audit::kStatelessSource) {
       output.noticed.findings.Add(LogFault::kEntryColumn, row.seq,
                                   fmt::format("entry {} is of {}, its row says {}", row.seq,
                                               facts->has_key ? facts->key_name : "no key",

@@ -7,9 +7,8 @@
 // one to NUM_BACKUPS; then pairs of single commits are measured, one store after the other, and
 // pairs of 10 bulk commits of 100 after NUM_BACKUPS, but at most 20,000. Prints medians, wall and
 // CPU time, and the medians of the pairs' ratios, one line of JSON. The bare loop has the pragmas,
-// tables and row sizes of the store, the index of envelopes and in a second comparison that of
-// entries too, reused statements, one Ed25519 and one P-256 signature a commit; no triggers, no
-// JSON, no hashing.
+// tables and row sizes of the store, its index of envelopes, reused statements, one Ed25519 and one
+// P-256 signature a commit; no triggers, no JSON, no hashing.
 #include <fcntl.h>
 #include <fmt/core.h>
 #include <sqlite3.h>
@@ -156,11 +155,10 @@ class Ours {
   std::uint64_t next_ = 0;
 };
 
-// Bare: the same rows by the shortest loop; the store has an index of entries by key as well.
-enum class Indexes { kOfEnvelopes, kOfEnvelopesAndEntries };
+// Bare: the same rows by the shortest loop.
 class Bare {
  public:
-  Bare(const std::string& path, Indexes indexes)
+  explicit Bare(const std::string& path)
       : log_key_(Must(Ed25519Pair::FromSeed(Must(RandomSecret(SystemRandom(), 32))))),
         pair_(Must(P256KeyPair::Generate())) {
     Check(sqlite3_open(path.c_str(), &handle_));
@@ -174,10 +172,7 @@ class Bare {
         " NOT NULL, revision INTEGER NOT NULL, envelope_id TEXT NOT NULL, sha256 BLOB NOT NULL,"
         " created INTEGER NOT NULL, log_seq INTEGER NOT NULL, bytes BLOB NOT NULL) STRICT;"
         "CREATE UNIQUE INDEX envelope_by_key ON envelope (key_name, key_version, revision);");
-    if (indexes == Indexes::kOfEnvelopesAndEntries) {
-      Run("CREATE INDEX log_entry_by_key ON log_entry (key_name, seq) WHERE key_name IS NOT NULL");
-    }
-    entry_ = Prepare("INSERT INTO log_entry VALUES (?, ?, ?, ?)");
+    entry_ = Prepare("INSERT INTO log_entry VALUES (?, ?, NULL, ?)");
     envelope_ = Prepare("INSERT INTO envelope VALUES (NULL, ?, 1, 0, ?, ?, 1700000000, ?, ?)");
     tile_ = Prepare("INSERT OR REPLACE INTO tile VALUES (?, ?)");
     checkpoint_ = Prepare("INSERT INTO checkpoint VALUES (?, 1, ?)");
@@ -197,8 +192,7 @@ class Bare {
     Run("BEGIN IMMEDIATE");
     for (const store::EnvelopeRecord& row : rows) {
       Blob(entry_, 2, row.sha256);
-      Text(entry_, 3, row.key_name);
-      Blob(entry_, 4, AsBytes(line_));
+      Blob(entry_, 3, AsBytes(line_));
       sqlite3_bind_int64(entry_, 1, static_cast<sqlite3_int64>(next_));
       Step(entry_);
       Text(envelope_, 1, row.key_name);
@@ -297,19 +291,15 @@ int Run(const std::string& folder, std::uint64_t num_backups, int pairs) {
         [&] { return single(large); });
   }
   Ours ours(folder + "/bulk");
-  Bare bare(folder + "/bare.db", Indexes::kOfEnvelopes);
-  Bare both(folder + "/both.db", Indexes::kOfEnvelopesAndEntries);
+  Bare bare(folder + "/bare.db");
   const auto fill = [&](auto& store) { store.FillTo(std::min(num_backups, kBulkFill)); };
-  fill(ours), fill(bare), fill(both);
+  fill(ours), fill(bare);
   const auto bulk = [](auto& store) {
     return Measure(kBulksOfAPair, [&] { store.Commit(kBulk); });
   };
   Compare(
       "100 backups in one commit, ours / bare SQLite", pairs, [&] { return bulk(ours); },
       [&] { return bulk(bare); });
-  Compare(
-      "100 backups in one commit, ours / bare SQLite with both indexes", pairs,
-      [&] { return bulk(ours); }, [&] { return bulk(both); });
   return 0;
 }
 

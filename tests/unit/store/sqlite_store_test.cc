@@ -122,6 +122,54 @@ TEST(SqliteStore, CurrentIsTheHighestVersionAndRevision) {
   EXPECT_EQ(count({"b", true, false}), 0);
 }
 
+TEST(SqliteStore, EntriesOfAKeyAreFoundByTheirNameOrTheirEnvelope) {
+  StoreFixture fixture;
+  // Entries of the keys, and which of them escrows an envelope of `escrowed`.
+  const auto add = [&](std::vector<std::string> names, std::size_t index, const char* escrowed,
+                       std::uint32_t version) {
+    Change change;
+    change.envelopes = {MakeEnvelope(escrowed, version, 1)};
+    change.envelopes.front().event_index = index;
+    ASSERT_TRUE(fixture.store->Commit(
+        change, [&](const LogHead& head, const ReadTile&) -> Result<LogAppend> {
+          LogAppend append;
+          for (const std::string& name : names) {
+            append.entries.push_back({Bytes{'e'}, Bytes32{}, name, std::nullopt});
+          }
+          append.checkpoint = "note " + std::to_string(head.size + names.size());
+          return append;
+        }));
+  };
+  add({"a", "a", "b", ""}, 1, "a", 1);
+  add({"b", "a"}, 0, "b", 1);
+  add({"b"}, 0, "a", 2);  // an envelope of another key than its entry's: both names find it
+  const auto of_key = [&](std::uint64_t first, const char* name) {
+    std::vector<std::uint64_t> found;
+    EXPECT_TRUE(fixture.store->Entries(first, name, [&](const LogEntry& entry) {
+      found.push_back(entry.seq);
+      return true;
+    }));
+    return found;
+  };
+  using Seqs = std::vector<std::uint64_t>;
+  EXPECT_EQ(of_key(0, "a"), (Seqs{0, 1, 5, 6}));
+  EXPECT_EQ(of_key(1, "a"), (Seqs{1, 5, 6}));
+  EXPECT_EQ(of_key(0, "b"), (Seqs{2, 4, 6}));
+  EXPECT_EQ(of_key(0, "c"), Seqs{});
+  const auto reader = StoreReader::Open(fixture.folder.path, ReaderMode::kLive);
+  ASSERT_TRUE(reader);
+  Seqs backward;
+  EXPECT_TRUE((*reader)->EntriesOfKey("a", [&](const EntryRow& row) {
+    backward.push_back(row.seq);
+    EXPECT_EQ(row.key_name, row.seq == 1 ? "" : row.seq == 6 ? "b" : "a");
+    return true;
+  }));
+  EXPECT_EQ(backward, (Seqs{6, 5, 1, 0}));
+  std::size_t num_indexed = 0;
+  EXPECT_TRUE((*reader)->EntryKeys([&](std::string_view, std::uint64_t) { return ++num_indexed; }));
+  EXPECT_EQ(num_indexed, 4U);  // 0, 2, 5 and 6
+}
+
 TEST(SqliteStore, PathSetsAreOfTheHighestRevision) {
   StoreFixture fixture;
   const auto digest = [](std::uint8_t byte) {

@@ -77,9 +77,9 @@ class VerifyStoreTest : public ::testing::Test {
     sqlite3* handle = nullptr;
     ASSERT_EQ(sqlite3_open((state_ + "/store.db").c_str(), &handle), SQLITE_OK);
     const std::string all =
-        "DROP TRIGGER log_entry_update; DROP TRIGGER log_entry_delete; DROP TRIGGER "
-        "envelope_update; DROP TRIGGER envelope_delete; DROP TRIGGER tile_update; DROP TRIGGER "
-        "checkpoint_delete;" +
+        "DROP TRIGGER IF EXISTS log_entry_update; DROP TRIGGER IF EXISTS log_entry_delete;"
+        "DROP TRIGGER IF EXISTS envelope_update; DROP TRIGGER IF EXISTS envelope_delete;"
+        "DROP TRIGGER IF EXISTS tile_update; DROP TRIGGER IF EXISTS checkpoint_delete;" +
         sql;
     char* message = nullptr;
     EXPECT_EQ(sqlite3_exec(handle, all.c_str(), nullptr, nullptr, &message), SQLITE_OK) << message;
@@ -171,6 +171,19 @@ TEST_F(VerifyStoreTest, WhatARowSaysBesideItsEntryIsTheLogsToo) {
   EXPECT_TRUE(Has(*found, audit::LogFault::kCheckpointFormat, kRecords));
   EXPECT_TRUE(Has(*found, audit::LogFault::kCheckpointFormat, kBatch));
   EXPECT_TRUE(Has(*found, audit::LogFault::kOverrideUnlogged, 0));
+}
+
+// An entry has no name of its own where its envelope has it. Entries of older schemas have both.
+TEST_F(VerifyStoreTest, AnEntryOfAnEnvelopeMayHaveItsKeysNameOrNone) {
+  Tamper(
+      "UPDATE log_entry SET key_name = (SELECT key_name FROM envelope WHERE log_seq = seq) "
+      "WHERE seq % 100 = 0");
+  const std::size_t of_triggers = VerifyStore(Options(2))->log.num_findings;
+  EXPECT_EQ(of_triggers, 6U);
+  Tamper("UPDATE log_entry SET key_name = 'app/other' WHERE seq = 77");
+  const auto found = VerifyStore(Options(2));
+  EXPECT_EQ(found->log.num_findings, of_triggers + 1);
+  EXPECT_TRUE(Has(*found, audit::LogFault::kEntryColumn, 77));
 }
 
 // Who reads a state in use without its locks meets pages of two commits: that is no damage.

@@ -1,0 +1,4 @@
+-- 0013: an entry that escrows an envelope of the same key has no key_name of its own: it is found by
+-- that envelope's log_seq, so that a backup writes to one index of names and not to two. Entries of
+-- before keep theirs. Nothing changes in the tables; an older keyescrow would take such an entry for
+-- one whose column was removed.
