@@ -123,7 +123,10 @@ Status CreateFile(const std::string& path, const std::string& state_dir) {
                     : read_only ? ErrorCode::kStoreReadOnly
                                 : ErrorCode::kStoreUnavailable,
                     Action::kCheckSystemState, fmt::format("{} cannot be created", path),
-                    fmt::format("check the space and the permissions of {}", state_dir),
+                    full ? fmt::format("free space or inodes on the disk of {}: 'df' and 'df -i' "
+                                       "tell which",
+                                       state_dir)
+                         : fmt::format("check the permissions of {}", state_dir),
                     error_number);
 }
 

@@ -50,7 +50,7 @@ Error WriteError(const std::string& path, int error_number) {
     case EDQUOT:
     case EFBIG:
       code = ErrorCode::kStoreFull;
-      hint = "free space on the disk under the state folder";
+      hint = "free space or inodes on the disk under the state folder: 'df' and 'df -i' tell which";
       break;
     case EROFS:
     case EACCES:

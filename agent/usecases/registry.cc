@@ -106,6 +106,8 @@ nlohmann::ordered_json JwkOf(const P256Point& point) {
           {"y", EncodeBase64Url(point.y())}};
 }
 
+constexpr std::size_t kMaxAgentKeyDocumentBytes = 64 * 1024;  // they have about one
+
 Error BadDocument(std::string what =
                       "this is neither a thumbprint nor what 'agent-key export' "
                       "writes") {
@@ -305,6 +307,8 @@ std::string AgentKeyDocument(Agent& agent) {
 }
 
 Result<TrustDocument> ParseAgentKeyDocument(std::string_view text) {
+  // A parsed document takes many times its text.
+  if (text.size() > kMaxAgentKeyDocumentBytes) return BadDocument();
   const nlohmann::ordered_json json = ParsePackJson(text);
   const auto text_of = [](const nlohmann::ordered_json& object, const char* name) {
     const auto found = object.find(name);

@@ -128,6 +128,8 @@ class TwoHosts(AcceptanceCase):
         bent["thumbprint"] = "A" * 43
         other.write("bent.pub", json.dumps(bent))
         self.check_json(other.run("trust", "add", "bent.pub", "--json"), "usage", 2)
+        other.write("long.pub", other.path("agent.pub").read_bytes() + b" " * (64 << 10))
+        self.check_json(other.run("trust", "add", "long.pub", "--json"), "usage", 2)
         self.assertEqual(other.run("trust", "list", "--json").json()["agents"], [])
 
         other.must("trust", "add", "agent.pub", "--host", "another-host")
