@@ -13,7 +13,8 @@ namespace keyescrow::agent {
 Result<BackupRequest> MakeBackupRequest(const BackupOptions& options, const std::string& name,
                                         const std::string& declared_source);
 Json BackupJson(const BackupResult& result);
-void TellBackupFindings(Session& session, const BackupResult& result);
+// FindingsOf returns the texts of the warnings.
+std::vector<std::string> FindingsOf(const BackupResult& result);
 
 // BackupAll is `backup --all`.
 Result<int> BackupAll(const BackupOptions& options, Session& session);

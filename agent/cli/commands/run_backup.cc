@@ -19,13 +19,13 @@ constexpr std::string_view kNotProven =
     "no path that opens without this host's TPM was proven: the key may not be recoverable "
     "elsewhere";
 
+}  // namespace
+
 std::vector<std::string> FindingsOf(const BackupResult& result) {
   std::vector<std::string> findings = result.findings;
   if (!result.Recoverable() && findings.empty()) findings.emplace_back(kNotProven);
   return findings;
 }
-
-}  // namespace
 
 Result<BackupRequest> MakeBackupRequest(const BackupOptions& options, const std::string& name,
                                         const std::string& declared_source) {
@@ -82,10 +82,6 @@ Json BackupJson(const BackupResult& result) {
   return json;
 }
 
-void TellBackupFindings(Session& session, const BackupResult& result) {
-  for (const std::string& finding : FindingsOf(result)) session.terminal().Warn(finding);
-}
-
 namespace {
 
 std::string RenderResult(const Json& result) {
@@ -130,7 +126,7 @@ Result<int> BackupOne(const GlobalOptions& global, const BackupOptions& options,
   ASSIGN_OR_RETURN(const int status,
                    session.Finish(document, RenderResult(document),
                                   result.Recoverable() ? kExitDone : kExitFindings, stdout_taken));
-  TellBackupFindings(session, result);
+  for (const std::string& finding : FindingsOf(result)) session.terminal().Warn(finding);
   session.terminal().Note("restore it with: keyescrow restore " + result.key_name + " --to SINK");
   if (result.output.empty()) {
     session.terminal().Note("a copy for the safe: keyescrow export " + result.key_name +

@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::size_t kBarWidth = 20;
 constexpr std::size_t kKeysPerStep = 8;
+constexpr std::size_t kMaxTold = 32;  // different findings; memory does not grow with the keys
 
 std::string Bar(std::size_t done, std::size_t total) {
   const std::size_t filled = total == 0 ? 0 : done * kBarWidth / total;
@@ -65,7 +66,7 @@ class Report {
       if (!result) session_.terminal().PrintError(Error(result.error()).WithContext(key_name));
     }
     is_first_ = false;
-    if (result) TellBackupFindings(session_, *result);
+    if (result) Tell(key_name, FindingsOf(*result));
     return Ok();
   }
 
@@ -85,6 +86,13 @@ class Report {
 
   Result<int> Finish() {
     session_.progress().Pause();
+    for (const auto& [finding, num_more] : told_) {
+      if (num_more == 0) continue;
+      session_.terminal().Warn(fmt::format(
+          "the same for {}: {}",
+          num_more == 1 ? std::string("another key") : fmt::format("{} more keys", num_more),
+          finding));
+    }
     if (session_.terminal().json()) {
       RETURN_IF_ERROR(Write("\n  ],\n  \"num_escrowed\": " + std::to_string(num_escrowed_) +
                             ",\n  \"num_not_tried\": " + std::to_string(num_not_tried_) + "\n}\n"));
@@ -100,12 +108,26 @@ class Report {
   }
 
  private:
+  // Tell warns of what was found; what was told of a key already is counted, and told at the end.
+  void Tell(const std::string& key_name, const std::vector<std::string>& findings) {
+    for (const std::string& finding : findings) {
+      const auto told =
+          std::ranges::find(told_, finding, &std::pair<std::string, std::size_t>::first);
+      if (told != told_.end()) {
+        ++told->second;
+        continue;
+      }
+      session_.terminal().Warn(key_name + ": " + finding);
+      if (told_.size() < kMaxTold) told_.emplace_back(finding, 0);
+    }
+  }
   Status Write(const std::string& text) { return session_.terminal().WriteResult(text); }
 
   Session& session_;
   std::size_t width_ = 3;
   std::size_t num_escrowed_ = 0;
   std::size_t num_not_tried_ = 0;
+  std::vector<std::pair<std::string, std::size_t>> told_;  // of how many more keys
   int status_ = kExitDone;
   bool is_first_ = true;
 };

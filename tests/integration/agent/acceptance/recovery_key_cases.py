@@ -105,6 +105,11 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
         self.assertEqual(done.status, 0, str(done))
         self.assertEqual(len(done.out.splitlines()), NUM_KEYS + 1, str(done))
         self.assertIn(f"escrowed {NUM_KEYS} of {NUM_KEYS} declared keys".encode(), done.out)
+        # What holds for all of them is told of the first one, and counted.
+        text = "the token ops is a simulator: its keys are files on this host"
+        self.assertEqual(done.err.decode().splitlines(),
+                         [f"warning: host/k00: {text}",
+                          f"warning: the same for {NUM_KEYS - 1} more keys: {text}"])
         paths = self.succeeds("show", "host/k00", "--json").json()["paths"]
         self.assertEqual([(p["condition"], p["proven_by"]) for p in paths],
                          [("covered", "recovery-key")])
