@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "agent/cli/commands.h"
@@ -18,6 +19,8 @@
 
 namespace keyescrow::agent {
 namespace {
+
+constexpr std::size_t kNamedOfMany = 3;
 
 Error NothingEscrowed() {
   return Error(ErrorCode::kNotFound, Action::kFixInput, "no key is escrowed here",
@@ -165,6 +168,43 @@ std::string RecoverabilityLines(const Json& keys) {
   return text;
 }
 
+// NamesOfMany names the keys of which one thing is said: a few of them, and how many more.
+std::string NamesOfMany(const std::vector<std::string>& keys) {
+  std::string names = fmt::format("{}", fmt::join(keys.begin(), keys.begin() + kNamedOfMany, ", "));
+  return fmt::format("{} and {} more keys", names, keys.size() - kNamedOfMany);
+}
+
+// FindingLines: what is said of many keys in the same words is said once, where it comes first.
+std::string FindingLines(const Terminal& terminal, const Json& findings) {
+  const auto words = [](const Json& finding) {
+    return finding["severity"].get<std::string>() + "\n" + finding["what"].get<std::string>() +
+           "\n" + finding["remedy"].get<std::string>();
+  };
+  std::map<std::string, std::vector<std::string>> keys_of;
+  for (const Json& finding : findings) {
+    if (!finding["key"].is_string()) continue;
+    std::vector<std::string>& keys = keys_of[words(finding)];
+    if (keys.empty() || keys.back() != finding["key"]) keys.push_back(finding["key"]);
+  }
+  std::string text;
+  for (const Json& finding : findings) {
+    std::string key = finding["key"].is_string() ? finding["key"].get<std::string>() : "";
+    if (!key.empty()) {
+      const std::vector<std::string>& keys = keys_of[words(finding)];
+      const bool many = keys.size() > kNamedOfMany + 1;
+      if (many && key != keys.front()) continue;
+      key = (many ? NamesOfMany(keys) : key) + ": ";
+    }
+    const bool critical = finding["severity"] == "critical";
+    text += terminal.PaintResult(critical ? Color::kRed : Color::kYellow,
+                                 critical ? "critical" : "warning");
+    text += ": " + EscapeForTerminal(key + finding["what"].get_ref<const std::string&>()) + "\n";
+    text +=
+        "  remedy: " + EscapeForTerminal(finding["remedy"].get_ref<const std::string&>()) + "\n";
+  }
+  return text;
+}
+
 std::string RenderStatus(const Terminal& terminal, const Json& document) {
   const bool complies = document["complies"].get<bool>();
   const auto num_findings = document["findings"].size();
@@ -176,18 +216,7 @@ std::string RenderStatus(const Terminal& terminal, const Json& document) {
   text += RenderTable(KeyRows(document["keys"]), kKeyColumns);
   text += RecoverabilityLines(document["keys"]);
   if (num_findings != 0 && !document["keys"].empty()) text += "\n";
-  for (const Json& finding : document["findings"]) {
-    const bool critical = finding["severity"] == "critical";
-    const std::string severity = terminal.PaintResult(critical ? Color::kRed : Color::kYellow,
-                                                      critical ? "critical" : "warning");
-    const std::string key =
-        finding["key"].is_null() ? "" : finding["key"].get<std::string>() + ": ";
-    text += severity + ": " +
-            EscapeForTerminal(key + finding["what"].get_ref<const std::string&>()) + "\n";
-    text +=
-        "  remedy: " + EscapeForTerminal(finding["remedy"].get_ref<const std::string&>()) + "\n";
-  }
-  return text;
+  return text + FindingLines(terminal, document["findings"]);
 }
 
 Result<StatusReport> Evaluate(const StatusOptions& options, Session& session) {

@@ -110,6 +110,9 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
         self.assertEqual(done.err.decode().splitlines(),
                          [f"warning: host/k00: {text}",
                           f"warning: the same for {NUM_KEYS - 1} more keys: {text}"])
+        found = [line for line in self.world.run("status").out.decode().splitlines() if text in line]
+        self.assertEqual(len(found), 1, found)
+        self.assertRegex(found[0], rf"^warning: [^,]+, [^,]+, [^,]+ and {NUM_KEYS - 2} more keys: ")
         paths = self.succeeds("show", "host/k00", "--json").json()["paths"]
         self.assertEqual([(p["condition"], p["proven_by"]) for p in paths],
                          [("covered", "recovery-key")])
