@@ -1381,9 +1381,26 @@ def canonical(value):
     return json.dumps(value)
 
 
+PARTS = {name: members.split() for name, members in {
+    "actor": "uid login_uid name pid exe", "key": "name version",
+    "envelope": "id revision sha256", "policy": "id serial sha256",
+    "drill": "size root time challenge signature",
+    "anchor": "counter index key attest signature"}.items()}
+
+
+def in_order(item, members):
+    order = [members.index(name) if name in members else -1 for name in item]
+    return order == sorted(set(order)) and -1 not in order
+
+
 def check_form(seq, line, event):
-    order = [MEMBERS.index(name) if name in MEMBERS else -1 for name in event]
-    if order != sorted(set(order)) or -1 in order or canonical(event).encode() != line:
+    paths = event.get("paths", [])
+    good = in_order(event, MEMBERS) and all(
+        in_order(event[name], members) for name, members in PARTS.items() if name in event) and all(
+        in_order(path, ("id", "factors")) and all(
+            in_order(factor, ("kind", "id", "key_sha256", "kdf"))
+            for factor in path.get("factors", [])) for path in paths)
+    if not good or canonical(event).encode() != line:
         raise Bad("entry %d is not of the form that an agent writes" % seq)
 
 
@@ -2094,6 +2111,14 @@ class Verifier:
         self.report.compare(self.pack)
 
 
+def joined(words):
+    """A thumbprint may begin with "-": behind "=" it is no option to argparse."""
+    for at in range(len(words) - 1, 0, -1):
+        if words[at - 1] == "--agent" and re.fullmatch("-[A-Za-z0-9_-]{42}", words[at]):
+            words[at - 1:at + 1] = ["--agent=" + words[at]]
+    return words
+
+
 def main():
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("pack", nargs="?", type=pathlib.Path,
@@ -2103,7 +2128,7 @@ def main():
     parser.add_argument("--since")
     parser.add_argument("--all-signatures", action="store_true")
     parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(joined(sys.argv[1:]))
     verifier = None
     for name in (options.pack, options.trust, options.since):
         if name and not pathlib.Path(name).exists():

@@ -32,7 +32,7 @@ inline std::string JsonText(const nlohmann::ordered_json& json) {
 }
 
 // ParsePackJson parses what a pack says; discarded, and so without any member, where it is no JSON,
-// an object has two members of one name, or a number is not whole or has more than 64 bits.
+// an object has two members of one name, or a number is not whole, is -0 or has more than 64 bits.
 inline nlohmann::ordered_json ParsePackJson(std::string_view text) {
   using Json = nlohmann::ordered_json;
   std::vector<std::set<std::string>> names;
@@ -43,7 +43,11 @@ inline nlohmann::ordered_json ParsePackJson(std::string_view text) {
     if (event == Json::parse_event_t::key) {
       good = good && names.back().insert(value.get<std::string>()).second;
     }
-    if (event == Json::parse_event_t::value) good = good && !value.is_number_float();
+    if (event == Json::parse_event_t::value) {
+      const bool minus_zero =
+          value.is_number_integer() && !value.is_number_unsigned() && value == 0;
+      good = good && !value.is_number_float() && !minus_zero;
+    }
     good = good && depth < 64;
     return good;
   };

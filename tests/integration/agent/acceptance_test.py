@@ -36,6 +36,7 @@ from offline_cases import *  # noqa: E402,F403
 from options_cases import *  # noqa: E402,F403
 from outages_cases import *  # noqa: E402,F403
 from pack_cases import *  # noqa: E402,F403
+from pack_log_cases import *  # noqa: E402,F403
 from path_cases import *  # noqa: E402,F403
 from policy_cases import *  # noqa: E402,F403
 from recovery_key_cases import *  # noqa: E402,F403

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -57,6 +58,7 @@ match = "app/other"
 survive = 1
 withstand = 1
 """
+LIMITED, TRUSTED, REMOVED, NOBODY = (letter * 42 + "A" for letter in "BCDE")  # agents
 FOREIGN = pathlib.Path(__file__).resolve().parents[3] / "fixtures/foreign"
 ED25519_PKCS8 = bytes.fromhex("302e020100300506032b657004220420")
 MEMBERS = """README.txt verify.py keys/agent-key.json keys/log.vkeys keys/trusted-agents.json
@@ -79,6 +81,19 @@ def header(folder, name, size, time, kind="0"):
     return bytes(block)
 
 
+def note(text, name, key_id, seed, folder):
+    """A signed note (C2SP signed-note) by one Ed25519 key."""
+    pem = base64.encodebytes(ED25519_PKCS8 + seed).decode()
+    (folder / "lie.pem").write_text(
+        "-----BEGIN PRIVATE KEY-----\n%s-----END PRIVATE KEY-----\n" % pem)
+    (folder / "lie.txt").write_text(text)
+    signature = subprocess.run(
+        ["openssl", "pkeyutl", "-sign", "-inkey", folder / "lie.pem", "-rawin", "-in",
+         folder / "lie.txt"], check=True, capture_output=True).stdout
+    return "{}\n\u2014 {} {}\n".format(
+        text, name, base64.b64encode(key_id + signature).decode()).encode()
+
+
 class Pack:
     """A pack's members, to be changed and written again."""
 
@@ -96,28 +111,20 @@ class Pack:
             "%s  %s\n" % (hashlib.sha256(data).hexdigest(), name)
             for name, data in self.members.items() if not name.startswith("MANIFEST")).encode()
 
-    def sign(self, seed, folder, key=None):
+    def sign(self, seed, folder, key=None, statement=lambda text: text):
         """What somebody can do who holds the log's key: MANIFEST and its signature made anew. With
         `key`, another log's vkey, by that one."""
         self.manifest()
         old = self.members["MANIFEST.sig"].decode()
         lines = old.split("\n")
         lines[3] = base64.b64encode(hashlib.sha256(self.members["MANIFEST"]).digest()).decode()
-        text = "\n".join(lines[:5]) + "\n"
-        pem = base64.encodebytes(ED25519_PKCS8 + seed).decode()
-        (folder / "lie.pem").write_text(
-            "-----BEGIN PRIVATE KEY-----\n%s-----END PRIVATE KEY-----\n" % pem)
-        (folder / "lie.txt").write_text(text)
-        signature = subprocess.run(
-            ["openssl", "pkeyutl", "-sign", "-inkey", folder / "lie.pem", "-rawin", "-in",
-             folder / "lie.txt"], check=True, capture_output=True).stdout
+        text = statement("\n".join(lines[:5]) + "\n")
         first = old.partition("\n\n")[2].split("\n")[0]
-        mark, name, blob = first.split(" ")
+        _, name, blob = first.split(" ")
         key_id = base64.b64decode(blob)[:4]
         if key:
             name, key_id = key.split("+")[0], bytes.fromhex(key.split("+")[1])
-        line = base64.b64encode(key_id + signature).decode()
-        self.members["MANIFEST.sig"] = f"{text}\n{mark} {name} {line}\n".encode()
+        self.members["MANIFEST.sig"] = note(text, name, key_id, seed, folder)
 
     def write(self, path):
         data = b"".join(header(self.folder, name, len(data), self.time) + data +
@@ -130,7 +137,9 @@ class Pack:
         self.members[name] = data
 
 
-class Packs(AcceptanceCase):  # one test: its methods read the packs of one world
+class PackCase(AcceptanceCase):
+    """A world whose packs both verifiers take, and what lies about them."""
+
     paths = BOTH_PATHS
 
     @classmethod
@@ -142,13 +151,17 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
         world.must("recovery-key", "retire", "old", "--yes")
         world.write("sss.jwe", (FOREIGN / "sss.jwe").read_bytes())
         world.must("import", "sss.jwe")
+        # Limited, without limits, and no longer.
+        world.must("trust", "add", LIMITED, "--host", "db1", "--key", "db/**")
+        for agent in (TRUSTED, REMOVED):
+            world.must("trust", "add", agent)
+        world.must("trust", "remove", REMOVED, "--yes")
         for version in range(2):
             world.write("other.key", b"another key of thirty-two bytes%d" % version)
             world.must("backup", "app/other", "--from", "other.key", "--path", cls.paths[0],
                        "--path", "recovery-key:team", "--kdf", "pbkdf2-sha512", *UNLOCK)
         world.must("restore", "app/key", "--to", "out.key", "--reason", "INC-1", *UNLOCK)
         world.must("drill", "app/key", "--via", "tpm", *UNLOCK)
-        world.must("trust", "add", "B" * 42 + "A", "--host", "db1", "--key", "db/**")
         world.must("audit", "anchor")
         world.write("since", world.must("audit", "checkpoint").out)
         world.write("trust.json", world.must("agent-key", "export").out)
@@ -215,6 +228,38 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
     def trusted(self, name, status, *words):
         return self.both(name, status, "--trust", "trust.json", words=words)
 
+    # ---- somebody who holds the log's key
+
+    def written(self, pack):
+        pack.write(self.world.path("lie.tar"))
+        return "lie.tar"
+
+    def forge(self, pack, change):
+        """Changes what status.json says, and all that follows from it but report.html."""
+        status = json.loads(pack.members["status.json"])
+        change(status)
+        status = self.program.Report.remade(status)
+        pack.members["status.json"] = (json.dumps(status, indent=2, ensure_ascii=False) +
+                                       "\n").encode()
+        pack.members["report.csv"] = self.program.Report.csv(status).encode()
+
+    def lied(self, pack):
+        """Of a pack whose report.html alone is another: keyescrow says so, verify.py that it does
+        not look."""
+        pack.sign(self.seed, self.world.folder)
+        done = self.keyescrow(self.written(pack), "--trust", "trust.json")
+        script = self.verify_py("lie.tar", "--trust", "trust.json")
+        self.assertEqual((done.status, script.returncode), (4, 1), str(done) + script.stdout)
+        self.assertIn(b"report.html is not the report that status.json gives", done.out + done.err)
+        self.assertIn("report.html: 'keyescrow verify' makes it anew", script.stdout)
+        return done, json.loads(script.stdout)
+
+    def signed(self, pack, *words, status=4):
+        pack.sign(self.seed, self.world.folder)
+        return self.trusted(self.written(pack), status, *words)
+
+
+class Packs(PackCase):  # one test: its methods read the packs of one world
     # ---- a good one
 
     def test_both_verify_it(self):
@@ -414,10 +459,6 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
 
     # ---- changed on the way
 
-    def written(self, pack):
-        pack.write(self.world.path("lie.tar"))
-        return "lie.tar"
-
     def test_one_byte_of_each_member(self):
         good = self.world.path("pack.tar").read_bytes()
         pack, num = Pack(self.world.path("pack.tar")), 0
@@ -483,22 +524,62 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
                "controls is not in MANIFEST", "controls.md is missing")
         change(move_to_front, "not in its order")
 
+    def test_a_manifest_that_was_not_signed(self):
+        pack = Pack(self.world.path("pack.tar"))
+        pack.edit("README.txt", lambda data: data + b"more\n")
+        pack.manifest()
+        self.trusted(self.written(pack), 4, "MANIFEST is not the one that was signed")
+
+    def test_manifests_that_are_none(self):
+        """Signed, and with a line that another reader takes in another way; or another statement."""
+        def signed(change, statement=lambda text: text, word="MANIFEST has a line that is none"):
+            pack = Pack(self.world.path("pack.tar"))
+            pack.manifest()
+            pack.edit("MANIFEST", change)
+            pack.manifest = lambda: None
+            pack.sign(self.seed, self.world.folder, statement=statement)
+            self.trusted(self.written(pack), 4, word)
+        first = Pack(self.world.path("pack.tar")).members["MANIFEST"].split(b"\n")[0] + b"\n"
+        signed(lambda data: data + first, word="MANIFEST")
+        for change in (lambda data: data[:-1],
+                       lambda data: data.replace(b"  README", b" *README", 1),
+                       lambda data: data[:64].upper() + data[64:],
+                       lambda data: data.replace(b"  README.txt", b"  ./README.txt", 1)):
+            signed(change)
+        for statement in (lambda text: text.replace("pack/1", "pack/2", 1), lambda text: text + "more\n",
+                          lambda text: re.sub(r"\n([0-9]+)\n", r"\n0\1\n", text)):
+            signed(lambda data: data + data[:64] + b"  none\n", statement,
+                   "does not sign a pack's MANIFEST")
+
     def test_archives_that_are_none_of_ours(self):
         pack = Pack(self.world.path("pack.tar"))
         good = self.world.path("pack.tar").read_bytes()
         link = header(pack.folder, "link", 0, pack.time, kind="2")
         up = header(pack.folder, "../up", 1, pack.time) + b"x" + bytes(511)
+        negative = header(pack.folder, "minus", -1, pack.time)
+        blank = header(pack.folder, "a b", 0, pack.time)
+        said = {name: "the pack has no header that a pack has at byte"
+                for name in ("link", "up", "negative", "blank")} | {
+            "twice": "the pack has two members README.txt",
+            "second folder": "README.md is of another folder or time",
+            "appended": "something stands behind the end of the pack",
+            "cut in a member": "the pack is cut off in status.json"}
         twice = header(pack.folder, "README.txt", 1, pack.time) + b"x" + bytes(511)
         other = header("other", "README.md", 1, pack.time) + b"x" + bytes(511)
         for name, data in (("link", good[:-1024] + link + bytes(1024)),
                            ("up", good[:-1024] + up + bytes(1024)),
+                           ("negative", good[:-1024] + negative + bytes(1024)),
+                           ("blank", good[:-1024] + blank + bytes(1024)),
                            ("twice", good[:-1024] + twice + bytes(1024)),
                            ("second folder", good[:-1024] + other + bytes(1024)),
                            ("appended", good + good), ("cut", good[:-512]),
                            ("cut in a member", good[:pack.places["status.json"][0] + 5])):
             with self.subTest(name):
                 self.world.write("lie.tar", data)
-                self.trusted("lie.tar", 4)
+                self.trusted("lie.tar", 4, said.get(name, "the pack"))
+        pack.time += 1
+        self.trusted(self.written(pack), 4, "the archive is of another time than MANIFEST.sig")
+        pack.time -= 1
         for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
             buffer = io.BytesIO()
             with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
@@ -526,30 +607,6 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
                   words=["the log is shorter than the checkpoint that you kept"])
 
     # ---- somebody who holds the log's key
-
-    def forge(self, pack, change):
-        """Changes what status.json says, and all that follows from it but report.html."""
-        status = json.loads(pack.members["status.json"])
-        change(status)
-        status = self.program.Report.remade(status)
-        pack.members["status.json"] = (json.dumps(status, indent=2, ensure_ascii=False) +
-                                       "\n").encode()
-        pack.members["report.csv"] = self.program.Report.csv(status).encode()
-
-    def lied(self, pack):
-        """Of a pack whose report.html alone is another: keyescrow says so, verify.py that it does
-        not look."""
-        pack.sign(self.seed, self.world.folder)
-        done = self.keyescrow(self.written(pack), "--trust", "trust.json")
-        script = self.verify_py("lie.tar", "--trust", "trust.json")
-        self.assertEqual((done.status, script.returncode), (4, 1), str(done) + script.stdout)
-        self.assertIn(b"report.html is not the report that status.json gives", done.out + done.err)
-        self.assertIn("report.html: 'keyescrow verify' makes it anew", script.stdout)
-        return done, json.loads(script.stdout)
-
-    def signed(self, pack, *words, status=4):
-        pack.sign(self.seed, self.world.folder)
-        return self.trusted(self.written(pack), status, *words)
 
     def test_signed_by_the_log_key_alone(self):
         done, document = self.signed(Pack(self.world.path("pack.tar")),
@@ -593,6 +650,12 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
                 ("keys/agent-key.json", replace(b'"log_keys"', b'"log_keyz"'), ""),
                 (agents, replace(b'"db1"', b'"db2"'), "for other hosts or keys"),
                 (agents, lambda data: b"[]\n", "was trusted, and is not"),
+                (agents, replace(REMOVED.encode(), NOBODY.encode()),
+                 f"no entry adds the trusted agent {NOBODY}"),
+                (agents, replace(b'"removed": null', b'"removed": "2026-01-01T00:00:00Z"'),
+                 f"the agent {LIMITED} is "),
+                (agents, lambda data: re.sub(rb'"removed": "[^"]*"', b'"removed": null', data),
+                 f"the agent {REMOVED} is "),
                 ("keys/tokens.json", lambda data: b"[]\n", "the token ops was registered"),
                 ("keys/tokens.json", replace(b'"ops"', b'"opt"'), "no entry registers"),
                 ("status.json", replace(b'"proven": "20', b'"proven": "21'), "no entry proves"),
@@ -618,11 +681,57 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
                 ("keys/agent-key.json", replace(b'"tpm_public": "AFg', b'"tpm_public": "AFh'),
                  "keys"),
                 ("checkpoint", lambda data: Pack(self.world.path("builtin.tar"))
-                 .members["checkpoint"], "checkpoint")):
+                 .members["checkpoint"], "checkpoint"),
+                (summaries, lambda data: re.sub(
+                    rb'("app/other","version":1.*?"envelope_id":")..', rb"\1AA", data),
+                 "is of another envelope"),
+                (summaries, replace(b'"app/other","version":1},"revision":1',
+                                    b'"app/other","version":1},"revision":2'),
+                 "is of another envelope"),
+                ("policy/policy.toml", replace(b"enforce", b"report "),
+                 "policy/policy.toml is not that of policy/policy.json"),
+                ("policy/policy.toml.sig", lambda data: Pack(self.world.path("losses.tar"))
+                 .members["policy/policy.toml.sig"], ""),
+                ("policy/policy.toml.sig", replace(b"\n\n\xe2\x80\x94 alice ",
+                                                   b"\n\n\xe2\x80\x94 other "), ""),
+                ("status.json", replace(b'"revision": 1', b'"revision": 2'),
+                 "status.json's keys are not those of the summaries"),
+                ("keys/agent-key.json", replace(b"agent-key/1", b"agent-key/2"), "agent-key"),
+                ("keys/agent-key.json", replace(b'"thumbprint": "', b'"thumbprint": "A'), ""),
+                ("keys/agent-key.json", replace(b'"log_origin": "', b'"log_origin": "x'),
+                 "the keys in keys/ are not those of the log"),
+                ("keys/recovery-keys.json", lambda data: re.sub(
+                    rb'"opened": "20..', rb'"opened": "2019', data),
+                 "no entry tells that team was opened at 2019")):
             with self.subTest(member=name, word=word):
                 pack = Pack(self.world.path("pack.tar"))
                 pack.edit(name, change)
                 self.signed(pack, word)
+
+    def test_proofs_of_another_entry_or_log(self):
+        name = next(name for name in Pack(self.world.path("pack.tar")).members
+                    if name.startswith("proofs/"))
+        for old, new in ((rb"tlog-proof@v1", rb"tlog-proof@v2"), (rb"\nextra ", rb"\nextrb "),
+                         (rb"\nindex ", rb"\nindex 1"), (rb"(\n\n.*\n)[0-9]*\n", rb"\g<1>7\n"),
+                         (rb"(\nindex .*\n)....", rb"\g<1>AAAA"), (rb"(\nindex .*\n).*\n", rb"\1"),
+                         (rb"(\nindex .*\n)(.*\n)", rb"\1\2\2")):
+            with self.subTest(new=new):
+                pack = Pack(self.world.path("pack.tar"))
+                pack.edit(name, lambda data: re.sub(old, new, data, count=1))
+                self.signed(pack, "proof")
+
+    def test_agents_that_were_not_trusted(self):
+        """Of an older version, whose agent the summary alone tells."""
+        for key, agent, trusted in ((b"app/other", TRUSTED, True), (b"app/other", LIMITED, False),
+                                    (b"app/other", REMOVED, False), (b"app/other", NOBODY, False),
+                                    (b"app/key", TRUSTED, False)):  # it was trusted later
+            with self.subTest(key=key, agent=agent):
+                pack = Pack(self.world.path("pack.tar"))
+                pack.edit("summaries/000000000000.jsonl", lambda data: re.sub(
+                    rb'(\{"key":\{"name":"%s","version":1\}.*?"agent":")[^"]*' % key,
+                    rb"\g<1>" + agent.encode(), data, count=1))
+                words = () if trusted else (f"its agent {agent} was not trusted for it",)
+                self.signed(pack, *words, status=1 if trusted else 4)
 
     def test_members_that_are_malformed(self):
         """Signed, and read by one reader in one way and by the next in another: nobody takes it."""
@@ -644,6 +753,14 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
                 ("keys/tokens.json", replace(b'"uri":', b'"uri": "", "uri":')),
                 ("keys/recovery-keys.json", replace(b'"retired": null', b'"retired": ""')),
                 ("keys/recovery-keys.json", low_bits(b'"drill_key": "')),
+                ("keys/trusted-agents.json", lambda data: re.sub(
+                    rb'"added": "20(..)-0?(1?).-', rb'"added": "20\1-1-', data)),
+                ("keys/trusted-agents.json", replace(b'"hosts": [', b'"hosts": [1, ')),
+                ("keys/tokens.json", replace(b'"uri": "', b'"uri": 1, "uro": "')),
+                (summaries, replace(b'"previous":""', b'"previous":null')),
+                (summaries, replace(b'"size_bytes":', b'"size_bytes":-0,"size_byte":')),
+                (summaries, replace(b'"log_seq":', b'"log_seq":true,"log_sek":')),
+                (summaries, replace(b'"revision":1', b'"revision":true')),
                 (signers, replace(b"1\n", b"1 \n")),
                 (signers, lambda data: data.rstrip(b"\n") + b" \n"),
                 (signers, lambda data: data + b"more"),
@@ -657,6 +774,9 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
                 ("status.json", replace(b'"keyescrow": "', b'"keyescrow": 1, "keyescrom": "')),
                 ("status.json", replace(b'"remedy": "', b'"remedy": 1, "remedi": "')),
                 ("status.json", replace(b'"checked": [', b'"checked": [1, ')),
+                ("status.json", replace(b'"versions": 1', b'"versions": true')),
+                ("policy/policy.json", replace(b"{", b'{"more": 1,')),
+                ("policy/policy.json", lambda data: re.sub(rb'"set": "[^"]*"', b'"set": null', data)),
                 ("inventory.json", replace(b'"held": false', b'"held": 0'))):
             with self.subTest(member=name):
                 pack = Pack(self.world.path("strict.tar"))
@@ -667,6 +787,20 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
         pack = Pack(self.world.path("pack.tar"))
         pack.edit("summaries/000000000000.jsonl", nested(60))
         self.signed(pack, status=1)
+
+    def test_another_policy_in_its_place(self):
+        """The one that was in force before, and the built-in one that nobody signs."""
+        for name, word in (
+                ("losses.tar", "a policy that was set later than the one in policy/ is not in force"),
+                ("builtin.tar", "the log does not tell of the policy in policy/")):
+            pack, other = Pack(self.world.path("pack.tar")), Pack(self.world.path(name)).members
+            pack.members = {member: other.get(member, data) if member.startswith("policy/") else data
+                            for member, data in pack.members.items()}
+            pack.sign(self.seed, self.world.folder)
+            done = self.keyescrow(self.written(pack), "--trust", "trust.json")
+            script = self.verify_py("lie.tar", "--trust", "trust.json")
+            self.assertIn(word, (done.out + done.err).decode())
+            self.assertIn(word, script.stdout)
 
     def test_a_verdict_that_is_not_the_policys(self):
         self.trusted("strict.tar", 1, "critical findings")
@@ -750,6 +884,8 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
                  "no recovery key was opened that covers the path token-ops"),
                 (lambda s: s.update(agent="A" * 43), "status.json's host"),
                 (lambda s: s.update(drill_every_s={"shortest": 1, "longest": 1}), "how often"),
+                (lambda s: key(s).update(declared=True), "status.json's declared keys are not those"),
+                (lambda s: s["checkpoint"].update(note="older"), "status.json is of another check"),
                 (lambda s: s["foreign"].clear(), "foreign escrows are not those of inventory")):
             with self.subTest(word=word):
                 pack = Pack(self.world.path("pack.tar"))
@@ -847,3 +983,11 @@ class Packs(AcceptanceCase):  # one test: its methods read the packs of one worl
         script = self.verify_py(folder, "--trust", "trust.json")
         self.assertEqual(script.returncode, 4, script.stdout)
         self.assertIn("controls.md is no plain file", script.stdout)
+        (folder / "controls.md").unlink()
+        shutil.copy(self.unpacked / "controls.md", folder / "controls.md")
+        os.mkfifo(folder / "pipe")
+        self.assertIn("pipe is no plain file", self.verify_py(folder, "--trust", "trust.json").stdout)
+
+    def test_a_thumbprint_may_begin_as_an_option_does(self):
+        """One in 64 does."""
+        self.both("pack.tar", 4, "--agent", "-" + "A" * 42, words=[self.world.thumbprint])
