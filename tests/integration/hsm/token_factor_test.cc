@@ -310,6 +310,20 @@ TEST_F(TokenFactorTest, TakesAWorkerThatWasStartedBeforeTheKeyWasKnown) {
   EXPECT_TRUE(derived->EqualsConstantTime(secret));
 }
 
+// What a token derived is an object of the session, in the clear to whoever may read it.
+TEST_F(TokenFactorTest, DestroysWhatItDerived) {
+  const Bytes spki = fixture_.GenerateP256("ops", kPin, 1);
+  const Faults faults(fixture_, "");
+  auto factor = TokenFactor::Start(Faults::Through(SpecFor(spki)), pins_);
+  ASSERT_TRUE(factor);
+  SecretBytes secret;
+  const auto record = WrapEcdh(spki, secret);
+  ASSERT_TRUE((*factor)->DeriveEcdh(record));
+  EXPECT_EQ(faults.NumCalls("C_DestroyObject"), 1);
+  ASSERT_TRUE((*factor)->DeriveEcdh(record));
+  EXPECT_EQ(faults.NumCalls("C_DestroyObject"), 2);
+}
+
 TEST_F(TokenFactorTest, LogsOutBeforeItLeaves) {
   const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
   const Faults faults(fixture_, "");
