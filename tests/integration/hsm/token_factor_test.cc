@@ -310,6 +310,24 @@ TEST_F(TokenFactorTest, TakesAWorkerThatWasStartedBeforeTheKeyWasKnown) {
   EXPECT_TRUE(derived->EqualsConstantTime(secret));
 }
 
+// The session is of the key that it was started for, whatever other keys the token has.
+TEST_F(TokenFactorTest, UsesNoOtherKeyOfItsToken) {
+  const Bytes rsa = fixture_.GenerateRsa("ops", kPin, 1);
+  const Bytes other_rsa = fixture_.GenerateRsa("ops", kPin, 2);
+  const Bytes p256 = fixture_.GenerateP256("ops", kPin, 3);
+  const Faults faults(fixture_, "");
+  auto factor = TokenFactor::Start(Faults::Through(SpecFor(rsa)), pins_);
+  ASSERT_TRUE(factor);
+  const auto unwrapped = (*factor)->UnwrapRsa(WrapRsa(other_rsa, FreshSecret()));
+  ASSERT_FALSE(unwrapped);
+  EXPECT_EQ(unwrapped.error().code(), ErrorCode::kInternal);
+  SecretBytes secret;
+  const auto derived = (*factor)->DeriveEcdh(WrapEcdh(p256, secret));
+  ASSERT_FALSE(derived);
+  EXPECT_EQ(derived.error().code(), ErrorCode::kInternal);
+  EXPECT_EQ(faults.NumCalls("C_Login"), 0);
+}
+
 // What a token derived is an object of the session, in the clear to whoever may read it.
 TEST_F(TokenFactorTest, DestroysWhatItDerived) {
   const Bytes spki = fixture_.GenerateP256("ops", kPin, 1);

@@ -1,5 +1,9 @@
+#include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <functional>
+#include <optional>
+#include <string_view>
 
 #include "tests/integration/tpm/tpm_test_base.h"
 
@@ -161,6 +165,76 @@ TEST_F(TpmFault, EveryRefusedCommandLeavesTheTpmClean) {
     }
     tpm.reset();
     if (!is_flush) ExpectNothingLeft();
+  }
+  EXPECT_EQ(swtpm_.LockoutCounter(), 0U);
+}
+
+// What no HMAC covers: an answer that is whole and says something else than was asked.
+TEST_F(TpmFault, AnAnswerToAnotherQuestionIsNone) {
+  ASSERT_OK_AND_ASSIGN(const auto record, Seal(*Open(), &auth_, {7}));
+  constexpr std::uint8_t kPcrRead = 0x7e;  // the last byte of a command's code
+  constexpr std::uint8_t kStartAuthSession = 0x76;
+  constexpr std::uint8_t kGetCapability = 0x7a;
+  const auto cut = [](Bytes& response, std::size_t at, std::size_t size_bytes) {
+    const auto begin = response.begin() + static_cast<std::ptrdiff_t>(at);
+    response.erase(begin, begin + static_cast<std::ptrdiff_t>(size_bytes));
+    response[5] = static_cast<std::uint8_t>(response.size());
+  };
+  const struct {
+    std::string_view what;
+    std::uint8_t command;
+    std::string_view told;
+    std::function<void(Bytes&)> change;
+  } cases[] = {{"another pcr", kPcrRead, "PCR", [](Bytes& response) { response[21] ^= 1; }},
+               {"two digests", kPcrRead, "PCR", [](Bytes& response) { response[27] = 2; }},
+               {"a short digest", kPcrRead, "PCR",
+                [&](Bytes& response) {
+                  response[29] = 31;
+                  cut(response, 30, 1);
+                }},
+               {"a short nonce", kStartAuthSession, "StartAuthSession",
+                [&](Bytes& response) {
+                  response[15] = 8;
+                  cut(response, 24, 24);
+                }},
+               {"no counter of tries", kGetCapability, "", [](Bytes& response) {
+                  constexpr std::uint8_t kLockoutCounter[] = {0, 0, 2, 0x0e};
+                  const auto found =
+                      std::search(response.begin(), response.end(), std::begin(kLockoutCounter),
+                                  std::end(kLockoutCounter));
+                  ASSERT_NE(found, response.end());
+                  *(found + 3) = 0x7f;
+                }}};
+  for (const auto& item : cases) {
+    SCOPED_TRACE(item.what);
+    auto fault = std::make_shared<simulators::Fault>();
+    std::uint8_t command = 0;
+    int num_changed = 0;
+    fault->before = [&](std::size_t, ByteView bytes) -> Status {
+      command = bytes[9];
+      return Ok();
+    };
+    fault->after = [&](std::size_t, Bytes& response) -> Status {
+      if (command == item.command && num_changed++ == 0) item.change(response);
+      return Ok();
+    };
+    ASSERT_OK_AND_ASSIGN(auto tpm, Tpm::Open({.tcti = swtpm_.tcti(),
+                                              .pinned_srk = srk_,
+                                              .decorate = simulators::FaultyDecorator(fault)}));
+    std::optional<Error> error;
+    if (item.command == kPcrRead) {
+      const auto sealed = Seal(*tpm, &auth_, {7});
+      if (!sealed) error = sealed.error();
+    } else {
+      const auto opened = tpm->Unseal(record, {.auth_value = &auth_});
+      if (!opened) error = opened.error();
+    }
+    EXPECT_GE(num_changed, 1);
+    ASSERT_TRUE(error);
+    EXPECT_EQ(error->code(), ErrorCode::kTpmResponse) << error->message();
+    EXPECT_NE(error->message().find(item.told), std::string::npos) << error->message();
+    tpm.reset();
+    for (const std::uint32_t handle : swtpm_.LoadedSessions()) Flush(handle);
   }
   EXPECT_EQ(swtpm_.LockoutCounter(), 0U);
 }
