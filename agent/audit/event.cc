@@ -200,7 +200,7 @@ std::string Write(const Event& event, Detail detail) {
   if (event.anchor) WriteAnchor(out, *event.anchor);
   if (detail < Detail::kBare) {
     out.TextUnlessEmpty(R"(,"reason":")", event.reason,
-                        detail < Detail::kShortReason ? kMaxReasonBytes : kMaxReasonBytes / 4);
+                        detail < Detail::kShortReason ? kMaxReasonBytes : kMaxShortReasonBytes);
     out.TextUnlessEmpty(R"(,"ticket":")", event.ticket, kMaxTicketBytes);
   }
   if (event.prev_checkpoint) out.Base64Url(R"(,"prev_checkpoint":")", *event.prev_checkpoint);

@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "agent/audit/event_limits.h"
 #include "agent/usecases/imported_event.h"
 #include "agent/usecases/interrupted_restores.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
+#include "envelope/base/utf8.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -27,6 +29,7 @@ constexpr std::string_view kInitialised = "initialised by keyescrow ";
 constexpr std::string_view kWithTpm = ", no simulated tpm";
 constexpr std::string_view kWithSimulator = ", the tpm is a simulator";
 constexpr std::size_t kThumbprintChars = 43;
+constexpr std::string_view kAfterRules = ": ";
 
 // Two processes take the time before they wait for each other: a commit waits up to half a minute.
 constexpr std::int64_t kClockToleranceSeconds = 60;
@@ -129,6 +132,20 @@ std::string TokenEvidence(std::string_view evidence) {
   return EncodeBase64Url(Sha256(AsBytes(evidence)));
 }
 
+std::string OverrideReason(std::string_view rules, std::string_view reason) {
+  return fmt::format("{}{}{}", rules, kAfterRules, reason);
+}
+
+bool IsOverrideFor(const GateOverride& gate, std::string_view reason) {
+  const std::string_view rules =
+      std::string_view(gate.reason).substr(0, gate.reason.find(kAfterRules));
+  const std::string whole = OverrideReason(rules, reason);
+  if (gate.reason == CutUtf8(whole, audit::kMaxReasonBytes)) return true;
+  // An event that is too long has less of its reason, or none.
+  return gate.truncated &&
+         (gate.reason.empty() || gate.reason == CutUtf8(whole, audit::kMaxShortReasonBytes));
+}
+
 std::string StartReason(std::string_view version, bool tpm_simulator) {
   return fmt::format("{}{}{}", kInitialised, version, tpm_simulator ? kWithSimulator : kWithTpm);
 }
@@ -165,7 +182,7 @@ void NoticedSegment::Notice(std::uint64_t seq, const audit::EventFacts& facts) {
                                      WordAfter(facts.reason, kPolicySet, kSigners)})
            : std::nullopt,
        anchors ? std::make_shared<const audit::Event>(*facts.event) : nullptr, facts.has_envelope,
-       failure ? std::string(facts.path_id) : std::string(), failure});
+       failure ? std::string(facts.path_id) : std::string(), failure, facts.truncated});
 }
 
 void EventOrder::Add(NoticedSegment segment, audit::LogFindings& findings) {
@@ -227,7 +244,9 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
       }
       return;
     case EventType::kKeyRotated:
-      life_.AddRotated({event.key_name, event.key_version}, event.seq, event.outcome, findings);
+      life_.AddRotated(
+          {event.key_name, event.key_version},
+          {event.seq, event.outcome, OldVersionIn(event.reason, event.key_version)}, findings);
       return;
     case EventType::kKeyDestroyed:
       // Without an envelope it tells of a previous generation that was removed beside a key.
@@ -251,7 +270,8 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
       return;
     }
     case EventType::kGateOverridden:
-      gate_overrides_[event.key_name] = {event.seq, event.time, event.key_version};
+      gate_overrides_[event.key_name] = {event.seq, event.time, event.key_version, event.reason,
+                                         event.truncated};
       return;
     case EventType::kDrillFailed:
     case EventType::kEscrowFailed: return;  // no end of a restore, whichever process tells it

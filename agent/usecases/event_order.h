@@ -70,6 +70,7 @@ struct NoticedEvent {
   bool has_envelope = false;
   std::string path_id = {};  // where it has `failure`
   std::optional<PathFailure> failure = {};
+  bool truncated = false;
 };
 
 struct NoticedSegment {
@@ -106,6 +107,8 @@ struct GateOverride {
   std::uint64_t seq = 0;
   std::int64_t time = 0;
   std::uint32_t key_version = 0;
+  std::string reason = {};  // with the rules before it, as far as the log has it
+  bool truncated = false;
 };
 
 class EventOrder {
@@ -184,6 +187,12 @@ std::string PolicySigners(std::string_view signers);
 // SHA-256 of what its row says of it.
 std::string EvidenceReason(std::string_view evidence);
 std::string TokenEvidence(std::string_view evidence);
+
+// OverrideReason is the reason of the entry that tells of an override of the gate: the rules that
+// the key broke, which have no colon, and what the person gave. IsOverrideFor tells whether `gate`
+// may be of an override with `reason`: the log keeps the beginning of a long one.
+std::string OverrideReason(std::string_view rules, std::string_view reason);
+bool IsOverrideFor(const GateOverride& gate, std::string_view reason);
 
 // StartReason is the reason of a log's first entry.
 std::string StartReason(std::string_view version, bool tpm_simulator);

@@ -6,6 +6,7 @@
 
 #include "agent/audit/event.h"
 #include "agent/audit/proof.h"
+#include "agent/usecases/event_order.h"
 #include "agent/usecases/policy_in_force.h"
 #include "envelope/base/clock.h"
 
@@ -97,7 +98,7 @@ Result<std::uint64_t> RecordOverride(Agent& agent, const GateRequest& request,
   audit::Event event;
   event.type = audit::EventType::kGateOverridden;
   event.key = audit::EventKey{result.key_name, result.key_version};
-  event.reason = RulesOf(result.refusals) + ": " + request.override_reason;
+  event.reason = OverrideReason(RulesOf(result.refusals), request.override_reason);
   store::Change change;
   change.gate_overrides.push_back(
       {result.key_name, result.key_version, agent.Now(), request.override_reason});

@@ -336,6 +336,10 @@ void CompareOverrides(const std::vector<store::GateOverrideRecord>& rows,
     const auto found = logged.find(row.key_name);
     if (found != logged.end() && found->second.key_version == row.key_version &&
         std::llabs(found->second.time - row.time) <= kProofToleranceSeconds) {
+      if (IsOverrideFor(found->second, row.reason)) continue;
+      findings.Add(LogFault::kOverrideUnlogged, found->second.seq,
+                   fmt::format("entry {} gives another reason for the override of the gate for {}",
+                               found->second.seq, row.key_name));
       continue;
     }
     findings.Add(LogFault::kOverrideUnlogged, found == logged.end() ? 0 : found->second.seq,

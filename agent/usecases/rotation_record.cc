@@ -13,6 +13,7 @@
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/fingerprint.h"
 #include "agent/usecases/luks_binding.h"
+#include "agent/usecases/version_life.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
 
@@ -75,7 +76,7 @@ audit::Event RotationEvent(const RotationRecord& record, audit::Outcome outcome,
   event.type = audit::EventType::kKeyRotated;
   event.outcome = outcome;
   event.key = audit::EventKey{record.key_name, record.key_version};
-  event.reason = fmt::format("version {} to {}: {}", record.old_version, record.key_version, how);
+  event.reason = RotationReason(record.old_version, record.key_version, how);
   return event;
 }
 

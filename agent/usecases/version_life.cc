@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <charconv>
+
 namespace keyescrow::agent {
 namespace {
 
@@ -22,16 +24,33 @@ std::string Text(const KeyVersion& version) {
 
 }  // namespace
 
-void VersionLife::AddRotated(const KeyVersion& version, std::uint64_t seq, Outcome outcome,
+std::string RotationReason(std::uint32_t old_version, std::uint32_t version, std::string_view how) {
+  return fmt::format("version {} to {}: {}", old_version, version, how);
+}
+
+std::optional<std::uint32_t> OldVersionIn(std::string_view reason, std::uint32_t version) {
+  constexpr std::string_view kBegin = "version ";
+  if (!reason.starts_with(kBegin)) return std::nullopt;
+  std::uint32_t old_version = 0;
+  const char* const digits = reason.data() + kBegin.size();
+  const auto [end, error] = std::from_chars(digits, reason.data() + reason.size(), old_version);
+  if (error != std::errc() || !reason.starts_with(RotationReason(old_version, version, ""))) {
+    return std::nullopt;
+  }
+  return old_version;
+}
+
+void VersionLife::AddRotated(const KeyVersion& version, const RotationChange& last,
                              audit::LogFindings& findings) {
   RotationChange& change = rotations_[version];
   if (change.begun && change.outcome != Outcome::kPending) {
-    findings.Add(LogFault::kRotationUnlogged, seq,
-                 fmt::format("entry {}: the rotation to {} had ended", seq, Text(version)));
+    findings.Add(LogFault::kRotationUnlogged, last.seq,
+                 fmt::format("entry {}: the rotation to {} had ended", last.seq, Text(version)));
   }
-  change.begun = change.begun || outcome != Outcome::kSuccess;
-  change.seq = seq;
-  change.outcome = outcome;
+  change.begun = change.begun || last.outcome != Outcome::kSuccess;
+  change.seq = last.seq;
+  change.outcome = last.outcome;
+  change.old_version = last.old_version;
 }
 
 void VersionLife::AddDestroyed(const KeyVersion& version, std::uint64_t seq,
@@ -63,7 +82,8 @@ void CompareRotations(const std::vector<store::RotationRecord>& rows, const Vers
     const KeyVersion version(row.key_name, row.key_version);
     known.insert(version);
     const auto change = logged.rotations().find(version);
-    if (change == logged.rotations().end()) {
+    // Of other bytes that a backup found there is an entry, and no row.
+    if (change == logged.rotations().end() || !change->second.begun) {
       findings.Add(LogFault::kRotationUnlogged, 0,
                    fmt::format("no entry tells of the rotation to {}", Text(version)));
     } else if (change->second.outcome != OutcomeOf(row.step)) {
@@ -71,6 +91,11 @@ void CompareRotations(const std::vector<store::RotationRecord>& rows, const Vers
                    fmt::format("the rotation to {} is {} in the store, and {} in the log",
                                Text(version), store::RotationStepName(row.step),
                                audit::OutcomeName(change->second.outcome)));
+    } else if (change->second.old_version.value_or(row.old_version) != row.old_version) {
+      findings.Add(LogFault::kRotationUnlogged, change->second.seq,
+                   fmt::format("the rotation to {} is from version {} in the store, and from "
+                               "version {} in the log",
+                               Text(version), row.old_version, *change->second.old_version));
     }
   }
   for (const auto& [version, change] : logged.rotations()) {

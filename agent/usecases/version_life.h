@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -23,6 +24,7 @@ using KeyVersion = std::pair<std::string, std::uint32_t>;
 struct RotationChange {
   std::uint64_t seq = 0;
   audit::Outcome outcome{};
+  std::optional<std::uint32_t> old_version = {};  // as its reason tells it
   bool begun = false;  // an entry said that it was under way: else a backup found other bytes
 };
 
@@ -30,7 +32,7 @@ class VersionLife {
  public:
   // AddRotated and AddDestroyed take the log's own entries, in order. An entry of a version that
   // ended, or was destroyed, already is told.
-  void AddRotated(const KeyVersion& version, std::uint64_t seq, audit::Outcome outcome,
+  void AddRotated(const KeyVersion& version, const RotationChange& last,
                   audit::LogFindings& findings);
   void AddDestroyed(const KeyVersion& version, std::uint64_t seq, audit::LogFindings& findings);
 
@@ -46,6 +48,11 @@ class VersionLife {
   std::map<KeyVersion, RotationChange> rotations_;
   std::map<KeyVersion, std::uint64_t> destroyed_;  // the entry that says so
 };
+
+// RotationReason is the reason of a key.rotated: "version 1 to 2: …"; OldVersionIn finds the first
+// of them again, and nothing where a reason is not of this form or of another version.
+std::string RotationReason(std::uint32_t old_version, std::uint32_t version, std::string_view how);
+std::optional<std::uint32_t> OldVersionIn(std::string_view reason, std::uint32_t version);
 
 // CompareRotations and CompareDestroyed hold the store's rows against it.
 void CompareRotations(const std::vector<store::RotationRecord>& rows, const VersionLife& logged,

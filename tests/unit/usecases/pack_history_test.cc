@@ -330,6 +330,7 @@ TEST(EventOrder, KeepsTheLastOverrideOfEachKey) {
     event.time = 1000 * static_cast<std::int64_t>(seq);
     event.key_name = "app/key";
     event.key_version = static_cast<std::uint32_t>(seq);
+    event.reason = OverrideReason("key_drift, not_compared", "urgent");
     order.Add(std::move(segment), findings);
   }
   order.Finish(findings);
@@ -342,8 +343,33 @@ TEST(EventOrder, KeepsTheLastOverrideOfEachKey) {
   EXPECT_EQ(faults({{"app/key", 5, 5061, "urgent"}}), Faults{LogFault::kOverrideUnlogged});
   EXPECT_EQ(faults({{"app/key", 4, 5000, "urgent"}}), Faults{LogFault::kOverrideUnlogged});
   EXPECT_EQ(faults({}), Faults{LogFault::kOverrideUnlogged});
-  EXPECT_EQ(faults({{"app/key", 5, 5000, ""}, {"app/other", 1, 5000, ""}}),
+  EXPECT_EQ(faults({{"app/key", 5, 5000, "urgent"}, {"app/other", 1, 5000, ""}}),
             Faults{LogFault::kOverrideUnlogged});
+  for (const auto* other : {"", "urgent: yes", "yes, urgent", "not_compared: urgent"}) {
+    EXPECT_EQ(faults({{"app/key", 5, 5000, other}}), Faults{LogFault::kOverrideUnlogged}) << other;
+  }
+}
+
+TEST(EventOrder, ALongReasonOfAnOverrideIsComparedAsFarAsTheLogHasIt) {
+  const auto logged = [](const std::string& reason) {
+    audit::Event event;
+    event.type = audit::EventType::kGateOverridden;
+    event.key = audit::EventKey{"app/key", 1};
+    event.reason = OverrideReason("key_drift", reason);
+    const auto line = audit::SerializeEvent(event);
+    const auto read = audit::ParseEvent(*line);
+    return GateOverride{0, 0, 1, read->reason, read->truncated};
+  };
+  std::string escaped;  // three bytes that take six: the event is too long for them
+  while (escaped.size() < 600) escaped += "\u2028";
+  for (const auto& reason : {std::string(600, 'x'), "a\xff" + std::string(600, '"'), escaped}) {
+    const GateOverride gate = logged(reason);
+    EXPECT_TRUE(IsOverrideFor(gate, reason)) << reason;
+    EXPECT_FALSE(IsOverrideFor(gate, "y" + reason)) << reason;
+    EXPECT_FALSE(IsOverrideFor(gate, "")) << reason;
+  }
+  // What is whole is compared as a whole.
+  EXPECT_FALSE(IsOverrideFor(logged(std::string(117, 'x')), std::string(118, 'x')));
 }
 
 }  // namespace

@@ -11,8 +11,8 @@ using audit::Outcome;
 
 class VersionLifeTest : public testing::Test {
  protected:
-  void Rotated(std::uint32_t version, Outcome outcome) {
-    life_.AddRotated({"a", version}, ++seq_, outcome, findings_);
+  void Rotated(std::uint32_t version, Outcome outcome, const std::string& reason = "") {
+    life_.AddRotated({"a", version}, {++seq_, outcome, OldVersionIn(reason, version)}, findings_);
   }
   static store::RotationRecord Row(std::uint32_t version, store::RotationStep step) {
     store::RotationRecord row;
@@ -65,6 +65,30 @@ TEST_F(VersionLifeTest, RowsAreHeldAgainstTheLog) {
   Rotated(2, Outcome::kFailure);
   EXPECT_TRUE(Faults({Row(2, kAbandoned)}).empty());
   EXPECT_EQ(Faults({Row(2, kConfirmed)}).size(), 1u);
+}
+
+TEST_F(VersionLifeTest, ARowOfOtherBytesThatABackupFoundIsNobodys) {
+  Rotated(2, Outcome::kSuccess, "version 1 to 2: a backup found other bytes");
+  EXPECT_EQ(Faults({Row(2, store::RotationStep::kConfirmed)}).size(), 1u);
+}
+
+TEST_F(VersionLifeTest, TheOldVersionIsTheOneThatTheEntryNames) {
+  store::RotationRecord row = Row(3, store::RotationStep::kProven);
+  row.old_version = 1;
+  Rotated(3, Outcome::kPending, "version 2 to 3: escrowed");
+  EXPECT_EQ(Faults({row}), std::vector{LogFault::kRotationUnlogged});
+  row.old_version = 2;
+  EXPECT_TRUE(Faults({row}).empty());
+}
+
+TEST(RotationReason, IsReadAsItWasWritten) {
+  EXPECT_EQ(RotationReason(2, 3, "escrowed"), "version 2 to 3: escrowed");
+  EXPECT_EQ(OldVersionIn(RotationReason(4294967295, 7, "x"), 7), 4294967295u);
+  for (const auto* other :
+       {"", "version ", "version 2", "version 2 to 4: x", "version 2 to 3 x", "version -2 to 3: x",
+        "version 02 to 3: x", "version 4294967296 to 3: x", "it was version 2 to 3: x"}) {
+    EXPECT_EQ(OldVersionIn(other, 3), std::nullopt) << other;
+  }
 }
 
 TEST_F(VersionLifeTest, WhatIsDestroyedIsDestroyedOnceAndByItsEntry) {

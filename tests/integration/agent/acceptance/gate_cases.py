@@ -1,5 +1,6 @@
 """Drift, found without a password, and the gate that holds a service back."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -291,6 +292,16 @@ json.dump({"argv": sys.argv[1:], "environment": dict(os.environ), "fds": fds, "p
         self.assertEqual(done.status, 4, str(done))
         self.assertIn(b"override_unlogged", done.out)
         move(8)
+        def excuse(reason):
+            with contextlib.closing(sqlite3.connect(self.world.path("state/store.db"))) as database:
+                (before,) = database.execute("SELECT reason FROM gate_override").fetchone()
+                database.execute("UPDATE gate_override SET reason = ?", (reason,))
+                database.commit()
+            return before
+        before = excuse("the auditor agreed")
+        self.assertIn(b"override_unlogged", self.world.run("verify", "--json").out)
+        excuse(before)
+        self.verifies()
 
     def test_fails_closed(self):
         import shutil

@@ -408,6 +408,9 @@ class Rotation(LifeCase):  # one test
         self.tampered(lambda db: db.execute(set_step, ("abandoned", 2)), "rotation_unlogged")
         self.tampered(lambda db: db.execute("DELETE FROM rotation WHERE key_version = 3 AND "
                                             "key_name = 'forged'"), "rotation_unlogged")
+        self.tampered(lambda db: db.execute("UPDATE rotation SET old_version = 1 WHERE key_name = "
+                                            "'forged' AND key_version = 3"), "rotation_unlogged",
+                      pack_too=False)
         self.tampered(lambda db: db.execute("UPDATE envelope SET bytes = x'' WHERE key_name = "
                                             "'forged' AND key_version = 1"), "destroyed",
                       pack_too=False)
