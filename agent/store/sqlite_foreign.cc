@@ -18,8 +18,8 @@ Status RemoveForeignEscrow(Connection& connection, const ForeignEscrowName& name
   return remove.Bind(std::string_view(name.place)).Bind(std::string_view(name.item)).Run();
 }
 
-Result<std::vector<ForeignEscrowRecord>> SqliteStore::ForeignEscrows() {
-  Statement row = impl_->connection.Prepare(
+Result<std::vector<ForeignEscrowRecord>> ReadForeignRows(Connection& connection) {
+  Statement row = connection.Prepare(
       "SELECT place, item, kind, volume, opens_by, sha256, found FROM foreign_escrow "
       "ORDER BY place, item");
   std::vector<ForeignEscrowRecord> escrows;
@@ -35,6 +35,10 @@ Result<std::vector<ForeignEscrowRecord>> SqliteStore::ForeignEscrows() {
     escrow.sha256 = CopyHash(row.Blob(5));
     escrow.found = row.Integer(6);
   }
+}
+
+Result<std::vector<ForeignEscrowRecord>> SqliteStore::ForeignEscrows() {
+  return ReadForeignRows(impl_->connection);
 }
 
 }  // namespace keyescrow::agent::store

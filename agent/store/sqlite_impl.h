@@ -63,6 +63,8 @@ Result<std::vector<TrustRecord>> ReadTrustRows(Connection& connection);
 // The newest `limit` ones, all for 0.
 Result<std::vector<PolicyRecord>> ReadPolicyRows(Connection& connection, std::size_t limit);
 
+Result<std::vector<GateOverrideRecord>> ReadOverrideRows(Connection& connection);
+Result<std::vector<ForeignEscrowRecord>> ReadForeignRows(Connection& connection);
 Status PutForeignEscrow(Connection& connection, const ForeignEscrowRecord& row);
 Status RemoveForeignEscrow(Connection& connection, const ForeignEscrowName& name);
 Status PutLuksBinding(Connection& connection, const LuksBindingRecord& row);

@@ -419,8 +419,8 @@ Result<std::optional<FingerprintRecord>> SqliteStore::FindFingerprint(std::strin
   return std::optional(ReadFingerprint(row));
 }
 
-Result<std::vector<GateOverrideRecord>> SqliteStore::GateOverrides() {
-  Statement row = impl_->connection.Prepare(
+Result<std::vector<GateOverrideRecord>> ReadOverrideRows(Connection& connection) {
+  Statement row = connection.Prepare(
       "SELECT key_name, key_version, time, reason FROM gate_override ORDER BY key_name");
   std::vector<GateOverrideRecord> overrides;
   for (;;) {
@@ -429,6 +429,10 @@ Result<std::vector<GateOverrideRecord>> SqliteStore::GateOverrides() {
     overrides.push_back({std::string(row.Text(0)), static_cast<std::uint32_t>(row.Integer(1)),
                          row.Integer(2), std::string(row.Text(3))});
   }
+}
+
+Result<std::vector<GateOverrideRecord>> SqliteStore::GateOverrides() {
+  return ReadOverrideRows(impl_->connection);
 }
 
 Result<std::optional<std::string>> SqliteStore::GetSetting(std::string_view name) {

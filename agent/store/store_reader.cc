@@ -23,6 +23,7 @@ namespace {
 
 constexpr int kBusyTimeoutMs = 30'000;
 constexpr int kSchemaWithRotations = 12;
+constexpr int kSchemaWithForeign = 9;
 
 // OptionalBlob returns the first column of the only row; nothing where there is none.
 Result<std::optional<Bytes>> OptionalBlob(Statement& row) {
@@ -430,16 +431,13 @@ Result<std::vector<PolicyRecord>> StoreReader::Policies() {
 }
 
 Result<std::vector<GateOverrideRecord>> StoreReader::GateOverrides() {
-  std::vector<GateOverrideRecord> overrides;
-  if (impl_->schema_version < 5) return overrides;
-  Statement row =
-      impl_->connection.Prepare("SELECT key_name, key_version, time, reason FROM gate_override");
-  for (;;) {
-    ASSIGN_OR_RETURN(const bool found, row.Step());
-    if (!found) return overrides;
-    overrides.push_back({std::string(row.Text(0)), static_cast<std::uint32_t>(row.Integer(1)),
-                         row.Integer(2), std::string(row.Text(3))});
-  }
+  if (impl_->schema_version < 5) return std::vector<GateOverrideRecord>();
+  return ReadOverrideRows(impl_->connection);
+}
+
+Result<std::vector<ForeignEscrowRecord>> StoreReader::ForeignEscrows() {
+  if (impl_->schema_version < kSchemaWithForeign) return std::vector<ForeignEscrowRecord>();
+  return ReadForeignRows(impl_->connection);
 }
 
 Result<std::optional<std::string>> StoreReader::NewestCounts() {
@@ -481,13 +479,13 @@ Result<std::vector<RecoveryKeyRecord>> StoreReader::RecoveryKeys() {
   return ReadRecoveryKeyRows(impl_->connection);
 }
 
-Result<std::vector<std::string>> StoreReader::SettingNames() {
-  Statement row = impl_->connection.Prepare("SELECT name FROM meta ORDER BY name");
-  std::vector<std::string> names;
+Result<std::vector<Setting>> StoreReader::Settings() {
+  Statement row = impl_->connection.Prepare("SELECT name, value FROM meta ORDER BY name");
+  std::vector<Setting> settings;
   for (;;) {
     ASSIGN_OR_RETURN(const bool found, row.Step());
-    if (!found) return names;
-    names.emplace_back(row.Text(0));
+    if (!found) return settings;
+    settings.push_back({std::string(row.Text(0)), std::string(row.Text(1))});
   }
 }
 

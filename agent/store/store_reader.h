@@ -129,7 +129,8 @@ class StoreReader {
   Result<std::vector<TrustRecord>> Trust();
   Result<std::vector<RecoveryKeyRecord>> RecoveryKeys();  // none in an older schema
   Result<std::vector<GateOverrideRecord>> GateOverrides();
-  Result<std::vector<std::string>> SettingNames();
+  Result<std::vector<ForeignEscrowRecord>> ForeignEscrows();
+  Result<std::vector<Setting>> Settings();  // by name
   // NewestCounts returns what the newest checkpoint's row counts; none where an older version wrote
   // it.
   Result<std::optional<std::string>> NewestCounts();

@@ -47,6 +47,8 @@ bool MattersInOrder(EventType type) {
     case EventType::kKeyRotated:
     case EventType::kKeyDestroyed:
     case EventType::kPolicyChanged:
+    case EventType::kInventoryFound:
+    case EventType::kInventoryGone:
     case EventType::kGateOverridden: return true;
     default: return false;
   }
@@ -59,12 +61,11 @@ constexpr ErrorCode kTellingOfPaths[] = {
     ErrorCode::kTpmWrongDevice,
 };
 
-bool FailsAPath(const audit::EventFacts& facts) {
-  const bool fails = facts.type == EventType::kRestoreFailed ||
-                     facts.type == EventType::kDrillFailed ||
-                     facts.type == EventType::kEscrowFailed;
-  return fails && facts.outcome == audit::Outcome::kFailure && facts.has_key &&
-         facts.has_envelope && !facts.path_id.empty() && TellsOfThePath(facts.error);
+// DrillsARecoveryKey: the entry tells that one was opened, or that it cannot be.
+bool DrillsARecoveryKey(const audit::EventFacts& facts) {
+  if (facts.has_key || facts.factor_kind != kRecoveryKeyKind) return false;
+  return facts.type == EventType::kDrillPassed ||
+         (facts.type == EventType::kDrillFailed && TellsOfThePath(facts.error));
 }
 
 // WordAfter returns what stands behind `mark` in a text that begins with `begin`, or "".
@@ -95,6 +96,14 @@ void ReportBackward(audit::LogFindings& findings, std::uint64_t seq, std::int64_
 bool TellsOfThePath(std::string_view error_name) {
   return std::ranges::any_of(kTellingOfPaths,
                              [&](ErrorCode code) { return ErrorCodeName(code) == error_name; });
+}
+
+bool FailsAPath(const audit::EventFacts& facts) {
+  const bool fails = facts.type == EventType::kRestoreFailed ||
+                     facts.type == EventType::kDrillFailed ||
+                     facts.type == EventType::kEscrowFailed;
+  return fails && facts.outcome == audit::Outcome::kFailure && facts.has_key &&
+         facts.has_envelope && !facts.path_id.empty() && TellsOfThePath(facts.error);
 }
 
 std::string TrustLimits(const std::vector<std::string>& hosts,
@@ -166,23 +175,40 @@ void NoticedSegment::Notice(std::uint64_t seq, const audit::EventFacts& facts) {
   if (!stateless) CompareTime(seq, facts.time);
   const bool anchors = facts.event != nullptr && facts.event->anchor.has_value();
   std::optional<PathFailure> failure;
-  if (!stateless && FailsAPath(facts)) {
+  const bool drills_recovery_key = !stateless && DrillsARecoveryKey(facts);
+  if (!stateless &&
+      (FailsAPath(facts) || (drills_recovery_key && facts.type == EventType::kDrillFailed))) {
     failure = PathFailure{seq, facts.time, std::string(facts.error), facts.revision,
                           facts.envelope_sha256};
   }
-  if (!stateless && !anchors && !failure && !MattersInOrder(facts.type)) return;
+  if (!stateless && !anchors && !failure && !drills_recovery_key && !MattersInOrder(facts.type)) {
+    return;
+  }
   const bool sets_policy = facts.type == EventType::kPolicyChanged && facts.has_policy &&
                            facts.outcome == audit::Outcome::kSuccess && !stateless;
-  events.push_back(
-      {seq, facts.type, facts.outcome, facts.time, facts.id, stateless, facts.uid, facts.pid,
-       std::string(facts.key_name), facts.key_version, std::string(facts.factor_id),
-       facts.factor_kind == kRecoveryKeyKind, facts.factor_key_sha256, std::string(facts.reason),
-       sets_policy
-           ? std::optional(PolicySet{seq, facts.time, facts.policy_serial, facts.policy_sha256,
-                                     WordAfter(facts.reason, kPolicySet, kSigners)})
-           : std::nullopt,
-       anchors ? std::make_shared<const audit::Event>(*facts.event) : nullptr, facts.has_envelope,
-       failure ? std::string(facts.path_id) : std::string(), failure, facts.truncated});
+  events.push_back({seq,
+                    facts.type,
+                    facts.outcome,
+                    facts.time,
+                    facts.id,
+                    stateless,
+                    facts.uid,
+                    facts.pid,
+                    std::string(facts.key_name),
+                    facts.key_version,
+                    std::string(facts.factor_id),
+                    facts.factor_kind == kRecoveryKeyKind,
+                    facts.factor_key_sha256,
+                    std::string(facts.reason),
+                    sets_policy ? std::optional(PolicySet{
+                                      seq, facts.time, facts.policy_serial, facts.policy_sha256,
+                                      WordAfter(facts.reason, kPolicySet, kSigners)})
+                                : std::nullopt,
+                    anchors ? std::make_shared<const audit::Event>(*facts.event) : nullptr,
+                    facts.has_envelope,
+                    failure ? std::string(facts.path_id) : std::string(),
+                    failure,
+                    facts.truncated});
 }
 
 void EventOrder::Add(NoticedSegment segment, audit::LogFindings& findings) {
@@ -223,7 +249,7 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
     }
     return;
   }
-  if (event.failure) {
+  if (event.failure && !event.key_name.empty()) {
     path_failures_[{event.key_name, event.key_version, event.path_id}] = *event.failure;
   }
   switch (event.type) {
@@ -244,9 +270,9 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
       }
       return;
     case EventType::kKeyRotated:
-      life_.AddRotated(
-          {event.key_name, event.key_version},
-          {event.seq, event.outcome, OldVersionIn(event.reason, event.key_version)}, findings);
+      life_.AddRotated({event.key_name, event.key_version},
+                       {event.seq, event.outcome, OldVersionIn(event.reason, event.key_version)},
+                       findings);
       return;
     case EventType::kKeyDestroyed:
       // Without an envelope it tells of a previous generation that was removed beside a key.
@@ -273,8 +299,17 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
       gate_overrides_[event.key_name] = {event.seq, event.time, event.key_version, event.reason,
                                          event.truncated};
       return;
+    case EventType::kInventoryFound:
+    case EventType::kInventoryGone: AddForeign(event); return;
+    case EventType::kDrillPassed:
+      if (event.stateless) break;
+      AddRecoveryKeyDrill(event);
+      return;
     case EventType::kDrillFailed:
-    case EventType::kEscrowFailed: return;  // no end of a restore, whichever process tells it
+      // No end of a restore, whichever process tells it; the same of a failed escrow.
+      if (event.key_name.empty() && !event.stateless) AddRecoveryKeyDrill(event);
+      return;
+    case EventType::kEscrowFailed: return;
     default: break;
   }
   if (event.type == EventType::kRestoreReleased) {
@@ -312,6 +347,23 @@ void EventOrder::AddOne(const NoticedEvent& event, audit::LogFindings& findings)
                  fmt::format("{} version {} was restored, and no entry asked for it",
                              event.key_name, event.key_version));
   }
+}
+
+void EventOrder::AddForeign(const NoticedEvent& event) {
+  const bool found = event.type == EventType::kInventoryFound;
+  if (const auto mark = ReadForeignMark(event.reason)) {
+    foreign_escrows_[mark->name] = {event.seq, event.time, found, mark->content};
+  } else if (found) {
+    unmarked_foreign_.insert(event.reason);
+  }
+}
+
+// A drill that opened it ends the failure of whichever record bore the name.
+void EventOrder::AddRecoveryKeyDrill(const NoticedEvent& event) {
+  failed_recovery_keys_.erase(event.name);
+  if (!event.failure) return;
+  failed_recovery_keys_[event.name] = {event.seq, event.time, event.failure->error,
+                                       event.key_sha256};
 }
 
 void EventOrder::AddInterrupted(const NoticedEvent& event) {

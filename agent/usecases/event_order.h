@@ -17,6 +17,7 @@
 #include "agent/audit/event_facts.h"
 #include "agent/audit/log_faults.h"
 #include "agent/store/escrow_store.h"
+#include "agent/usecases/foreign_mark.h"
 #include "agent/usecases/version_life.h"
 #include "envelope/sealed_envelope.h"
 
@@ -33,6 +34,9 @@ struct PolicySet {
 
 // TellsOfThePath: as path_proof.h's, of an error code's name, which entries have.
 bool TellsOfThePath(std::string_view error_name);
+
+// FailsAPath: the entry tells of a path of an envelope that it is broken.
+bool FailsAPath(const audit::EventFacts& facts);
 
 // PathFailure: an entry that tells of a path that it is broken.
 struct PathFailure {
@@ -68,8 +72,8 @@ struct NoticedEvent {
   std::optional<PolicySet> policy;             // of a policy that was set
   std::shared_ptr<const audit::Event> anchor;  // the whole event, where it is about an anchor
   bool has_envelope = false;
-  std::string path_id = {};  // where it has `failure`
-  std::optional<PathFailure> failure = {};
+  std::string path_id = {};                 // where it has `failure`
+  std::optional<PathFailure> failure = {};  // of a path, or of a recovery key alone
   bool truncated = false;
 };
 
@@ -93,6 +97,14 @@ struct TrustChange {
   std::uint64_t seq = 0;
   bool added = false;
   std::string limits;
+};
+
+// FailedRecoveryKey: the last drill of a recovery key did not open it, for what lies in the key.
+struct FailedRecoveryKey {
+  std::uint64_t seq = 0;
+  std::int64_t time = 0;
+  std::string error;
+  std::optional<Bytes32> sha256;  // of the record; none where the entry was too long for it
 };
 
 struct TokenChange {
@@ -130,6 +142,14 @@ class EventOrder {
   const std::map<std::string, GateOverride>& gate_overrides() const { return gate_overrides_; }
   // path_failures: the last one of each path. What has opened since is not looked at.
   const std::map<PathName, PathFailure>& path_failures() const { return path_failures_; }
+  // failed_recovery_keys: by name.
+  const std::map<std::string, FailedRecoveryKey>& failed_recovery_keys() const {
+    return failed_recovery_keys_;
+  }
+  // foreign_escrows: the last change of each, by its name (ForeignMark).
+  const std::map<std::string, ForeignChange>& foreign_escrows() const { return foreign_escrows_; }
+  // unmarked_foreign: reasons of entries of before a mark was written.
+  const std::set<std::string>& unmarked_foreign() const { return unmarked_foreign_; }
   // tpm_simulator: what `init` said of the TPM; none in logs of before.
   std::optional<bool> tpm_simulator() const { return tpm_simulator_; }
   const std::map<Bytes16, std::uint64_t>& imported() const { return imported_; }
@@ -147,6 +167,8 @@ class EventOrder {
   };
   void AddOne(const NoticedEvent& event, audit::LogFindings& findings);
   void AddInterrupted(const NoticedEvent& event);
+  void AddForeign(const NoticedEvent& event);
+  void AddRecoveryKeyDrill(const NoticedEvent& event);
 
   std::vector<envelope::AnchorKey> anchor_keys_;
   audit::AnchorTrail anchors_;
@@ -157,6 +179,9 @@ class EventOrder {
   std::vector<PolicySet> policies_;
   std::map<std::string, GateOverride> gate_overrides_;
   std::map<PathName, PathFailure> path_failures_;
+  std::map<std::string, FailedRecoveryKey> failed_recovery_keys_;
+  std::map<std::string, ForeignChange> foreign_escrows_;
+  std::set<std::string> unmarked_foreign_;
   std::optional<bool> tpm_simulator_;
   std::map<Bytes16, std::uint64_t> imported_;
   VersionLife life_;

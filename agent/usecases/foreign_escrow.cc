@@ -10,6 +10,7 @@
 
 #include "agent/key_locations/luks_header.h"
 #include "agent/usecases/fingerprint.h"
+#include "agent/usecases/foreign_mark.h"
 #include "agent/usecases/foreign_pins.h"
 #include "envelope/base/hash.h"
 
@@ -100,14 +101,11 @@ bool HasElsewhere(const std::string& place, const std::string& volume, const std
   return header && CleanForeignName(header->uuid) == volume;
 }
 
-// Where it is, first: the log keeps 512 bytes.
 audit::Event MakeEvent(audit::EventType type, const store::ForeignEscrowRecord& record,
                        const std::string& what) {
   audit::Event event;
   event.type = type;
-  event.reason = fmt::format("foreign escrow, not held and not proven: {} in {} of {}{}; {}",
-                             record.kind, record.item, record.place,
-                             record.volume.empty() ? "" : " (LUKS " + record.volume + ")", what);
+  event.reason = ForeignReason(record, what);
   return event;
 }
 

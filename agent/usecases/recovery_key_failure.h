@@ -33,22 +33,26 @@ inline store::Setting FailedSetting(const store::RecoveryKeyRecord& row,
           fmt::format("{} {} {}", failure.time, failure.code, EncodeBase64Url(row.sha256))};
 }
 
+// ParseFailure reads the setting's value; nothing where it is of another record than `row`'s.
+inline std::optional<RecoveryKeyFailure> ParseFailure(std::string_view text,
+                                                      const store::RecoveryKeyRecord& row) {
+  const std::size_t code = text.find(' ');
+  const std::size_t record = text.rfind(' ');
+  RecoveryKeyFailure failure;
+  if (record == code || text.substr(record + 1) != EncodeBase64Url(row.sha256)) {
+    return std::nullopt;
+  }
+  std::from_chars(text.data(), text.data() + code, failure.time);
+  failure.code = text.substr(code + 1, record - code - 1);
+  return failure;
+}
+
 // FindFailure returns the failure of the record that is registered now; nothing where there is
 // none.
 inline Result<std::optional<RecoveryKeyFailure>> FindFailure(store::EscrowStore& store,
                                                              const store::RecoveryKeyRecord& row) {
   ASSIGN_OR_RETURN(const auto kept, store.GetSetting(RecoveryKeyFailureSetting(row.name)));
-  if (!kept) return std::optional<RecoveryKeyFailure>();
-  const std::string_view text = *kept;
-  const std::size_t code = text.find(' ');
-  const std::size_t record = text.rfind(' ');
-  RecoveryKeyFailure failure;
-  if (record == code || text.substr(record + 1) != EncodeBase64Url(row.sha256)) {
-    return std::optional<RecoveryKeyFailure>();
-  }
-  std::from_chars(text.data(), text.data() + code, failure.time);
-  failure.code = text.substr(code + 1, record - code - 1);
-  return std::optional(std::move(failure));
+  return kept ? ParseFailure(*kept, row) : std::nullopt;
 }
 
 }  // namespace keyescrow::agent

@@ -7,6 +7,7 @@
 #include "agent/usecases/kdf_choice.h"
 #include "agent/usecases/path_proof.h"
 #include "agent/usecases/policy_in_force.h"
+#include "agent/usecases/recovery_key_failure.h"
 #include "agent/usecases/registered_recovery_key.h"
 #include "agent/usecases/token_sessions.h"
 
@@ -42,6 +43,7 @@ Result<RecoveryKeyChange> RegisterRecoveryKey(Agent& agent, const envelope::Reco
   row.replaces = registration.replaces;
   if (registration.proven) {
     change.recovery_key_drills.push_back({row.name, row.sha256, agent.Now(), events.size()});
+    change.settings.push_back({RecoveryKeyFailureSetting(row.name), std::nullopt});
     audit::Event& drilled = events.emplace_back();
     drilled.type = audit::EventType::kDrillPassed;
     drilled.paths.push_back(RecoveryKeyEvent(key));

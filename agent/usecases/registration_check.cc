@@ -20,7 +20,6 @@ using audit::EventType;
 using audit::LogFault;
 using store::StoreReader;
 
-constexpr int kSchemaWithEntryIndex = 2;
 constexpr int kSchemaWithOverrides = 5;
 
 // CameByImport: an envelope that another host made may be of any version.
@@ -34,13 +33,6 @@ Result<bool> CameByImport(StoreReader& reader, std::int64_t envelope_id) {
   if (!bytes) return false;
   const auto event = audit::ParseEvent(AsText(*bytes));
   return event && event->reason.starts_with(kImportedReason);
-}
-
-bool NamesPath(const audit::EventFacts& facts, std::string_view path_id) {
-  if (facts.path_id == path_id) return true;
-  if (facts.event == nullptr) return false;
-  return std::any_of(facts.event->paths.begin(), facts.event->paths.end(),
-                     [&](const audit::EventPath& path) { return path.id == path_id; });
 }
 
 bool Proves(const audit::EventFacts& facts, const store::PathState& state) {
@@ -376,86 +368,6 @@ Status RegistrationChecker::CheckLife(StoreReader& reader) {
   return Ok();
 }
 
-// StillFails: the envelope that failed is one that is kept, was the newest one then, and its path
-// has not opened or been made anew since.
-Result<bool> StillFails(StoreReader& reader, const PathName& path, const PathFailure& failure) {
-  ASSIGN_OR_RETURN(const auto kept,
-                   reader.EnvelopeSha256(path.key_name, path.key_version, failure.revision));
-  if (kept != failure.envelope_sha256) return false;
-  audit::EventReader events;
-  bool fails = true;
-  RETURN_IF_ERROR(reader.EntriesOfKey(path.key_name, [&](const store::EntryRow& row) {
-    const auto facts = events.Read(AsText(row.bytes));
-    if (!facts || facts->key_version != path.key_version ||
-        facts->source == audit::kStatelessSource) {
-      return true;
-    }
-    if (row.seq > failure.seq) {
-      const bool ends =
-          facts->type == EventType::kDrillPassed || facts->type == EventType::kRestoreCompleted ||
-          facts->type == EventType::kFactorEnrolled || facts->type == EventType::kFactorRemoved;
-      fails =
-          !(ends && facts->outcome == audit::Outcome::kSuccess && NamesPath(*facts, path.path_id));
-      return fails;
-    }
-    const bool writes =
-        facts->type == EventType::kEscrowCreated || facts->type == EventType::kEscrowRewrapped;
-    if (!writes || facts->outcome != audit::Outcome::kSuccess) return true;
-    fails = facts->revision == failure.revision;
-    return false;
-  }));
-  return fails;
-}
-
-Status RegistrationChecker::CheckFailures(StoreReader& reader) {
-  if (reader.schema_version() < kSchemaWithEntryIndex) return Ok();
-  std::map<PathName, PathFailure> missing;
-  for (const auto& [path, failure] : order_.path_failures()) {
-    if (order_.life().destroyed().contains({path.key_name, path.key_version})) continue;
-    ASSIGN_OR_RETURN(const bool fails, StillFails(reader, path, failure));
-    if (fails) missing.emplace(path, failure);
-  }
-  std::vector<store::PathState> unknown;  // failures whose entry is not the path's last one
-  std::set<PathName> opened;
-  RETURN_IF_ERROR(reader.PathStates([&](const store::PathState& state) {
-    PathName path{state.key_name, state.key_version, state.path_id};
-    const auto found = missing.find(path);
-    const bool is_it = found != missing.end() && state.failed &&
-                       state.failure == found->second.error &&
-                       std::llabs(*state.failed - found->second.time) <= kProofToleranceSeconds;
-    if (is_it) {
-      missing.erase(found);
-    } else if (state.failed && state.failed >= state.proven.value_or(0)) {
-      unknown.push_back(state);
-    }
-    if (state.proven && !is_it) opened.insert(std::move(path));
-    return true;
-  }));
-  for (const auto& [path, failure] : missing) {
-    // That another host's TPM is not here was never taken for a failure, and such a path never
-    // opened here.
-    if (failure.error.starts_with("tpm_") && !opened.contains(path)) continue;
-    Add(LogFault::kProofUnlogged, failure.seq,
-        fmt::format("entry {}: the path {} of {} version {} failed, and the store does not say so",
-                    failure.seq, path.path_id, path.key_name, path.key_version));
-  }
-  audit::EventReader events;
-  for (const store::PathState& state : unknown) {
-    bool told = false;
-    RETURN_IF_ERROR(reader.EntriesOfKey(state.key_name, [&](const store::EntryRow& row) {
-      const auto facts = events.Read(AsText(row.bytes));
-      told = facts && facts->key_version == state.key_version && facts->error == state.failure &&
-             std::llabs(facts->time - *state.failed) <= kProofToleranceSeconds;
-      return !told;
-    }));
-    if (told) continue;
-    Add(LogFault::kProofUnlogged, 0,
-        fmt::format("{} version {}: no entry tells that the path {} failed at {}", state.key_name,
-                    state.key_version, state.path_id, FormatUtc(*state.failed)));
-  }
-  return Ok();
-}
-
 Status RegistrationChecker::CheckRows(StoreReader& reader) {
   RETURN_IF_ERROR(CheckTokens(reader));
   RETURN_IF_ERROR(CheckRecoveryKeys(reader));
@@ -464,7 +376,11 @@ Status RegistrationChecker::CheckRows(StoreReader& reader) {
   RETURN_IF_ERROR(CheckOverrides(reader));
   RETURN_IF_ERROR(CheckLife(reader));
   RETURN_IF_ERROR(CheckFailures(reader));
-  ASSIGN_OR_RETURN(auto names, reader.SettingNames());
+  RETURN_IF_ERROR(CheckRecoveryKeyFailures(reader));
+  RETURN_IF_ERROR(CheckForeign(reader));
+  ASSIGN_OR_RETURN(const auto settings, reader.Settings());
+  std::vector<std::string> names;
+  for (const store::Setting& setting : settings) names.push_back(setting.name);
   const bool simulator = std::ranges::count(names, kTpmSimulatorSetting) != 0;
   if (order_.tpm_simulator().value_or(simulator) != simulator) {
     Add(LogFault::kTokenUnlogged, 0,

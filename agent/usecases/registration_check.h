@@ -48,6 +48,20 @@ void CompareOverrides(const std::vector<store::GateOverrideRecord>& rows,
                       const std::map<std::string, GateOverride>& logged,
                       audit::LogFindings& findings);
 
+// CompareForeign does it for foreign escrows, against `order`'s foreign_escrows() and
+// unmarked_foreign(); CompareRecoveryKeyFailures for the failures that `settings` keep of `rows`.
+void CompareForeign(const std::vector<store::ForeignEscrowRecord>& rows, const EventOrder& order,
+                    audit::LogFindings& findings);
+void CompareRecoveryKeyFailures(const std::vector<store::RecoveryKeyRecord>& rows,
+                                const std::vector<store::Setting>& settings,
+                                const EventOrder& order, audit::LogFindings& findings);
+
+// NamesPath: one of the entry's paths.
+bool NamesPath(const audit::EventFacts& facts, std::string_view path_id);
+
+// Schemas of before have no index of entries by key.
+inline constexpr int kSchemaWithEntryIndex = 2;
+
 struct RegistrationTally {
   std::uint64_t num_keys = 0;
   std::uint64_t num_tokens = 0;
@@ -94,6 +108,8 @@ class RegistrationChecker {
   Status CheckOverrides(store::StoreReader& reader);
   Status CheckLife(store::StoreReader& reader);
   Status CheckFailures(store::StoreReader& reader);
+  Status CheckRecoveryKeyFailures(store::StoreReader& reader);
+  Status CheckForeign(store::StoreReader& reader);
 
   const EventOrder& order_;
   const KeyedSum& entry_keys_;

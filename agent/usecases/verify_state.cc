@@ -154,15 +154,13 @@ void SayNotChecked(const StateVerifyRequest& request, const StateKeys& keys,
   }
   not_checked.emplace_back(
       "what no entry tells: tokens' URIs, modules and PIN sources, names of trusted "
-      "agents, fingerprints of keys in use, LUKS bindings, destinations, foreign escrows, by what "
-      "a "
-      "path was proven, failures of recovery keys, proofs of paths and drills of recovery keys "
-      "that "
-      "the store no longer has, from which version a rotation comes, by what it hands over and "
-      "which "
-      "step an open one is at, why the gate was overridden, when the row of a token, a recovery "
-      "key or a trusted agent was written" +
-      std::string(found.unlogged_settings.empty() ? "" : ", settings"));
+      "agents, fingerprints of keys in use, LUKS bindings, destinations, by what a path was "
+      "proven, "
+      "proofs of paths and drills of recovery keys that the store no longer has, by what a "
+      "rotation "
+      "hands over and which step an open one is at, when the row of a token, a recovery key or a "
+      "trusted agent was written" +
+      std::string(found.unlogged_settings.empty() ? "" : ", other settings"));
   if (keys.basis == StateKeys::Basis::kOwn) {
     not_checked.push_back("that this state's keys are the agent's: compare the thumbprint " +
                           keys.agents.back() + " with the one that you kept");

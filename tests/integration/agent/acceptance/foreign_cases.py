@@ -1,10 +1,12 @@
 """What clevis and systemd-cryptenroll escrowed, as an inventory: said, and never held or proven."""
 
 import base64
+import contextlib
 import json
 import os
 import pathlib
 import shutil
+import sqlite3
 import subprocess
 import sys
 
@@ -97,8 +99,28 @@ class Foreign(AcceptanceCase):  # one test
         done = self.succeeds("import", "moving.jwe", "--json").json()
         self.assertEqual((done["foreign"], done["num_gone"]), ([], 1))
         self.assertEqual(self.listed("moving.jwe"), [])
+        self.edits_are_found()
         self.assertIn("moving.jwe; no longer there", self.entries("inventory.gone")[-1])
         self.assertNotEqual(self.world.run("import", "moving.jwe").status, 0)
+
+    def edits_are_found(self):
+        for edit in ("DELETE FROM foreign_escrow WHERE place LIKE '%/sss.jwe'",
+                     "UPDATE foreign_escrow SET opens_by = (SELECT opens_by FROM foreign_escrow "
+                     "WHERE place LIKE '%/tpm2.jwe') WHERE place LIKE '%/sss.jwe'",
+                     "INSERT INTO foreign_escrow SELECT '/etc/other.jwe', item, kind, volume, "
+                     "opens_by, sha256, found FROM foreign_escrow WHERE place LIKE '%/sss.jwe'"):
+            copy = self.world.path("edited")
+            shutil.copytree(self.world.path("state"), copy)
+            self.addCleanup(shutil.rmtree, copy, ignore_errors=True)
+            with contextlib.closing(sqlite3.connect(copy / "store.db")) as store:
+                self.assertEqual(store.execute(edit).rowcount, 1, edit)
+                store.commit()
+            self.world.give_to_user()
+            done = self.world.run("verify", "--json", "--state", str(copy))
+            findings = [found for item in done.json()["items"] for found in item["findings"]]
+            self.assertEqual((done.status, [found["fault"] for found in findings]),
+                             (4, ["foreign_unlogged"]), str(done))
+            shutil.rmtree(copy)
 
     def test_the_tokens_of_a_volume(self):
         image = self.make_volume("volume.img")

@@ -1,5 +1,6 @@
 """Recovery keys: keys escrowed with nobody present, opened by their people, by others' tools too."""
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -9,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
+import time
 
 import world
 from world import PASSWORD, PIN, SECOND_DECODER, UNLOCK, AcceptanceCase, build_folder
@@ -243,6 +245,11 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
                         "escrow"], env=self.world.environment, check=True, capture_output=True)
         self.refused("token_key_not_found", 10, "drill", TEAM, *UNLOCK, num_runs=1)
         self.assertEqual(condition(), "broken")
+        self.verifies()
+        for edit in ("DELETE FROM meta WHERE name = ?", "UPDATE meta SET value = '1' || value WHERE "
+                     "name = ?", "UPDATE meta SET value = replace(value, 'key_not', 'key_is') WHERE "
+                     "name = ?"):
+            self.finds_failure(edit)
         done = self.world.run("backup", "host/k00", "--no-input", "--json")
         self.assertFalse(done.json()["covered"], str(done))
         self.test_9_both_verifiers_of_a_pack()
@@ -253,6 +260,25 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
         self.succeeds("drill", TEAM, *UNLOCK, "--no-input")
         self.assertEqual(condition(), "proven")
         self.verifies()
+        with contextlib.closing(sqlite3.connect(self.world.path("state") / "store.db")) as store:
+            (record,) = store.execute("SELECT sha256 FROM recovery_key").fetchone()
+        record = base64.urlsafe_b64encode(record).decode()
+        self.finds_failure("INSERT INTO meta VALUES (?, '%d factor_bad %s')" % (
+            time.time(), record.rstrip("=")))
+
+    def finds_failure(self, edit):
+        """A failure that the store hides, alters or invents is one that verify finds."""
+        copy = self.world.path("edited")
+        shutil.copytree(self.world.path("state"), copy)
+        self.addCleanup(shutil.rmtree, copy, ignore_errors=True)
+        with contextlib.closing(sqlite3.connect(copy / "store.db")) as store:
+            self.assertEqual(store.execute(edit, ("recovery_key_failed:team",)).rowcount, 1)
+            store.commit()
+        done = self.world.run("verify", "--json", "--state", str(copy))
+        findings = [found for item in done.json()["items"] for found in item["findings"]]
+        self.assertEqual((done.status, [found["fault"] for found in findings]),
+                         (4, ["proof_unlogged"]), str(done))
+        shutil.rmtree(copy)
 
     def test_5_on_another_host(self):
         self.succeeds("recovery-key", "export", "team", "-o", "team.recovery-key")
