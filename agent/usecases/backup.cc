@@ -85,13 +85,6 @@ void AddEscrow(const EscrowEntry& entry, std::vector<audit::Event>& events, stor
   AddSuccession(entry.succession, header.key_name, header.key_version, events, change);
 }
 
-std::string CoverText(const store::RecoveryKeyRecord& row,
-                      const std::optional<std::int64_t>& covered_since) {
-  if (covered_since) return "its recovery key was opened on " + FormatUtc(*covered_since);
-  return row.drilled ? "its recovery key was opened last on " + FormatUtc(*row.drilled)
-                     : "its recovery key was never opened here";
-}
-
 std::string NotRecoverable(const std::vector<PathProof>& paths) {
   for (const PathProof& path : paths) {
     if (!path.portable || !path.expression.starts_with(kRecoveryKeyKind)) continue;
@@ -190,7 +183,7 @@ Status Cover(Agent& agent, const store::EnvelopeRecord& written, const envelope:
   ASSIGN_OR_RETURN(const RecoveryKeyState key, DescribeRecoveryKey(row));
   ASSIGN_OR_RETURN(proof.covered_since, CoveredSince(agent, row, written.key_name, path.id));
   proof.portable = key.portable;
-  proof.why_not = CoverText(row, proof.covered_since);
+  ASSIGN_OR_RETURN(proof.why_not, CoverText(agent, row, proof.covered_since));
   return Ok();
 }
 

@@ -147,7 +147,7 @@ Result<UnattendedBackup::Prepared> UnattendedBackup::Prepare(const Wanted& wante
     proof.portable = registered->portable;
     ASSIGN_OR_RETURN(proof.covered_since,
                      CoveredSince(agent, registered->row, key_name, option.id));
-    proof.why_not = CoverText(registered->row, proof.covered_since);
+    ASSIGN_OR_RETURN(proof.why_not, CoverText(agent, registered->row, proof.covered_since));
     result.covered = result.covered || (proof.portable && proof.covered_since);
   }
   prepared.fingerprint = MakeFingerprint(agent, fingerprinter_, key_name, draft.key_version,

@@ -38,9 +38,7 @@ struct EscrowEntry {
 // AddEscrow adds its rows and events to a commit.
 void AddEscrow(const EscrowEntry& entry, std::vector<audit::Event>& events, store::Change& change);
 
-// CoverText tells when the recovery key was opened; NotRecoverable why nothing is known to open.
-std::string CoverText(const store::RecoveryKeyRecord& row,
-                      const std::optional<std::int64_t>& covered_since);
+// NotRecoverable tells why nothing is known to open.
 std::string NotRecoverable(const std::vector<PathProof>& paths);
 
 // ---- batches

@@ -10,6 +10,7 @@
 #include "agent/key_locations/luks_location.h"
 #include "agent/report/qr_code.h"
 #include "agent/usecases/envelope_source.h"
+#include "agent/usecases/recovery_key_failure.h"
 #include "agent/usecases/registered_recovery_key.h"
 #include "agent/usecases/token_sessions.h"
 #include "envelope/base/hash.h"
@@ -100,6 +101,10 @@ class Needs {
     store::EscrowStore& store = agent_->store();
     ASSIGN_OR_RETURN(tokens_, store.Tokens());
     ASSIGN_OR_RETURN(recovery_keys_, store.RecoveryKeys());
+    for (const store::RecoveryKeyRecord& row : recovery_keys_) {
+      ASSIGN_OR_RETURN(auto failure, FindFailure(store, row));
+      if (failure) failures_.emplace(row.name, std::move(*failure));
+    }
     std::vector<std::pair<std::string, std::optional<Bytes32>>> newest;
     RETURN_IF_ERROR(store.PathSets("", [&](const store::PathSetRow& row) {
       if (newest.empty() || newest.back().first != row.key_name) {
@@ -133,6 +138,14 @@ class Needs {
       if (row.retired) continue;
       if (const auto key = ReadRegistered(row); !key) {
         Bad("recovery key", Error(key.error()).WithContext(name));
+      } else if (const auto failure = failures_.find(row.name); failure != failures_.end()) {
+        Warn("recovery key",
+             fmt::format("{} did not open on {} ({}){}: every path under it is broken", name,
+                         FormatUtc(failure->second.time), failure->second.code,
+                         row.drilled ? ", and was opened last " + FormatUtc(*row.drilled) : ""),
+             "'keyescrow drill " + name +
+                 "' where its factors are whole; else make another recovery key, and back up what "
+                 "goes to this one");
       } else if (!row.drilled) {
         Warn(
             "recovery key",
@@ -227,6 +240,7 @@ class Needs {
   std::vector<Check> checks_;
   std::vector<store::TokenRecord> tokens_;
   std::vector<store::RecoveryKeyRecord> recovery_keys_;
+  std::map<std::string, RecoveryKeyFailure> failures_;  // of these, by name
   std::vector<envelope::Header> headers_;
 };
 

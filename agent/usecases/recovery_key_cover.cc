@@ -1,10 +1,13 @@
 // What the last opening of a recovery key says of the envelopes that go to it.
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "agent/usecases/policy_in_force.h"
 #include "agent/usecases/recovery_key_failure.h"
 #include "agent/usecases/recovery_keys.h"
 #include "agent/usecases/registered_recovery_key.h"
+#include "envelope/base/clock.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -40,6 +43,18 @@ Result<std::optional<std::int64_t>> CoveredSince(Agent& agent, const store::Reco
   if (agent.Now() - *row.drilled > period.value_or(kDefaultDrillSeconds))
     return std::optional<std::int64_t>();
   return row.drilled;
+}
+
+Result<std::string> CoverText(Agent& agent, const store::RecoveryKeyRecord& row,
+                              const std::optional<std::int64_t>& covered_since) {
+  if (covered_since) return "its recovery key was opened on " + FormatUtc(*covered_since);
+  const std::string opened = row.drilled
+                                 ? "its recovery key was opened last on " + FormatUtc(*row.drilled)
+                                 : "its recovery key was never opened here";
+  ASSIGN_OR_RETURN(const auto failure, FindFailure(agent.store(), row));
+  if (!failure) return opened;
+  return fmt::format("{}, and did not open on {} ({})", opened, FormatUtc(failure->time),
+                     failure->code);
 }
 
 Status AddCover(Agent& agent, const envelope::Header& header,

@@ -98,6 +98,11 @@ Result<std::optional<std::int64_t>> CoveredSince(Agent& agent, const store::Reco
                                                  const std::string& key_name,
                                                  std::string_view path_id);
 
+// CoverText tells when it was opened, or that it did not open since; `covered_since` is
+// CoveredSince's.
+Result<std::string> CoverText(Agent& agent, const store::RecoveryKeyRecord& row,
+                              const std::optional<std::int64_t>& covered_since);
+
 // AddCover has the paths of an envelope that this agent made, and that carry the very record that
 // is registered, count as proven when that recovery key was last opened here: the writer read each
 // envelope back before it was kept (envelope/sealed_envelope.h), so what opens the key opens them.

@@ -252,6 +252,12 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
             self.finds_failure(edit)
         done = self.world.run("backup", "host/k00", "--no-input", "--json")
         self.assertFalse(done.json()["covered"], str(done))
+        self.assertRegex(done.json()["paths"][0]["why_not"],
+                         r"was opened last on .*Z, and did not open on .*Z \(token_key_not_found\)$")
+        (check,) = [check for check in self.world.run("doctor", "--json").json()["checks"]
+                    if "recovery-key:team" in check["what"]]
+        self.assertEqual(check["outcome"], "warning", check)
+        self.assertIn("did not open on ", check["what"])
         self.test_9_both_verifiers_of_a_pack()
         for name in ("agent.json", "pack.tar"):
             self.world.path(name).unlink()
