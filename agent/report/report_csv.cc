@@ -121,6 +121,7 @@ void AddForeign(const ForeignItem& item, Csv& csv) {
 
 void AddRelease(const Release& release, Csv& csv) {
   Row row = NewRow("release");
+  if (release.imported) row[kValue] = "imported";
   row[kKey] = release.key;
   row[kVersion] = std::to_string(release.version);
   row[kPath] = release.path;

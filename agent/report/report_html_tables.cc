@@ -217,6 +217,9 @@ std::string ReleaseTable(const ReportModel& model) {
         Tag(ToneOf(release.outcome),
             release.outcome == "pending" ? "no outcome" : std::string_view(release.outcome));
     if (!release.error.empty()) outcome += Sub(Mono(release.error));
+    if (release.imported) {
+      outcome += Sub("imported from " + Foreign(release.host) + ": nothing signed it before");
+    }
     html += fmt::format(
         "<tr><td>{}{}</td><th scope=\"row\">{}{}</th><td data-l=\"path:\">{}</td><td "
         "data-l=\"by:\">{}</td><td data-l=\"why:\">{}</td><td>{}</td></tr>",

@@ -75,7 +75,8 @@ Json ReleaseJson(const Release& release) {
           {"reason", TextOrNull(release.reason)},
           {"ticket", TextOrNull(release.ticket)},
           {"outcome", release.outcome},
-          {"error", TextOrNull(release.error)}};
+          {"error", TextOrNull(release.error)},
+          {"imported", release.imported}};
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ namespace keyescrow::agent::report {
 
 // kReportForm: raised whenever the same model gives other JSON, CSV or HTML. A pack states the form
 // of its report, so that a verifier of another one says that it did not make it anew.
-inline constexpr std::uint64_t kReportForm = 2;
+inline constexpr std::uint64_t kReportForm = 3;
 
 struct ReportPath {
   std::string id;
@@ -83,8 +83,9 @@ struct Release {
   std::string host;
   std::string reason;
   std::string ticket;
-  std::string outcome;  // "completed", "failed", "denied", "interrupted", "pending"
-  std::string error;    // error code's name, or ""
+  std::string outcome;    // "completed", "failed", "denied", "interrupted", "pending"
+  std::string error;      // error code's name, or ""
+  bool imported = false;  // from a run without state: nothing signed it before
   bool operator==(const Release&) const = default;
 };
 

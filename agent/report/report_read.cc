@@ -136,6 +136,7 @@ Release ReadRelease(const Json& json, Reader& reader) {
   release.ticket = reader.TextOrNull(json, "ticket");
   release.outcome = reader.Text(json, "outcome");
   release.error = reader.TextOrNull(json, "error");
+  release.imported = reader.Flag(json, "imported");
   return release;
 }
 

@@ -822,7 +822,7 @@ class Claims:
 
 # ---- the report, made anew
 
-FORM = 2  # of the report that this program makes anew
+FORM = 3  # of the report that this program makes anew
 CONTROLS = "a71d34169f2f40e62a97d1e0dd71a586fc5be7b345bfadc186e738673a571c62"  # SHA-256 of controls.md
 QUERY = ("every key that agent.toml declares, and the newest version of every key in the store")
 AGES = (("up to 7 days", 7), ("8 to 30 days", 30), ("31 to 60 days", 60), ("61 to 90 days", 90),
@@ -871,8 +871,9 @@ class Report:
         if not interrupted and event["type"] not in ("restore.requested",) + ENDED:
             return
         key = event.get("key", {})
-        who = (event["boot_id"], event.get("actor", {}).get("pid", 0), key.get("name", ""),
-               key.get("version", 0))
+        imported = event["source"] == "stateless"
+        who = (imported, event["boot_id"], event.get("actor", {}).get("pid", 0),
+               key.get("name", ""), key.get("version", 0))
         if interrupted:
             asked = re.match("entry ([0-9]+):", event.get("reason", ""))
             who, end = next((other for other, release in self.open.items()
@@ -884,7 +885,7 @@ class Report:
                        "path": (event.get("paths") or [{}])[0].get("id") or None,
                        "actor": actor_text(event), "host": event["host"],
                        "reason": event.get("reason"), "ticket": event.get("ticket"),
-                       "outcome": "pending", "error": None}
+                       "outcome": "pending", "error": None, "imported": imported}
             self.releases.append(release)
         if end == "requested":
             self.open[who] = release
@@ -1164,7 +1165,8 @@ class Report:
                 reason=item["what"], remedy=item["remedy"])
         for item in status["releases"]:
             end = item["outcome_seq"]
-            add("release", key=item["key"], version=str(item["version"]), path=item["path"],
+            add("release", value="imported" if item["imported"] else "", key=item["key"],
+                version=str(item["version"]), path=item["path"],
                 state=item["outcome"], time=item["time"], actor=item["actor"],
                 reason=item["reason"], ticket=item["ticket"], error=item["error"],
                 seq=str(item["seq"]), outcome_seq="" if end is None else str(end))

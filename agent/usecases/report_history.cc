@@ -55,7 +55,8 @@ void ReportHistory::Read(std::uint64_t seq, const audit::Event& event) {
 }
 
 ReportHistory::Matching ReportHistory::MatchingOf(const audit::Event& event) {
-  return {event.boot_id, event.actor ? event.actor->pid : 0, event.key ? event.key->name : "",
+  return {event.source == audit::kStatelessSource, event.boot_id,
+          event.actor ? event.actor->pid : 0, event.key ? event.key->name : "",
           event.key ? event.key->version : 0};
 }
 
@@ -73,6 +74,7 @@ report::Release& ReportHistory::Add(std::uint64_t seq, const audit::Event& event
   release.reason = event.reason;
   release.ticket = event.ticket;
   release.outcome = "pending";
+  release.imported = event.source == audit::kStatelessSource;
   return release;
 }
 

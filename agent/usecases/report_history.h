@@ -28,7 +28,8 @@ class ReportHistory {
 
  private:
   // One process does one restore at a time, and its intent and outcome name the same key.
-  using Matching = std::tuple<std::string, std::int32_t, std::string, std::uint32_t>;
+  // Imported or not, the boot, the process, the key and its version.
+  using Matching = std::tuple<bool, std::string, std::int32_t, std::string, std::uint32_t>;
   static Matching MatchingOf(const audit::Event& event);
 
   report::Release& Add(std::uint64_t seq, const audit::Event& event);

@@ -58,6 +58,12 @@ class Offline(AcceptanceCase):
         ids = [line["id"] for line in lines]
         self.assertEqual([entry["id"] for entry in log if entry["id"] in ids], ids)
         self.assertIn("(imported from ", self.succeeds("audit", "log").out.decode())
+        report = self.succeeds("audit", "report", "--json").json()
+        marked = {release["reason"]: release["imported"] for release in report["releases"]}
+        self.assertTrue(marked["INC-4711: host db1 burnt down"], marked)
+        self.assertIn(b"release,,imported,", self.succeeds("audit", "report", "--csv").out)
+        self.succeeds("audit", "report", "--html", "-o", "report.html")
+        self.assertIn(b"nothing signed it before", self.world.path("report.html").read_bytes())
         for text in ("", "{}\n", "not an event\n", event.read_text().replace("restore", "rastore"),
                      event.read_text().replace("restore.completed", "factor.removed"),
                      event.read_text().replace("restore.requested", "restore.failed")):

@@ -892,11 +892,11 @@ class Packs(PackCase):  # one test: its methods read the packs of one world
                 self.forge(pack, change)
                 self.signed(pack, word)
         pack = Pack(self.world.path("pack.tar"))
-        pack.edit("status.json", lambda data: data.replace(b'"form": 2', b'"form": 3'))
-        done, document = self.signed(pack, "the report is of form 3", status=1)
+        pack.edit("status.json", lambda data: data.replace(b'"form": 3', b'"form": 4'))
+        done, document = self.signed(pack, "the report is of form 4", status=1)
         self.assertIn("newer_format",
                       [finding["fault"] for finding in done.json()["items"][0]["findings"]])
-        self.assertTrue(any("the report is of form 3" in line for line in document["findings"]))
+        self.assertTrue(any("the report is of form 4" in line for line in document["findings"]))
 
     def test_escrows_of_other_tools(self):
         members = Pack(self.world.path("pack.tar")).members
