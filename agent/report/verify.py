@@ -367,16 +367,25 @@ class RecoveryKeys:
 
     def __init__(self, verifier):
         self.verifier, self.logged, self.factors, self.opened = verifier, {}, {}, {}
+        self.enrolled, self.failed = {}, {}  # by name, with the entry; failures but those opened since
         self.size = 0
 
-    def add(self, factor, enrolled, own):
+    def add(self, seq, factor, enrolled, own):
+        self.enrolled[factor["id"]] = seq, factor.get("key_sha256")
         self.logged[factor["id"]] = (enrolled, factor.get("key_sha256"))
         if enrolled:
             self.factors[factor["id"]] = own
 
-    def open(self, event):
+    def drill(self, seq, event):
         factor = ((event.get("paths") or [{}])[0].get("factors") or [{}])[0]
-        if factor.get("kind") == "recovery-key":
+        if factor.get("kind") != "recovery-key":
+            return
+        if event["type"] == "drill.failed":
+            if event.get("error") in TELLING:
+                self.failed[factor.get("id", "")] = (
+                    seq, seconds(event["time"]), event["error"], factor.get("key_sha256"))
+        else:
+            self.failed.pop(factor.get("id", ""), None)
             self.opened.setdefault(factor.get("id", ""), []).append(
                 (factor.get("key_sha256"), seconds(event["time"])))
 
@@ -763,10 +772,16 @@ class Policy:
 
 # ---- what status.json says that entries must tell
 
+# Errors that lie in the path, and not in who tried it.
+TELLING = """envelope_unwrap envelope_mac factor_bad token_data_invalid token_key_not_found
+    token_key_usage tpm_pcr_mismatch tpm_policy_signature tpm_srk_untrusted
+    tpm_wrong_device""".split()
+
+
 class Claims:
     def __init__(self, verifier):
         self.verifier, self.proofs, self.steps, self.told = verifier, {}, {}, set()
-        self.num_releases = 0
+        self.num_releases, self.keys = 0, {}
 
     def read(self, status):
         for key in status["keys"]:
@@ -780,6 +795,12 @@ class Claims:
                         seconds(path["proven"]))
                 elif current:
                     raise Bad("status.json has a proven path without a time")
+            if status["form"] == FORM:  # another one may tell conditions otherwise
+                self.keys[key["name"]] = {
+                    "version": key["version"], "own": key["agent"] == status["agent"],
+                    "made": None, "newest": None, "paths": {path["id"]: {
+                        **path, "told": False, "failed": None, "opened": (-1, None)}
+                        for path in key["paths"]}}
         self.num_releases = len(status["releases"])
         for item in status["releases"]:
             seq, end = item["seq"], item["outcome_seq"]
@@ -793,7 +814,71 @@ class Claims:
             if (end is None) != (item["outcome"] == "pending"):
                 raise Bad("status.json has a release whose end is not its outcome")
 
+    def notice_condition(self, seq, event):
+        """Which paths of the versions in status.json are broken, as the entries tell it."""
+        kind, succeeds = event["type"], event["outcome"] == "success"
+        opens = kind in ("drill.passed", "restore.completed")
+        edits = kind in ("factor.enrolled", "factor.removed")
+        matters = kind in ESCROWED or opens or edits if succeeds else event.get("error")
+        key = self.keys.get(event.get("key", {}).get("name"))
+        if (not matters or key is None or key["version"] != event["key"].get("version", 0) or
+                event["source"] == "stateless"):
+            return
+        if kind in ESCROWED and succeeds:
+            key["newest"] = event.get("envelope", {}).get("sha256")
+            if kind == "escrow.created" and not event.get("reason", "").startswith("imported; "):
+                key["made"] = seq
+            return
+        if not succeeds:
+            for path in key["paths"].values():
+                path["told"] = path["told"] or path["failure"] == event["error"]
+        path = key["paths"].get((event.get("paths") or [{}])[0].get("id"))
+        if path is None:
+            return
+        if (kind in ("restore.failed", "drill.failed", "escrow.failed") and
+                event["outcome"] == "failure" and event.get("error") in TELLING and
+                event.get("envelope", {"sha256": ""})["sha256"] == key["newest"]):
+            path["failed"] = seq, seconds(event["time"]), event["error"]
+        if succeeds:
+            path["failed"] = None
+            if opens:
+                path["opened"] = seq, seconds(event["time"])
+
+    def compare_condition(self, name, key, path):
+        begin, _, recovery_key = path["factors"].partition("recovery-key:")
+        if begin:
+            recovery_key = ""
+        keys = self.verifier.recovery_keys
+        failed_key = keys.failed.get(recovery_key)
+        if path["condition"] == "broken":
+            if not path["told"] and (not failed_key or failed_key[2] != path["failure"]):
+                self.verifier.fail("status", "%s: no entry tells that the path %s is broken, as "
+                                   "status.json says" % (name, path["id"]))
+            return
+
+        def is_after(failed):
+            seq, time = path["opened"]
+            return failed[0] > seq and (time is None or failed[1] >= time)
+
+        failed, broken_by = path["failed"], None
+        since = time_or_none(path["covered_since"])
+        # That another host's TPM is not here was never taken for a failure.
+        if (failed and (path["opened"][0] >= 0 or not failed[2].startswith("tpm_")) and
+                is_after(failed) and (since is None or since <= failed[1])):
+            broken_by = failed[0]
+        enrolled = keys.enrolled.get(recovery_key)
+        # What was escrowed since the record was registered has a copy of that record.
+        if (failed_key and enrolled and key["own"] and key["made"] is not None and
+                keys.logged[recovery_key][0] and enrolled[0] < key["made"] and
+                failed_key[3] is not None and failed_key[3] == enrolled[1] and
+                is_after(failed_key)):
+            broken_by = failed_key[0]
+        if broken_by is not None:
+            self.verifier.fail("status", "%s: entry %d tells that the path %s is broken, and "
+                               "status.json does not say so" % (name, broken_by, path["id"]))
+
     def notice(self, seq, event, proof_holds):
+        self.notice_condition(seq, event)
         key = event.get("key", {"name": "", "version": 0})
         if (event["type"] in ("drill.passed", "restore.completed") and
                 event["outcome"] == "success" and proof_holds and event.get("paths")):
@@ -812,6 +897,9 @@ class Claims:
                                    seq)
 
     def finish(self):
+        for name, key in sorted(self.keys.items()):
+            for path in key["paths"].values():
+                self.compare_condition(name, key, path)
         for at in sorted(set(self.proofs) - self.told):
             self.verifier.fail("status", "%s: no entry proves the path %s, as status.json says" %
                                at)
@@ -1005,6 +1093,26 @@ class Report:
         period = {"shortest": min(periods), "longest": max(periods)} if periods else None
         if (status["policy"], status["drill_every_s"]) != (policy["policy"]["name"], period):
             self.bad("status.json's policy, or how often it asks for drills, is not that of policy/")
+        for key in status["keys"]:
+            for path in key["paths"] if key["escrowed"] else ():
+                self.compare_age(key, path, policy)
+
+    def compare_age(self, key, path, policy):
+        """What counts as proven or covered was opened within the time that the policy asks."""
+        name, now = key["name"], self.verifier.time
+        opened = time_or_none(path.get({"proven": "proven", "covered": "covered_since"}.get(
+            path["condition"])))
+        exempted = {other["rule"] for other in policy.get("exception", [])
+                    if now < int(other["until"].timestamp()) and
+                    other.get("host", key["host"]) == key["host"] and
+                    pattern_matches(other["key"], name)}
+        periods = [int(rule["drill_every"][:-1]) * SECONDS[rule["drill_every"][-1]]
+                   for rule in policy["rule"] if "drill_every" in rule and
+                   pattern_matches(rule["match"], name) and rule["name"] not in exempted and
+                   path["id"] in (rule.get("drill_paths") or [path["id"]])]
+        if opened is not None and periods and now - opened > min(periods):
+            self.bad("%s: the path %s was opened longer ago than the policy asks for, and "
+                     "status.json calls it %s" % (name, path["id"], path["condition"]))
 
     @staticmethod
     def coverage(key):
@@ -1439,8 +1547,8 @@ class Verifier:
             "that a path opens: that takes its factors",
             "the policy's other rules (drills, rotation, and what devices are): status.json is "
             "the host's own judgement",
-            "what status.json says beside that: its findings, conditions of paths, numbers of "
-            "versions, and what was checked for it, are the host's word",
+            "what status.json says beside that: its findings, that a path is stale or unproven, "
+            "numbers of versions, and what was checked for it, are the host's word",
             "report.html: 'keyescrow verify' makes it anew and compares it",
             "escrows of other tools, where there are any: they are listed as the host found them",
             "tokens' URIs, and the host's settings, which are not in the pack",
@@ -1823,7 +1931,7 @@ class Verifier:
             factors = (event.get("paths") or [{}])[0].get("factors") or [{}]
             factor, enrolled = {"id": "", **factors[0]}, event["type"] == "factor.enrolled"
             if factor.get("kind") == "recovery-key":
-                self.recovery_keys.add(factor, enrolled, factors[1:])
+                self.recovery_keys.add(seq, factor, enrolled, factors[1:])
             else:
                 self.tokens[factor["id"]] = (enrolled, factor.get("key_sha256"))
         elif event["type"] == "policy.changed":
@@ -1832,8 +1940,9 @@ class Verifier:
             self.read_life(seq, event)
         else:
             self.read_release(seq, event, stateless)
-        if event["type"] == "drill.passed" and "key" not in event and not stateless:
-            self.recovery_keys.open(event)
+        if event["type"] in ("drill.passed", "drill.failed") and "key" not in event and (
+                not stateless):
+            self.recovery_keys.drill(seq, event)
         holds = self.read_drill(seq, event, stateless) if "drill" in event else True
         self.claims.notice(seq, event, holds and not stateless)
         self.report.read(seq, event)

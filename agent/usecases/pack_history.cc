@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <tuple>
 
+#include "agent/report/report_read.h"
 #include "agent/usecases/pack_fields.h"
 #include "agent/usecases/registration_check.h"
 
@@ -26,6 +27,18 @@ std::string_view EndOf(EventType type, audit::Outcome outcome) {
     case EventType::kRestoreDenied: return "denied";
     default: return "";
   }
+}
+
+constexpr std::string_view kToRecoveryKey = "recovery-key:";
+
+std::string TextOrNone(const Json& value) {
+  return value.is_string() ? value.get<std::string>() : std::string();
+}
+
+// IsAfter: a failure counts where it is not before the last opening, by its entry and by its clock.
+bool IsAfter(std::uint64_t seq, std::int64_t time, std::uint64_t opened_seq,
+             std::int64_t opened_time) {
+  return seq > opened_seq && time >= opened_time;
 }
 
 }  // namespace
@@ -82,6 +95,9 @@ Result<StatusClaims> StatusClaims::Parse(std::string_view status) {
   const Json json = ParsePackJson(status);
   PackFields fields(json);
   StatusClaims claims;
+  // Another form may tell conditions otherwise, and is not made anew either.
+  const bool has_conditions = report::FormOf(status) == report::kReportForm;
+  const std::string own_agent = has_conditions ? fields.Text("agent") : "";
   for (const Json& item : fields.List("keys")) {
     PackFields key(item);
     const std::string name = key.Text("name");
@@ -98,6 +114,19 @@ Result<StatusClaims> StatusClaims::Parse(std::string_view status) {
       } else {
         key.Need(!current);
       }
+      key.Need(path.good());
+      if (!has_conditions) continue;
+      Key& of = claims.keys_[name];
+      of.version = version;
+      of.is_own = key.Text("agent") == own_agent;
+      Path& stated = of.paths[id];
+      stated.is_broken = path.Text("condition") == "broken";
+      stated.failure = TextOrNone(path.Of("failure"));
+      const std::string factors = path.Text("factors");
+      if (factors.starts_with(kToRecoveryKey)) {
+        stated.recovery_key = factors.substr(kToRecoveryKey.size());
+      }
+      if (!path.Of("covered_since").is_null()) stated.covered_since = path.Time("covered_since");
       key.Need(path.good());
     }
     fields.Need(key.good());
@@ -123,6 +152,7 @@ Result<StatusClaims> StatusClaims::Parse(std::string_view status) {
 
 void StatusClaims::Notice(std::uint64_t seq, const audit::EventFacts& facts, bool proof_fails,
                           audit::LogFindings& findings) {
+  NoticeCondition(seq, facts);
   const bool opened =
       facts.type == EventType::kDrillPassed || facts.type == EventType::kRestoreCompleted;
   if (opened && facts.outcome == audit::Outcome::kSuccess &&
@@ -146,7 +176,89 @@ void StatusClaims::Notice(std::uint64_t seq, const audit::EventFacts& facts, boo
   }
 }
 
-void StatusClaims::Finish(audit::LogFindings& findings) const {
+void StatusClaims::NoticeCondition(std::uint64_t seq, const audit::EventFacts& facts) {
+  const bool escrows =
+      facts.type == EventType::kEscrowCreated || facts.type == EventType::kEscrowRewrapped;
+  const bool opens =
+      facts.type == EventType::kDrillPassed || facts.type == EventType::kRestoreCompleted;
+  const bool edits =
+      facts.type == EventType::kFactorEnrolled || facts.type == EventType::kFactorRemoved;
+  const bool succeeds = facts.outcome == audit::Outcome::kSuccess;
+  const bool matters = succeeds ? escrows || opens || edits : !facts.error.empty();
+  if (!matters || !facts.has_key || facts.source == audit::kStatelessSource) return;
+  const auto found = keys_.find(facts.key_name);
+  if (found == keys_.end() || found->second.version != facts.key_version) return;
+  Key& key = found->second;
+  if (escrows && succeeds) {
+    key.newest = facts.envelope_sha256;
+    const bool makes = facts.type == EventType::kEscrowCreated;
+    if (makes && !facts.reason.starts_with(kImportedReason)) key.made = seq;
+    return;
+  }
+  if (!succeeds) {
+    for (auto& [id, path] : key.paths) {
+      path.failure_told = path.failure_told || path.failure == facts.error;
+    }
+  }
+  const auto named = key.paths.find(std::string(facts.path_id));
+  if (named == key.paths.end()) return;
+  Path& path = named->second;
+  if (FailsAPath(facts) && facts.envelope_sha256 == key.newest) {
+    path.failed =
+        PathFailure{seq, facts.time, std::string(facts.error), facts.revision, key.newest};
+  }
+  if (!succeeds) return;
+  path.failed.reset();
+  if (!opens) return;
+  path.opened = true;
+  path.opened_seq = seq;
+  path.opened_time = facts.time;
+}
+
+void StatusClaims::CompareCondition(const std::string& key_name, const Key& key,
+                                    const std::string& path_id, const EventOrder& order,
+                                    audit::LogFindings& findings) const {
+  const Path& path = key.paths.at(path_id);
+  const auto& failed_keys = order.failed_recovery_keys();
+  const auto failed_key = failed_keys.find(path.recovery_key);
+  const bool has_failed_key = failed_key != failed_keys.end();
+  if (path.is_broken) {
+    if (path.failure_told || (has_failed_key && failed_key->second.error == path.failure)) return;
+    findings.Add(LogFault::kPackContents, 0,
+                 fmt::format("{}: no entry tells that the path {} is broken, as status.json says",
+                             key_name, path_id));
+    return;
+  }
+  std::optional<std::uint64_t> broken_by;
+  // That another host's TPM is not here was never taken for a failure.
+  if (path.failed && (path.opened || !path.failed->error.starts_with("tpm_")) &&
+      IsAfter(path.failed->seq, path.failed->time, path.opened_seq, path.opened_time) &&
+      path.covered_since.value_or(path.failed->time) <= path.failed->time) {
+    broken_by = path.failed->seq;
+  }
+  const auto enrolled = order.recovery_keys().find(path.recovery_key);
+  if (has_failed_key && enrolled != order.recovery_keys().end() && key.is_own && key.made) {
+    const FailedRecoveryKey& failed = failed_key->second;
+    const TokenChange& registered = enrolled->second;
+    // What was escrowed since the record was registered has a copy of that record.
+    const bool is_of_it = registered.added && registered.seq < *key.made && failed.sha256 &&
+                          failed.sha256 == registered.key_sha256;
+    if (is_of_it && IsAfter(failed.seq, failed.time, path.opened_seq, path.opened_time)) {
+      broken_by = failed.seq;
+    }
+  }
+  if (!broken_by) return;
+  findings.Add(
+      LogFault::kPackContents, *broken_by,
+      fmt::format("{}: entry {} tells that the path {} is broken, and status.json does not "
+                  "say so",
+                  key_name, *broken_by, path_id));
+}
+
+void StatusClaims::Finish(const EventOrder& order, audit::LogFindings& findings) const {
+  for (const auto& [name, key] : keys_) {
+    for (const auto& [id, path] : key.paths) CompareCondition(name, key, id, order, findings);
+  }
   for (const auto& [path, proof] : proofs_) {
     if (proof.told) continue;
     findings.Add(

@@ -25,8 +25,8 @@ void CheckSummaries(const Summaries& summaries, const std::set<std::uint64_t>& i
                     const TrustTimeline& trust, const VersionLife& life,
                     audit::LogFindings& findings);
 
-// StatusClaims: what status.json says that entries must tell: when a path was proven last, and each
-// release with its end.
+// StatusClaims: what status.json says that entries must tell: when a path was proven last, which
+// paths are broken, and each release with its end.
 class StatusClaims {
  public:
   // Errors: kLogDamaged where it is not of the form.
@@ -35,8 +35,8 @@ class StatusClaims {
   // Notice compares the next entry. `proof_fails`: it has a drill, which does not hold.
   void Notice(std::uint64_t seq, const audit::EventFacts& facts, bool proof_fails,
               audit::LogFindings& findings);
-  // Finish finds what no entry told.
-  void Finish(audit::LogFindings& findings) const;
+  // Finish finds what no entry told. `order` has read the same entries.
+  void Finish(const EventOrder& order, audit::LogFindings& findings) const;
 
   std::size_t num_proofs() const { return proofs_.size(); }
   std::uint64_t num_releases() const { return num_releases_; }
@@ -48,11 +48,35 @@ class StatusClaims {
     std::int64_t time = 0;
     bool told = false;
   };
+  // Path: whether it is broken, as it is stated, and as the entries of its version tell it.
+  struct Path {
+    bool is_broken = false;
+    std::string failure;
+    std::string recovery_key;  // that it goes to
+    std::optional<std::int64_t> covered_since;
+    bool failure_told = false;  // by any entry of that version
+    std::optional<PathFailure> failed;
+    bool opened = false;  // once
+    std::uint64_t opened_seq = 0;
+    std::int64_t opened_time = 0;  // last
+  };
+  struct Key {
+    std::uint32_t version = 0;
+    bool is_own = false;                // this host's agent made the envelope
+    std::optional<std::uint64_t> made;  // the entry of its first revision
+    Bytes32 newest{};                   // the hash of its last revision
+    std::map<std::string, Path> paths = {};
+  };
+  void NoticeCondition(std::uint64_t seq, const audit::EventFacts& facts);
+  void CompareCondition(const std::string& key_name, const Key& key, const std::string& path_id,
+                        const EventOrder& order, audit::LogFindings& findings) const;
+
   // Of a release: key, version, and the end or "requested".
   using Step = std::tuple<std::string, std::uint32_t, std::string>;
 
   std::map<std::pair<std::string, std::string>, Proof> proofs_;  // by key and path
-  std::map<std::uint64_t, Step> steps_;                          // by entry
+  std::map<std::string, Key, std::less<>> keys_;
+  std::map<std::uint64_t, Step> steps_;  // by entry
   std::uint64_t num_releases_ = 0;
 };
 

@@ -105,7 +105,7 @@ Status PackLog::Verify() {
 }
 
 Status PackLog::CheckHistory() {
-  claims_.Finish(findings_);
+  claims_.Finish(order_, findings_);
   CheckDestroyed();
   ASSIGN_OR_RETURN(const std::string text, pack_.Read("keys/trusted-agents.json"));
   ASSIGN_OR_RETURN(const auto rows, ParseTrustedAgents(text));

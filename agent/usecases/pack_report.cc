@@ -9,6 +9,7 @@
 #include <variant>
 
 #include "agent/audit/checkpoint.h"
+#include "agent/policy/evaluate.h"
 #include "agent/policy/policy.h"
 #include "agent/report/control_map.h"
 #include "agent/report/report_html.h"
@@ -121,7 +122,23 @@ class ReportChecker {
         model_.drill_every_longest_s != longest) {
       Bad(0, "status.json's policy, or how often it asks for drills, is not that of policy/");
     }
+    for (const report::ReportKey& key : model_.keys) CompareAges(key, *policy);
     return Ok();
+  }
+
+  // CompareAges: what counts as proven or covered was opened within the time that the policy asks.
+  void CompareAges(const report::ReportKey& key, const policy::Policy& policy) {
+    const auto rules = policy::MatchingRules(policy, key.name, key.host, model_.now);
+    for (const report::ReportPath& path : key.paths) {
+      const auto opened = path.condition == "proven"    ? path.proven
+                          : path.condition == "covered" ? path.covered_since
+                                                        : std::nullopt;
+      const auto period = policy::DrillPeriod(rules, path.id);
+      if (!opened || !period || model_.now - *opened <= *period) continue;
+      Bad(0, fmt::format("{}: the path {} was opened longer ago than the policy asks for, and "
+                         "status.json calls it {}",
+                         key.name, path.id, path.condition));
+    }
   }
 
   void CompareHistory() {

@@ -80,9 +80,9 @@ class PackVerifier {
         "the policy's other rules (drills, rotation, and what devices are): status.json is the "
         "host's own judgement");
     not_checked.emplace_back(
-        "what status.json says beside that: its findings, conditions of paths, numbers of "
-        "versions, "
-        "and what was checked for it, are the host's word");
+        "what status.json says beside that: its findings, that a path is stale or unproven, "
+        "numbers "
+        "of versions, and what was checked for it, are the host's word");
     not_checked.emplace_back(
         "escrows of other tools, where there are any: they are listed as the host found them");
     not_checked.emplace_back("tokens' URIs, and the host's settings, which are not in the pack");

@@ -6,6 +6,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
+#include "agent/report/report_model.h"
 #include "agent/usecases/pack_documents.h"
 #include "agent/usecases/registration_check.h"
 #include "envelope/base/base64url.h"
@@ -157,7 +158,7 @@ struct Log {
       facts.path_id = entry.path;
       claims->Notice(entry.seq, facts, proof_fails, findings);
     }
-    claims->Finish(findings);
+    claims->Finish(EventOrder(), findings);
     return FaultsOf(findings);
   }
 };
@@ -218,6 +219,156 @@ TEST(PackStatusClaims, RefuseOtherShapes) {
   EXPECT_TRUE(refused([](Json& s) { s["releases"][0]["outcome"] = "pending"; }));
   EXPECT_TRUE(refused([](Json& s) { s["releases"][1]["seq"] = 4; }));
   EXPECT_TRUE(refused([](Json& s) { s["releases"][1]["seq"] = -4; }));
+}
+
+// ---- conditions of paths
+
+// Conditions: status.json of one key with a path by a token and one to a recovery key, and a log.
+class Conditions : public testing::Test {
+ protected:
+  static Json Path(std::string id, std::string factors) {
+    return {{"id", std::move(id)}, {"factors", std::move(factors)}, {"condition", "unproven"},
+            {"proven", nullptr},   {"covered_since", nullptr},      {"failure", nullptr}};
+  }
+  Conditions() {
+    Event enrolled = OfRecoveryKey(audit::EventType::kFactorEnrolled);
+    Add(enrolled);
+    Add(OfPath(audit::EventType::kEscrowCreated, ""));
+  }
+  Json& Token() { return status_["keys"][0]["paths"][0]; }
+  Json& Team() { return status_["keys"][0]["paths"][1]; }
+  static void Break(Json& path, std::string code) {
+    path["condition"] = "broken";
+    path["failure"] = std::move(code);
+  }
+
+  using Event = audit::Event;
+  static Event OfPath(audit::EventType type, std::string path, std::string error = "") {
+    Event event;
+    event.type = type;
+    event.outcome = error.empty() ? audit::Outcome::kSuccess : audit::Outcome::kFailure;
+    event.error = std::move(error);
+    event.key = audit::EventKey{"prod/db", 2};
+    event.envelope = audit::EventEnvelope{"e", 1, Bytes32{1}};
+    if (!path.empty()) event.paths.emplace_back().id = std::move(path);
+    return event;
+  }
+  static Event OfRecoveryKey(audit::EventType type, std::string error = "") {
+    Event event = OfPath(type, "", std::move(error));
+    event.key.reset();
+    event.envelope.reset();
+    event.paths.emplace_back().factors.push_back(
+        {std::string(kRecoveryKeyKind), "team", Bytes32{7}, ""});
+    return event;
+  }
+  void Add(Event event, std::int64_t seconds_later = 1) {
+    event.source = event.source.empty() ? "keyescrow/test/log" : event.source;
+    event.host = "h";
+    event.time = time_ += seconds_later;
+    event.id = Bytes16{static_cast<std::uint8_t>(lines_.size() + 1)};
+    lines_.push_back(*audit::SerializeEvent(event));
+  }
+  Faults Compare() {
+    auto claims = StatusClaims::Parse(status_.dump());
+    if (!claims) return {LogFault::kPackMember};
+    audit::LogFindings findings;
+    EventOrder order;
+    NoticedSegment segment;
+    audit::EventReader reader;
+    for (std::size_t seq = 0; seq < lines_.size(); ++seq) {
+      const auto facts = reader.Read(lines_[seq]);
+      EXPECT_TRUE(facts) << lines_[seq];
+      if (!facts) continue;
+      segment.Notice(seq, *facts);
+      claims->Notice(seq, *facts, false, findings);
+    }
+    order.Add(std::move(segment), findings);
+    claims->Finish(order, findings);
+    return FaultsOf(findings);
+  }
+
+  const Faults bad_{LogFault::kPackContents};
+  std::int64_t time_ = kTime;
+  std::vector<std::string> lines_;
+  Json status_ = {{"form", report::kReportForm},
+                  {"agent", "own"},
+                  {"keys",
+                   {{{"name", "prod/db"},
+                     {"agent", "own"},
+                     {"escrowed", true},
+                     {"version", 2},
+                     {"revision", 1},
+                     {"paths", {Path("token", "token:ops"), Path("team", "recovery-key:team")}}}}},
+                  {"releases", Json::array()}};
+};
+
+TEST_F(Conditions, ABrokenPathIsOneThatAnEntrySaysFailed) {
+  EXPECT_EQ(Compare(), Faults());
+  Break(Token(), "factor_bad");
+  EXPECT_EQ(Compare(), bad_);  // made up
+  Add(OfPath(audit::EventType::kDrillFailed, "token", "factor_bad"));
+  EXPECT_EQ(Compare(), Faults());
+  Token()["failure"] = "envelope_mac";
+  EXPECT_EQ(Compare(), bad_);
+  Token()["condition"] = "unproven";
+  EXPECT_EQ(Compare(), bad_);  // hidden
+}
+
+TEST_F(Conditions, AFailureEndsWhenThePathOpensOrIsMadeAnew) {
+  for (const auto end : {audit::EventType::kDrillPassed, audit::EventType::kFactorEnrolled}) {
+    Add(OfPath(audit::EventType::kDrillFailed, "token", "factor_bad"));
+    EXPECT_EQ(Compare(), bad_);
+    Event imported = OfPath(end, "token");
+    imported.source = audit::kStatelessSource;
+    if (end == audit::EventType::kDrillPassed) Add(imported);
+    EXPECT_EQ(Compare(), bad_);
+    Add(OfPath(end, "team"));
+    EXPECT_EQ(Compare(), bad_);
+    Add(OfPath(end, "token"));
+    EXPECT_EQ(Compare(), Faults());
+  }
+}
+
+TEST_F(Conditions, WhatTellsNothingOfThePathBreaksNone) {
+  Add(OfPath(audit::EventType::kDrillFailed, "token", "wrong_password"));
+  Add(OfPath(audit::EventType::kDrillFailed, "token", "tpm_wrong_device"));  // never opened here
+  Event other = OfPath(audit::EventType::kDrillFailed, "token", "envelope_mac");
+  other.envelope->sha256 = Bytes32{9};  // of a file that is another revision's
+  Add(other);
+  Event imported = OfPath(audit::EventType::kDrillFailed, "token", "envelope_mac");
+  imported.source = audit::kStatelessSource;
+  Add(imported);
+  EXPECT_EQ(Compare(), Faults());
+  Add(OfPath(audit::EventType::kDrillPassed, "token"));
+  Add(OfPath(audit::EventType::kDrillFailed, "token", "tpm_wrong_device"));
+  EXPECT_EQ(Compare(), bad_);
+}
+
+TEST_F(Conditions, AFailedRecoveryKeyBreaksWhatWasEscrowedUnderItsRecord) {
+  Add(OfRecoveryKey(audit::EventType::kDrillFailed, "token_key_not_found"));
+  EXPECT_EQ(Compare(), bad_);
+  Break(Team(), "token_key_not_found");
+  EXPECT_EQ(Compare(), Faults());
+  Add(OfRecoveryKey(audit::EventType::kDrillPassed));
+  EXPECT_EQ(Compare(), bad_);
+  Team()["condition"] = "unproven";
+  EXPECT_EQ(Compare(), Faults());
+  Add(OfRecoveryKey(audit::EventType::kDrillFailed, "token_key_not_found"));
+  EXPECT_EQ(Compare(), bad_);
+  // Under another agent, or an older record, the copy is not known to be the one that failed.
+  status_["keys"][0]["agent"] = "other";
+  EXPECT_EQ(Compare(), Faults());
+  status_["keys"][0]["agent"] = "own";
+  lines_.erase(lines_.begin());
+  Add(OfRecoveryKey(audit::EventType::kFactorEnrolled));
+  EXPECT_EQ(Compare(), Faults());
+}
+
+// Of another form it is said that it was not made anew.
+TEST_F(Conditions, OfAnotherFormAreNotRead) {
+  Add(OfPath(audit::EventType::kDrillFailed, "token", "factor_bad"));
+  status_["form"] = report::kReportForm + 1;
+  EXPECT_EQ(Compare(), Faults());
 }
 
 // ---- agents and tokens

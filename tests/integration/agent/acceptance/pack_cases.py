@@ -5,6 +5,7 @@ Whatever is done to a pack, both verifiers must come to the same status and name
 
 import base64
 import contextlib
+import datetime
 import hashlib
 import importlib.util
 import io
@@ -31,6 +32,7 @@ simulators = "allowed"
 name = "all"
 match = "**"
 portable = true
+drill_every = "52w"
 """
 ASIDE = """[[exception]]
 key = "app/o*"
@@ -882,6 +884,8 @@ class Packs(PackCase):  # one test: its methods read the packs of one world
                  "no recovery key was opened that covers the path recovery-ke"),
                 (lambda s: key(s)["paths"][0].update(condition="covered", proven=None),
                  "no recovery key was opened that covers the path token-ops"),
+                (lambda s: key(s)["paths"][0].update(condition="broken", failure="factor_bad"),
+                 "app/key: no entry tells that the path token-ops is broken"),
                 (lambda s: s.update(agent="A" * 43), "status.json's host"),
                 (lambda s: s.update(drill_every_s={"shortest": 1, "longest": 1}), "how often"),
                 (lambda s: key(s).update(declared=True), "status.json's declared keys are not those"),
@@ -891,6 +895,16 @@ class Packs(PackCase):  # one test: its methods read the packs of one world
                 pack = Pack(self.world.path("pack.tar"))
                 self.forge(pack, change)
                 self.signed(pack, word)
+        # A pack of two years later, whose paths nobody opened since.
+        pack = Pack(self.world.path("pack.tar"))
+        pack.time += 2 * 365 * 86400
+        later = datetime.datetime.fromtimestamp(pack.time, datetime.timezone.utc).strftime(
+            "%Y-%m-%dT%H:%M:%SZ").encode()
+        now = json.loads(pack.members["status.json"])["evaluated"].encode()
+        pack.edit("MANIFEST.sig", lambda data: data.replace(now, later))
+        self.forge(pack, lambda status: status.update(evaluated=later.decode()))
+        self.signed(pack, "app/key: the path token-ops was opened longer ago than the policy asks",
+                    "app/other: the path recovery-ke")
         pack = Pack(self.world.path("pack.tar"))
         pack.edit("status.json", lambda data: data.replace(b'"form": 3', b'"form": 4'))
         done, document = self.signed(pack, "the report is of form 4", status=1)

@@ -13,6 +13,7 @@ import tarfile
 import time
 
 import world
+from pack_cases import Pack
 from world import PASSWORD, PIN, SECOND_DECODER, UNLOCK, AcceptanceCase, build_folder
 
 TEAM = "recovery-key:team"
@@ -259,6 +260,7 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
         self.assertEqual(check["outcome"], "warning", check)
         self.assertIn("did not open on ", check["what"])
         self.test_9_both_verifiers_of_a_pack()
+        self.hidden_in_a_pack()
         for name in ("agent.json", "pack.tar"):
             self.world.path(name).unlink()
         shutil.rmtree(tokens)
@@ -271,6 +273,32 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
         record = base64.urlsafe_b64encode(record).decode()
         self.finds_failure("INSERT INTO meta VALUES (?, '%d factor_bad %s')" % (
             time.time(), record.rstrip("=")))
+
+    def hidden_in_a_pack(self):
+        """Who holds the log's key cannot state that the path is covered all the same."""
+        pack = Pack(self.world.path("pack.tar"))
+        opened = json.loads(pack.members["keys/recovery-keys.json"])[0]["opened"]
+        status = json.loads(pack.members["status.json"])
+        paths = [path for key in status["keys"] if key["escrowed"] for path in key["paths"]
+                 if path["factors"] == TEAM]
+        self.assertGreaterEqual(len(paths), NUM_KEYS)
+        for path in paths:
+            self.assertEqual((path["condition"], path["failure"]),
+                             ("broken", "token_key_not_found"), path)
+            path.update(condition="covered", failure=None, proven=None, covered_since=opened)
+        pack.members["status.json"] = json.dumps(status, indent=2, ensure_ascii=False).encode()
+        pack.sign((self.world.path("state") / "ed25519.seed").read_bytes(), self.world.folder)
+        pack.write(self.world.path("pack.tar"))
+        told = "and status.json does not say so"
+        done = self.world.run("verify", "pack.tar", "--trust", "agent.json", "--json")
+        self.assertEqual((done.status, told in done.out.decode()), (4, True), str(done))
+        done = self.verify_py()
+        self.assertEqual((done.returncode, told in done.stdout.decode()), (4, True), str(done))
+
+    def verify_py(self):
+        return subprocess.run(
+            [sys.executable, "-B", self.world.path("verify.py"), self.world.path("pack.tar"),
+             "--trust", self.world.path("agent.json")], capture_output=True, check=False)
 
     def finds_failure(self, edit):
         """A failure that the store hides, alters or invents is one that verify finds."""
@@ -395,7 +423,5 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
         with tarfile.open(self.world.path("pack.tar")) as tar:
             member = next(m for m in tar.getmembers() if m.name.endswith("/verify.py"))
             self.world.write("verify.py", tar.extractfile(member).read())
-        done = subprocess.run(
-            [sys.executable, "-B", self.world.path("verify.py"), self.world.path("pack.tar"),
-             "--trust", self.world.path("agent.json")], capture_output=True, check=False)
+        done = self.verify_py()
         self.assertIn(done.returncode, (0, 1), done.stdout.decode() + done.stderr.decode())
