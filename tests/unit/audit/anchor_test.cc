@@ -137,6 +137,9 @@ TEST(Anchor, WhatIsNotTheTpmsIsRefused) {
   event.outcome = Outcome::kPending;
   EXPECT_TRUE(refused(event));
   event = good;
+  event.type = EventType::kAnchorMismatch;
+  EXPECT_TRUE(refused(event)) << "an entry that certifies nothing";
+  event = good;
   event.anchor->index ^= 1;
   EXPECT_TRUE(refused(event)) << "an index that is not known";
   event = good;
@@ -193,6 +196,15 @@ TEST(AnchorTrail, CountersRiseByOne) {
   EXPECT_TRUE(trail.Add(tpm.Anchor(9, Bytes32{3}))) << "twice";
   EXPECT_TRUE(trail.Add(tpm.Anchor(11, Bytes32{3}))) << "a step left out";
   EXPECT_TRUE(trail.Add(tpm.Anchor(10, Bytes32{3}))) << "back";
+  // What is imported, failed, or of another type, says nothing of the counter.
+  Event imported = tpm.Anchor(40, Bytes32{4});
+  imported.source = kStatelessSource;
+  EXPECT_FALSE(trail.Add(imported));
+  EXPECT_FALSE(trail.Add(tpm.Base(EventType::kAnchorTpm, Outcome::kFailure, 40)));
+  EXPECT_FALSE(trail.Add(tpm.Base(EventType::kAuditExported, Outcome::kSuccess, 40)));
+  EXPECT_EQ(trail.state().counter, 10U);
+  EXPECT_EQ(trail.num_checked(), 5U);
+  EXPECT_FALSE(trail.Add(tpm.Anchor(11, Bytes32{5})));
   AnchorTrail without({});
   EXPECT_FALSE(without.Add(tpm.Anchor(8, Bytes32{1})));
   EXPECT_EQ(without.num_checked(), 0U);
@@ -205,10 +217,12 @@ TEST(AnchorTrail, AMismatchIsToldAndStaysOpenUntilItIsSettled) {
   EXPECT_FALSE(trail.Add(tpm.Anchor(8, Bytes32{1})));
   Event mismatch = tpm.Base(EventType::kAnchorMismatch, Outcome::kFailure, 12);
   mismatch.reason = "an older store";
+  EXPECT_FALSE(trail.Add(tpm.Base(EventType::kAnchorTpm, Outcome::kPending, 9)));
   EXPECT_TRUE(trail.Add(mismatch));
   EXPECT_TRUE(trail.state().mismatch_open);
   EXPECT_FALSE(trail.Add(tpm.Base(EventType::kAnchorMismatch, Outcome::kSuccess, 12)));
   EXPECT_FALSE(trail.state().mismatch_open);
+  EXPECT_FALSE(trail.state().intent) << "of before it was settled";
   EXPECT_FALSE(trail.Add(tpm.Anchor(13, Bytes32{2}))) << "it goes on from where it was found";
   SoftwareTpm other;
   EXPECT_TRUE(trail.Add(other.Anchor(1, Bytes32{3}))) << "a key that is not known";

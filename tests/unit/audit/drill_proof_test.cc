@@ -57,6 +57,7 @@ TEST(DrillProof, WhatIsNotOfThisEnvelopeIsRefused) {
     const Status verified = VerifyDrillProof(event, header, Bytes32{9});
     return !verified && verified.error().code() == ErrorCode::kLogDamaged;
   };
+  EXPECT_FALSE(VerifyDrillProof(Proof(), Header(), Bytes32{8})) << "other bytes than it is about";
   EXPECT_TRUE(refused([](auto& e, auto&) { e.drill.reset(); }));
   EXPECT_TRUE(refused([](auto& e, auto&) { e.envelope.reset(); }));
   EXPECT_TRUE(refused([](auto& e, auto&) { e.paths.push_back(e.paths[0]); }));

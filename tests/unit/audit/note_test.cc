@@ -96,6 +96,17 @@ TEST(Note, RefusesHostileBytes) {
   EXPECT_FALSE(ParseNote(many));
 }
 
+TEST(NoteKey, ASignatureOfAnotherSizeIsNone) {
+  Signed s;
+  const std::string line = *SignLineEd25519(s.ed25519, s.seed, "a\n");
+  const auto note = ParseNote("a\n\n" + line);
+  ASSERT_TRUE(note);
+  Bytes signature = note->signatures[0].signature;
+  ASSERT_TRUE(s.ed25519.Verify("a\n", signature));
+  signature.push_back(0);
+  EXPECT_FALSE(s.ed25519.Verify("a\n", signature));
+}
+
 TEST(NoteKey, VkeysRoundTrip) {
   Signed s;
   for (const NoteKey& key : {s.ed25519, s.p256}) {
@@ -122,6 +133,12 @@ TEST(NoteKey, VkeysRoundTrip) {
   EXPECT_FALSE(
       NoteKey::FromVkey("Peter Neumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"));
   EXPECT_FALSE(NoteKey::FromVkey("PeterNeumann"));
+  EXPECT_FALSE(NoteKey::FromVkey("PeterNeumann+c74f20a3"));
+  EXPECT_FALSE(NoteKey::FromVkey("PeterNeumann+c74f20a3+"));
+  EXPECT_FALSE(NoteKey::FromVkey("PeterNeumann+c74f20a3+!"));
+  for (const char* name : {"a b", "", "a\nb", "a\x01", "\xFF"}) {  // each with its right id
+    EXPECT_FALSE(NoteKey::FromVkey(NoteKey::Ed25519(name, Bytes32{1}).Vkey())) << name;
+  }
 }
 
 TEST(Checkpoint, RoundTripsAndRefusesOtherNumbers) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "envelope/base/base64url.h"
 #include "tests/unit/audit/tree_fixture.h"
 
 namespace keyescrow::agent::audit {
@@ -64,9 +65,17 @@ TEST(TlogProof, RefusesOtherShapes) {
         "c2sp.org/tlog-proof@v1\nindex 01\n\nx\n", "c2sp.org/tlog-proof@v1\nindex -1\n\nx\n",
         "c2sp.org/tlog-proof@v1\nindex 0\nAAAA\n\nx\n", "c2sp.org/tlog-proof@v1\n\nx\n",
         "c2sp.org/tlog-proof@v1\nextra !\nindex 0\n\nx\n",
-        "c2sp.org/tlog-proof@v1\nindex 0\nextra AAAA\n\nx\n"}) {
+        "c2sp.org/tlog-proof@v1\nindex 0\nextra AAAA\n\nx\n",
+        "c2sp.org/tlog-proof@v1\nindes 0\n\nx\n", "c2sp.org/tlog-proof@v1\nindex 0x\n\nx\n",
+        "c2sp.org/tlog-proof@v1\nindex \n\nx\n", "c2sp.org/tlog-proof@v1\nextra \nindex 0\n\nx\n",
+        "c2sp.org/tlog-proof@v1\nindex 18446744073709551616\n\nx\n",
+        "c2sp.org/tlog-proof@v1\nindex 0\n!\n\nx\n"}) {
     EXPECT_FALSE(ParseTlogProof(text)) << text;
   }
+  std::string text = "c2sp.org/tlog-proof@v1\nindex 0\n";
+  for (int level = 0; level < 64; ++level) text += EncodeBase64(Bytes32{}) + "\n";
+  EXPECT_TRUE(ParseTlogProof(text + "\nx\n"));
+  EXPECT_FALSE(ParseTlogProof(text + EncodeBase64(Bytes32{}) + "\n\nx\n"));
 }
 
 }  // namespace

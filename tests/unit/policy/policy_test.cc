@@ -151,6 +151,21 @@ TEST(Policy, NamesPlaceAndNearestWord) {
       {head + "min_agent_version = \"one\"\n" + kRule, "'min_agent_version' is not a version"},
       {head + "[signers]\nthreshold = 1\n" + kRule, "[signers] has no 'keys'"},
       {head + "[signers]\nkeys = [\"alice\"]\n" + kRule, "not a verifier key"},
+      {head + "[signers]\nkeys = []\nkey = 1\n" + kRule, "unknown key 'key' in [signers]"},
+      {head + "[passwords.a]\nmax_length = 8\n" + kRule, "unknown key 'max_length' in"},
+      {head + "[passwords.a]\nblocklist = \"../b\"\nblocklist_sha256 = \"" + std::string(64, 'a') +
+           "\"\n" + kRule,
+       "not the name of a file beside the policy"},
+      {head + "[tokens.ops]\nspki_sha256 = \"" + std::string(64, 'a') + "\"\nurl = 1\n" + kRule,
+       "unknown key 'url' in [tokens.ops]"},
+      {head + "[tokens.\"a b\"]\n" + kRule, "has no name of letters"},
+      {head + "[tokens]\nops = 1\n" + kRule, "has no name of letters"},
+      {head + "[recovery_keys.a]\nname = 1\n" + kRule, "unknown key 'name' in"},
+      {head + "[recovery_keys.a]\npublic_thumbprint = \"!\"\n" + kRule, "RFC 7638"},
+      {head + "[recovery_keys.a]\n" + kRule, "has no 'public_thumbprint'"},
+      {rule + "[[exception]]\nkey = \"k\"\nrule = \"r\"\nuntil = 2027-01-01T00:00:00Z\nreason = "
+              "\"x\"\nwhy = 1\n",
+       "unknown key 'why' in [[exception]]"},
       {head + "[passwords.nist-800-63b]\n" + kRule, "is built in"},
       {head + "[passwords.a]\nmin_length = 7\n" + kRule,
        "'min_length' is not a whole number from 8"},
@@ -204,6 +219,11 @@ TEST(Policy, OneKeyUnderTwoNamesIsOneSigner) {
                             "\"]\n" + kRule);
   ASSERT_FALSE(parsed);
   EXPECT_NE(parsed.error().message().find("'alice' and 'bob' are one key"), std::string::npos);
+  const std::string carol = envelope::NoteKey::Ed25519("carol", Bytes32{2}).Vkey();
+  const auto two = Parse(std::string(kHead) + "[signers]\nkeys = [\"" + alice + "\", \"" + carol +
+                         "\"]\n" + kRule);
+  ASSERT_TRUE(two) << two.error().message();
+  EXPECT_EQ(two->signers->threshold, 2U);
 }
 
 TEST(Policy, AsksForANewerAgentBeforeItsUnknownWords) {

@@ -63,6 +63,25 @@ TEST_F(PolicySignature, IsOfThisFileAlone) {
   const Status verified = VerifySignature(*other, note, Of(1));
   ASSERT_FALSE(verified);
   EXPECT_EQ(verified.error().code(), ErrorCode::kPolicySignature);
+  // Nobody signed the other one.
+  EXPECT_TRUE(SignerNames(*other, note).empty());
+  const SignerLines lines = ReadSignerLines(*other, note, Of(2).keys);
+  EXPECT_TRUE(lines.verified.empty() && lines.unverified.empty());
+  EXPECT_TRUE(SignerNames(policy_, "no note").empty());
+}
+
+// Who approved a policy is written into the log by these names.
+TEST_F(PolicySignature, ALineUnderAnothersNameIsNotTheirs) {
+  const std::string note = Sign(alice_);
+  const std::string renamed = std::string(note).replace(note.rfind(" alice "), 7, " bob ");
+  const SignerLines lines = ReadSignerLines(policy_, renamed, Of(2).keys);
+  EXPECT_TRUE(lines.verified.empty());
+  EXPECT_EQ(lines.unverified, std::vector<std::string>{"bob"});
+  std::string other_id = note;  // the name and signature are right
+  const std::size_t at = note.rfind(" alice ") + 7;
+  other_id[at] = other_id[at] == 'A' ? 'B' : 'A';
+  EXPECT_TRUE(ReadSignerLines(policy_, other_id, Of(2).keys).verified.empty());
+  EXPECT_EQ(CodeOf(other_id, 1), ErrorCode::kPolicySigners);
 }
 
 TEST_F(PolicySignature, SigningAgainReplacesOnesOwnLine) {
@@ -101,7 +120,11 @@ TEST_F(PolicySignature, SignersAreKeptAsText) {
   EXPECT_EQ(read->threshold, 2U);
   ASSERT_EQ(read->keys.size(), 2U);
   EXPECT_EQ(read->keys[0].Vkey(), alice_.Public().Vkey());
-  for (const char* text : {"", "1", "1\n", "0\n", "x\n", "2\nalice\n"}) {
+  const std::string line = alice_.Public().Vkey() + "\n";
+  for (const std::string& text :
+       {std::string(), std::string("1"), std::string("1\n"), std::string("0\n"), std::string("x\n"),
+        std::string("2\nalice\n"), "1\n" + line + "alice\n", "1\n" + line + "more", "1 \n" + line,
+        "\n" + line, "-1\n" + line, "99999999999999999999\n" + line, "2\n" + line, "0\n" + line}) {
     EXPECT_FALSE(ParseSigners(text)) << text;
   }
 }
