@@ -72,6 +72,11 @@ std::vector<Case> AllCases() {
   const std::string exception = R("require = [\"token:ops\"]") +
                                 "[[exception]]\nkey = \"prod/db/*\"\nhost = \"db1\"\nrule = \"r\"\n"
                                 "until = 2027-03-31T00:00:00Z\nreason = \"migration\"\n";
+  const std::string exception_of_another =
+      R("require = [\"token:ops\"]") +
+      "[[rule]]\nname = \"s\"\nmatch = \"**\"\n"
+      "[[exception]]\nkey = \"prod/db/*\"\nrule = \"s\"\nuntil = 2030-01-01T00:00:00Z\nreason = "
+      "\"migration\"\n";
   const std::string ended =
       R("require = [\"token:ops\"]") +
       "[[exception]]\nkey = \"prod/db/*\"\nrule = \"r\"\nuntil = 2027-01-01T00:00:00Z\nreason = "
@@ -369,6 +374,7 @@ std::vector<Case> AllCases() {
        exception,
        KeyBuilder("prod/web").Path("tpm", "tpm"),
        {"required_path_missing!"}},
+      {"of another rule", exception_of_another, TpmKey(), {"required_path_missing!"}},
       {"that has ended", ended, TpmKey(), {"required_path_missing!"}},
       // pins
       {"the pinned token under its name",
@@ -417,6 +423,13 @@ std::vector<Case> AllCases() {
        {"token_assurance!"}},
       {"the pinned recovery key",
        recovery,
+       Key().Path("r", "recovery-key:team").RecoveryKey(kThumbprint),
+       {}},
+      {"the pin of another recovery key does not bind it",
+       Pinned(fmt::format("[recovery_keys.other]\npublic_thumbprint = \"{}\"\n"
+                          "[recovery_keys.team]\npublic_thumbprint = \"{}\"",
+                          kOtherThumbprint, kThumbprint),
+              "require = [\"recovery-key:team\"]"),
        Key().Path("r", "recovery-key:team").RecoveryKey(kThumbprint),
        {}},
       {"another recovery key under its name",

@@ -364,6 +364,24 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
         self.assertEqual((done["envelopes"], done["proven"], done["opened"]),
                          (2 * NUM_KEYS + 2, 1, 2 * NUM_KEYS + 1))
 
+    def test_6b_another_token_under_the_name_of_its_own(self):
+        """The record would go to a token that nobody chose, under the name of the one that was."""
+        before = self.show()["record_sha256"]
+        self.world.make_token("blue")
+        def register(**labels):
+            for token in self.succeeds("token", "list", "--json").json()["tokens"]:
+                self.world.run("token", "remove", token["name"], "--yes")
+            for name, label in labels.items():
+                self.succeeds("token", "add", name, "pkcs11:token=" + label, "--module",
+                              self.world.module, "--pin-file", "pin")
+        register(ops="blue", moved="ops")
+        error = self.refused("token_not_registered", 8, "recovery-key", "password", "team",
+                             "--password-file", "pw2", "--new-password-file", "pw", "--pin-file",
+                             "moved=pin", "--pin-file", "ops=pin", "--no-input", num_runs=1)
+        self.assertIn("with another key than its own", error["message"])
+        self.assertEqual(self.show()["record_sha256"], before)
+        register(ops="ops")
+
     def test_7_policy(self):
         self.world.must("policy", "sign", "--new-key", "p.key")
         vkey = self.world.must("policy", "sign", "--key", "p.key").out.decode().strip()
