@@ -200,3 +200,20 @@ class TwoHosts(AcceptanceCase):
         self.check_json(other.run("trust", "remove", self.world.thumbprint, "--yes", "--json"), "not_found",
                         8)
         self.check_json(other.run("trust", "add", "too-short", "--json"), "usage", 2)
+
+    def test_a_key_of_another_host_is_rotated_there(self):
+        self.world.path("carried.escrow").unlink(missing_ok=True)
+        self.succeeds("export", "app/key", "-o", "carried.escrow")
+        other = World(tpm=False, token=False)
+        self.addCleanup(other.close)
+        other.configure(other.tcti, host="db2")
+        other.must("init")
+        other.write("carried.escrow", self.world.path("carried.escrow").read_bytes())
+        other.write("agent.pub", self.world.must("agent-key", "export").out)
+        other.must("trust", "add", "agent.pub")
+        other.must("import", "carried.escrow")
+        for command in (("rotate", "app/key", "--to", "new.key", "--generate", "32"),
+                        ("path", "add", "app/key", "--path", "password")):
+            error = self.check_json(other.run(*command, "--no-input", "--json"), "usage", 2)
+            self.assertIn("keyescrow adopt app/key", error["hint"])
+        self.assertFalse(other.path("new.key").exists())

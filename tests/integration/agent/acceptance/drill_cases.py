@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from world import BOTH_PATHS, SECOND_DECODER, UNLOCK, AcceptanceCase
+from world import BOTH_PATHS, PIN, SECOND_DECODER, UNLOCK, AcceptanceCase
 
 ALL = ("drill", "--all", "--no-input")
 
@@ -219,3 +219,31 @@ class Drill(AcceptanceCase):  # one test: its methods share three keys
                                           answers=[])
         self.assertEqual(done.status, 0, str(done))
         self.assertRegex(done.out, rb"[23] of 3: ")
+
+
+class OneTokenOfTwoKeys(AcceptanceCase):
+    """Two registrations, each of a key of its own, on one token: it counts their tries together."""
+
+    world_options = {"tpm": False}
+
+    def test_a_pin_that_was_refused_is_sent_for_no_other_key(self):
+        world = self.world
+        world.make_token("two")
+        subprocess.run(["pkcs11-tool", "--module", world.module, "--token-label", "two", "--login",
+                        "--pin", PIN, "--keypairgen", "--key-type", "rsa:2048", "--id", "02",
+                        "--label", "second", "--usage-decrypt"], env=world.environment, check=True,
+                       capture_output=True)
+        world.write("bad", "99999999\n")
+        for name, number in (("one", "01"), ("other", "02")):
+            self.succeeds("token", "add", name, f"pkcs11:token=two;id=%{number}", "--module",
+                          world.module, "--pin-file", "pin")
+            self.succeeds("backup", "two/" + name, "--from", "app.key", "--path", "token:" + name,
+                          "--pin-file", "pin")
+        rest = ("--pin-file", "ops=pin", "--password-file", "pw")
+        done = world.run(*ALL, "--pin-file", "one=bad", "--pin-file", "other=bad", *rest, "--json")
+        errors = {key["key"]["name"]: key["paths"][0]["error"] for key in done.json()["keys"]
+                  if key["key"]["name"].startswith("two/")}
+        self.assertEqual({name: error["code"] for name, error in errors.items()},
+                         {"two/one": "wrong_pin", "two/other": "factor_missing"}, str(done))
+        self.assertIn("is not sent again", errors["two/other"]["message"])
+        self.succeeds(*ALL, "--pin-file", "one=pin", "--pin-file", "other=pin", *rest)

@@ -233,6 +233,21 @@ class Paths(AcceptanceCase):  # one test: its methods edit keys of their own
                           "--new-password-file", "new")
         self.opens("e/reuse", "password", "new")
 
+    def test_a_path_is_not_proven_by_what_it_was_before(self):
+        self.escrow("e/proof", OPS, SAFE)
+        self.succeeds("drill", "e/proof", "--via", "token-ops", "--password-file", "pw",
+                      "--pin-file", "ops=pin")
+        self.assertEqual(self.states("e/proof")["token-ops"], "proven")
+        self.edit("password", "change", "e/proof", "--via", "token-safe", "--password-file", "pw",
+                  "--pin-file", "safe=safe-pin", "--new-password-file", "new")
+        self.assertEqual(self.states("e/proof"), {"token-ops": "unproven", "token-safe": "proven"})
+        # Nor one that was removed, by another that has its name.
+        self.edit("path", "remove", "e/proof", "token-ops", "--via", "token-safe",
+                  "--password-file", "new", "--pin-file", "safe=safe-pin", "--yes")
+        self.edit("path", "add", "e/proof", "--path", OPS, "--via", "token-safe", "--password-file",
+                  "new", "--pin-file", "safe=safe-pin")
+        self.assertEqual(self.states("e/proof")["token-ops"], "unproven")
+
     def test_a_wrong_password_changes_nothing_and_is_logged(self):
         self.escrow("e/wrong", OPS)
         self.refused("wrong_password", 3, "path", "add", "e/wrong", "--path", SAFE,
