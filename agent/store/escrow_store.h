@@ -290,7 +290,7 @@ struct LogHead {
 struct NewEntry {
   Bytes bytes;
   Bytes32 leaf_hash{};
-  std::string key_name;  // for searches; "" for none
+  std::string key_name;                // for searches; "" for none
   std::optional<Bytes16> imported_id;  // makes the import of an event idempotent
 };
 
