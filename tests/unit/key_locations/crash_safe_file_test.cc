@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -60,6 +61,28 @@ TEST_F(CrashSafeFile, PublishKeepSeesANameThatAppearedMeanwhile) {
   ASSERT_FALSE(published);
   EXPECT_EQ(published.error().code(), ErrorCode::kAlreadyExists);
   EXPECT_EQ(Get("a"), "theirs");
+}
+
+// Both ways to a name: where it is to be kept if taken, and where it is replaced.
+TEST_F(CrashSafeFile, ANameThatCannotBeTakenIsAnError) {
+  for (const auto existing :
+       {FileReplacement::Existing::kReplace, FileReplacement::Existing::kKeep}) {
+    auto replacement = FileReplacement::Open(At("a"));
+    ASSERT_TRUE(replacement);
+    ASSERT_TRUE(replacement->Stage(AsBytes("ours")));
+    ASSERT_EQ(mkdir(At("a").c_str(), 0700), 0);
+    EXPECT_FALSE(replacement->Publish(existing));
+    ASSERT_EQ(rmdir(At("a").c_str()), 0);
+  }
+  EXPECT_THAT(Names(), ElementsAre());
+}
+
+TEST_F(CrashSafeFile, AFolderIsNoName) {
+  for (const char* name : {".", "..", "b/", "b/.", "b/.."}) {
+    const auto written = WriteFileDurably(At(name), AsBytes("text"), {});
+    ASSERT_FALSE(written) << name;
+    EXPECT_EQ(written.error().code(), ErrorCode::kDestinationIsFolder) << name;
+  }
 }
 
 TEST_F(CrashSafeFile, APairIsReplacedTogetherAndKeepsItsModes) {
