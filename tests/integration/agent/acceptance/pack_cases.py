@@ -869,6 +869,24 @@ class PackLies(PackCase):  # one test: its methods read the packs of one world
                 words = () if trusted else (f"its agent {agent} was not trusted for it",)
                 self.signed(pack, *words, status=1 if trusted else 4)
 
+    def test_another_policy_in_its_place(self):
+        """The one that was in force before, and the built-in one that nobody signs."""
+        for name, word in (
+                ("losses.tar", "a policy that was set later than the one in policy/ is not in force"),
+                ("builtin.tar", "the log does not tell of the policy in policy/")):
+            pack, other = Pack(self.world.path("pack.tar")), Pack(self.world.path(name)).members
+            pack.members = {member: other.get(member, data) if member.startswith("policy/") else data
+                            for member, data in pack.members.items()}
+            pack.sign(self.seed, self.world.folder)
+            done = self.keyescrow(self.written(pack), "--trust", "trust.json")
+            script = self.verify_py("lie.tar", "--trust", "trust.json")
+            self.assertIn(word, (done.out + done.err).decode())
+            self.assertIn(word, script.stdout)
+
+
+class PackForms(PackCase):  # one test: its methods read the packs of one world
+    """Members and lists of another form, signed."""
+
     def test_members_that_are_malformed(self):
         """Signed, and read by one reader in one way and by the next in another: nobody takes it."""
         def replace(old, new):
@@ -945,42 +963,6 @@ class PackLies(PackCase):  # one test: its methods read the packs of one world
             signed(lambda data: data + data[:64] + b"  none\n", statement,
                    "does not sign a pack's MANIFEST")
 
-    def test_another_policy_in_its_place(self):
-        """The one that was in force before, and the built-in one that nobody signs."""
-        for name, word in (
-                ("losses.tar", "a policy that was set later than the one in policy/ is not in force"),
-                ("builtin.tar", "the log does not tell of the policy in policy/")):
-            pack, other = Pack(self.world.path("pack.tar")), Pack(self.world.path(name)).members
-            pack.members = {member: other.get(member, data) if member.startswith("policy/") else data
-                            for member, data in pack.members.items()}
-            pack.sign(self.seed, self.world.folder)
-            done = self.keyescrow(self.written(pack), "--trust", "trust.json")
-            script = self.verify_py("lie.tar", "--trust", "trust.json")
-            self.assertIn(word, (done.out + done.err).decode())
-            self.assertIn(word, script.stdout)
-
-    def test_members_that_are_signed_away(self):
-        pack = Pack(self.world.path("pack.tar"))
-        proofs = [name for name in pack.members if name.startswith("proofs/")]
-        tile = next(name for name in pack.members if name.startswith("tile/"))
-        for name, word in ((proofs[0], "has no proof"), (tile, "tile"),
-                           ("policy/policy.toml.sig", "policy/policy.toml.sig is missing"),
-                           ("status.json", "status.json is missing"),
-                           ("checkpoint", "checkpoint is missing")):
-            with self.subTest(member=name):
-                pack = Pack(self.world.path("pack.tar"))
-                del pack.members[name]
-                self.signed(pack, word)
-        pack = Pack(self.world.path("pack.tar"))
-        pack.members = {**pack.members, "tile/0/x001/000": bytes(8192)}
-        for name in ("MANIFEST", "MANIFEST.sig"):
-            pack.members[name] = pack.members.pop(name)
-        self.signed(pack, "tile")
-        pack = Pack(self.world.path("pack.tar"))
-        pack.members[proofs[0]], pack.members[proofs[1]] = (pack.members[proofs[1]],
-                                                            pack.members[proofs[0]])
-        self.signed(pack, proofs[0])
-
     def test_recovery_keys_are_listed(self):
         name = "keys/recovery-keys.json"
         old, team = json.loads(Pack(self.world.path("pack.tar")).members[name])
@@ -1009,3 +991,25 @@ class PackLies(PackCase):  # one test: its methods read the packs of one world
         pack.edit("summaries/000000000000.jsonl", lambda data: re.sub(
             rb'"recovery_thumbprint":"[^"]*"', b'"recovery_thumbprint":"other"', data))
         self.signed(pack, "the keys that go to team are not those of the summaries")
+
+    def test_members_that_are_signed_away(self):
+        pack = Pack(self.world.path("pack.tar"))
+        proofs = [name for name in pack.members if name.startswith("proofs/")]
+        tile = next(name for name in pack.members if name.startswith("tile/"))
+        for name, word in ((proofs[0], "has no proof"), (tile, "tile"),
+                           ("policy/policy.toml.sig", "policy/policy.toml.sig is missing"),
+                           ("status.json", "status.json is missing"),
+                           ("checkpoint", "checkpoint is missing")):
+            with self.subTest(member=name):
+                pack = Pack(self.world.path("pack.tar"))
+                del pack.members[name]
+                self.signed(pack, word)
+        pack = Pack(self.world.path("pack.tar"))
+        pack.members = {**pack.members, "tile/0/x001/000": bytes(8192)}
+        for name in ("MANIFEST", "MANIFEST.sig"):
+            pack.members[name] = pack.members.pop(name)
+        self.signed(pack, "tile")
+        pack = Pack(self.world.path("pack.tar"))
+        pack.members[proofs[0]], pack.members[proofs[1]] = (pack.members[proofs[1]],
+                                                            pack.members[proofs[0]])
+        self.signed(pack, proofs[0])
