@@ -6,6 +6,11 @@
 #include "envelope/base/hash.h"
 
 namespace keyescrow::envelope {
+namespace {
+
+constexpr char kDamagedHint[] = "use another path; this one was damaged before it was signed";
+
+}  // namespace
 
 Result<PathKeys> DerivePathKeys(std::span<const SecretBytes* const> secrets,
                                 std::string_view binding, const std::vector<FactorRecord>& factors,
@@ -37,9 +42,23 @@ Error UnwrapError(const std::vector<FactorRecord>& factors, std::string_view pat
           .WithFailure(Failure::kUnwrap);
     }
   }
+  const bool has_shares = std::ranges::any_of(factors, [](const FactorRecord& factor) {
+    return std::holds_alternative<SharesRecord>(factor);
+  });
   return Error(ErrorCode::kEnvelopeUnwrap, Action::kWrongDevice,
                "what the factors gave does not open the path " + std::string(path_id),
-               "use another path; this one was damaged before it was signed")
+               has_shares
+                   ? "try it with other officers, since one share may be bad, or use another "
+                     "path; this one was damaged before it was signed"
+                   : kDamagedHint)
+      .WithFailure(Failure::kUnwrap);
+}
+
+Error DamagedPathError(std::string_view path_id) {
+  return Error(ErrorCode::kEnvelopeUnwrap, Action::kWrongDevice,
+               "the factors are right, and what is sealed under the path " + std::string(path_id) +
+                   " does not open",
+               kDamagedHint)
       .WithFailure(Failure::kUnwrap);
 }
 

@@ -26,4 +26,8 @@ Result<PathKeys> DerivePathKeys(std::span<const SecretBytes* const> secrets,
 // kWrongPassword where a password is among them, else kEnvelopeUnwrap; Failure::kUnwrap.
 Error UnwrapError(const std::vector<FactorRecord>& factors, std::string_view path_id);
 
+// DamagedPathError is kEnvelopeUnwrap, of a path that its factors do not open although they are the
+// right ones: D is the path's, or PK fits the tag.
+Error DamagedPathError(std::string_view path_id);
+
 }  // namespace keyescrow::envelope

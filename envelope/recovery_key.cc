@@ -141,14 +141,17 @@ Result<OpenedRecoveryKey> OpenRecoveryKey(const RecoveryKey& key,
   ASSIGN_OR_RETURN(PathKeys keys, DerivePathKeys(secrets, RecoveryKeyBinding(name, key.Public()),
                                                  key.factors, name));
   PausePoint("path-key-derived");
-  const Error refusal = UnwrapError(key.factors, "to the recovery key " + name);
-  const CompactJwe& jwe = key.record.private_key;
-  ASSIGN_OR_RETURN(const SecretBytes jwk, DecryptJwe(keys.wrapping_key, kProtected, jwe.iv,
-                                                     jwe.ciphertext, jwe.tag, refusal));
-  ASSIGN_OR_RETURN(std::optional<P256KeyPair> pair, ReadPrivateJwk(jwk));
-  if (!pair || !(pair->Public() == key.Public())) return refusal;
+  const std::string to_key = "to the recovery key " + name;
   ASSIGN_OR_RETURN(const Bytes32 drill_key, Ed25519PublicKey(keys.drill_seed));
-  if (drill_key != key.drill_key) return refusal;
+  const Error damaged = DamagedPathError(to_key);
+  const Error refusal = drill_key == key.drill_key ? damaged : UnwrapError(key.factors, to_key);
+  const CompactJwe& jwe = key.record.private_key;
+  if (!VerifyJweTag(keys.wrapping_key, kProtected, jwe.iv, jwe.ciphertext, jwe.tag)) return refusal;
+  ASSIGN_OR_RETURN(const SecretBytes jwk, DecryptJwe(keys.wrapping_key, kProtected, jwe.iv,
+                                                     jwe.ciphertext, jwe.tag, damaged));
+  ASSIGN_OR_RETURN(std::optional<P256KeyPair> pair, ReadPrivateJwk(jwk));
+  if (!pair || !(pair->Public() == key.Public())) return damaged;
+  if (drill_key != key.drill_key) return damaged;
   return OpenedRecoveryKey(std::move(*pair), std::move(keys.drill_seed));
 }
 

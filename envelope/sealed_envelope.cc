@@ -238,14 +238,17 @@ Result<OpenedEnvelope> SealedEnvelope::Open(std::size_t path_index,
   ASSIGN_OR_RETURN(PathKeys keys, DerivePathKeys(factor_secrets, PathBinding(header_, path),
                                                  path.factors, path.id));
   PausePoint("path-key-derived");
-  const Error refusal = UnwrapError(path.factors, path.id);
-  ASSIGN_OR_RETURN(SecretBytes file_key,
-                   DecryptJwe(keys.wrapping_key, kProtected, path.wrapped_key.iv,
-                              path.wrapped_key.ciphertext, path.wrapped_key.tag, refusal));
-  PausePoint("file-key-open");
-  if (file_key.size() != 32) return refusal;
+  // D tells whether the factors are right, the tag under PK as well.
   ASSIGN_OR_RETURN(const Bytes32 drill_key, Ed25519PublicKey(keys.drill_seed));
-  if (drill_key != path.drill_key) return refusal;
+  const Error damaged = DamagedPathError(path.id);
+  const Error refusal = drill_key == path.drill_key ? damaged : UnwrapError(path.factors, path.id);
+  const CompactJwe& jwe = path.wrapped_key;
+  if (!VerifyJweTag(keys.wrapping_key, kProtected, jwe.iv, jwe.ciphertext, jwe.tag)) return refusal;
+  ASSIGN_OR_RETURN(SecretBytes file_key, DecryptJwe(keys.wrapping_key, kProtected, jwe.iv,
+                                                    jwe.ciphertext, jwe.tag, damaged));
+  PausePoint("file-key-open");
+  if (file_key.size() != 32) return damaged;
+  if (drill_key != path.drill_key) return damaged;
   ASSIGN_OR_RETURN(SecretBytes content, DecryptContent(file_key));
   return OpenedEnvelope(path.id, std::move(content), std::move(file_key),
                         std::move(keys.drill_seed));

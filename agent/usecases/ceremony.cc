@@ -53,6 +53,7 @@ bool IsUnknownHere(ErrorCode code) {
 struct Absence {
   std::string name;
   Error why;
+  std::string token = {};  // what the token is called, where it lacks a PIN
 };
 
 // TooFew is the error where `what` ("officers' shares") are there of `num_there`, and no more.
@@ -91,7 +92,7 @@ Error TooFew(const envelope::SharesRecord& record, std::size_t num_there, std::s
   std::string options;
   for (const Absence& absence : absent) {
     if (absence.why.code() != ErrorCode::kSecretSourceMissing) continue;
-    options += " --pin-file " + absence.name + "=FILE";
+    options += " --pin-file " + absence.token + "=FILE";
   }
   return Error(ErrorCode::kTokenNotFound, Action::kReconnect, message,
                (options.empty() ? "" : "add" + options + "; ") +
@@ -358,10 +359,13 @@ class Ceremony {
     return num_reachable >= record_.threshold;
   }
 
-  Error Missing() const {
+  Error Missing() {
     std::vector<Absence> absent;
     for (std::size_t i = 0; i < seats_.size(); ++i) {
-      if (seats_[i].why) absent.push_back({record_.members[i].name, *seats_[i].why});
+      if (!seats_[i].why) continue;
+      const bool lacks_pin = seats_[i].why->code() == ErrorCode::kSecretSourceMissing;
+      absent.push_back({record_.members[i].name, *seats_[i].why,
+                        lacks_pin ? TokensOf(i).NameOf(seats_[i].factor) : std::string()});
     }
     return TooFew(record_, shares_.size(), "officers' shares", absent);
   }

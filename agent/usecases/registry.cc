@@ -416,6 +416,7 @@ Result<ExportResult> ExportKey(Agent& agent, const std::string& key_name, const 
   result.key_name = record.key_name;
   result.key_version = record.key_version;
   result.envelope_hash = record.sha256;
+  result.agent = sealed.header().agent;
   result.output = sink;
   ASSIGN_OR_RETURN(const auto location, ParseLocation(sink));
   RETURN_IF_ERROR(CheckPortablePlace(agent, *location));

@@ -73,6 +73,7 @@ struct ExportResult {
   std::string key_name;
   std::uint32_t key_version = 0;
   Bytes32 envelope_hash{};
+  std::string agent;  // the thumbprint of the key that signed the envelope
   std::string output;
   std::string receipt;  // file beside it, or ""
 };

@@ -1,5 +1,9 @@
 #include "agent/usecases/succession.h"
 
+#include <fmt/format.h>
+
+#include <cstdint>
+
 #include "agent/usecases/rotation_record.h"
 
 namespace keyescrow::agent {
@@ -8,6 +12,11 @@ Result<std::uint32_t> NextKeyVersion(Agent& agent, const std::string& key_name) 
   ASSIGN_OR_RETURN(const auto open, agent.store().OpenRotation(key_name));
   if (open) return RotationIsOpen(*open);
   ASSIGN_OR_RETURN(const std::uint32_t highest, agent.store().HighestVersion(key_name));
+  if (highest >= INT32_MAX) {
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 fmt::format("{} has version {}, and no later one is possible", key_name, highest),
+                 "back the key up under another name");
+  }
   return highest + 1;
 }
 

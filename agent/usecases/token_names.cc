@@ -21,7 +21,8 @@ Result<Secrets::TokenNames> TokensOf(const envelope::PathRecord& path, store::Es
     const auto* shares = std::get_if<envelope::SharesRecord>(&factor);
     if (shares == nullptr) continue;
     for (const envelope::ShareMember& member : shares->members) {
-      add(member.name, std::visit([](const auto& record) { return record.spki; }, member.factor));
+      // What an officer is called may be another name than their token's.
+      std::visit([&](const auto& record) { add(record.token, record.spki); }, member.factor);
     }
   }
   return names;

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "agent/audit/checkpoint.h"
 #include "agent/audit/proof.h"
@@ -59,12 +60,17 @@ class EnvelopeVerifier {
  private:
   void CheckReceipt(const std::string& file, const envelope::SealedEnvelope& sealed,
                     VerifyItem& item) {
-    auto source = FindEnvelope(nullptr, "file:" + file + ".receipt", std::nullopt);
-    if (!source) {
-      item.not_checked.emplace_back("the receipt: there is no " + file + ".receipt");
+    auto text = ReadDocument(file + ".receipt", "receipt");
+    if (!text) {
+      const Error& why = text.error();
+      if (why.native_domain() == "errno" && why.native_code() == ENOENT) {
+        item.not_checked.emplace_back("the receipt: there is no " + file + ".receipt");
+      } else {
+        item.error = std::move(text).error();
+      }
       return;
     }
-    auto proof = audit::ParseTlogProof(AsText(source->bytes));
+    auto proof = audit::ParseTlogProof(AsText(*text));
     if (!proof) {
       item.error = std::move(proof).error();
       return;

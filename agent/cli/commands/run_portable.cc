@@ -66,7 +66,7 @@ Result<int> DoExport(const ExportOptions& options, Session& session) {
   Json document = NewDocument("export");
   document["key"] = KeyJson(result.key_name, result.key_version);
   document["envelope_sha256"] = EncodeBase64Url(result.envelope_hash);
-  document["agent"] = agent->identity().Thumbprint();
+  document["agent"] = result.agent;
   document["output"] = result.output;
   document["receipt"] = TextOrNull(result.receipt);
   constexpr Column kFields[] = {

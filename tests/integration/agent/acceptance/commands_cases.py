@@ -147,6 +147,20 @@ class TwoHosts(AcceptanceCase):
                    env=token)
         self.assertEqual(other.path("out.key").read_bytes(), self.world.key)
         other.must("verify")
+        # Whoever gets the file trusts who signed it, and not who passed it on.
+        exported = json.loads(other.must("export", "app/key", "-o", "again.escrow", "--json").out)
+        self.assertEqual(exported["agent"], self.world.thumbprint)
+        other.must("verify", "again.escrow", "--agent", exported["agent"])
+        # A receipt that cannot be read is not one that is not there.
+        other.path("again.escrow.receipt").unlink()
+        seen = other.must("verify", "again.escrow", "--agent", exported["agent"]).out
+        self.assertIn(b"there is no again.escrow.receipt", seen)
+        other.path("again.escrow.receipt").mkdir()
+        seen = other.run("verify", "again.escrow", "--agent", exported["agent"])
+        self.assertNotEqual(seen.status, 0, str(seen))
+        self.assertNotIn(b"there is no", seen.out)
+        self.assertIn(b"cannot read the receipt again.escrow.receipt", seen.out + seen.err)
+        other.path("again.escrow.receipt").rmdir()
 
         # Later revisions: by the same agent alone, and what is not known of them is said.
         edited = ("path", "add", "app/key", "--path", "second=password & token:ops", *UNLOCK)
