@@ -3,12 +3,14 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import stat
 import time
 
 from state_cases import fill, small_disk
-from world import TEMPORARY, UNLOCK, AcceptanceCase, within
+import world as worlds
+from world import TEMPORARY, UNLOCK, AcceptanceCase, build_folder, within
 
 RESTORE = ("restore", "app/key", *UNLOCK)
 
@@ -80,6 +82,25 @@ class Destination(AcceptanceCase):
         self.assertFalse(done["was_there"])
         self.assertNotIn(b"keyescrow-previous", self.world.run("status").out)
         self.world.path("other.key").unlink()
+
+    def test_the_new_key_is_on_the_disk_before_the_old_one_is_put_aside(self):
+        """A disk that takes no more often says so only when a file is synced."""
+        folder = self.world.path("ordered")
+        folder.mkdir()
+        if self.world.user is not None:
+            os.chown(folder, self.world.user, self.world.user)
+        self.addCleanup(shutil.rmtree, folder)
+        self.world.write("ordered/out.key", b"another key of 27 bytes ...")
+        record = self.world.write("ordered.log", b"")
+        self.addCleanup(record.unlink)
+        shim = build_folder(worlds.BINARY) / "simulators/libdisk_shim.so"
+        done = self.world.run(*RESTORE, "--to", "ordered/out.key", "--replace", env={
+            "LD_PRELOAD": str(shim), "DISK_SHIM_ROOT": str(folder), "DISK_SHIM_LOG": str(record)})
+        self.assertEqual(done.status, 0, str(done))
+        steps = [json.loads(line) for line in record.read_text().splitlines()]
+        aside = next(index for index, step in enumerate(steps)
+                     if "keyescrow-previous" in json.dumps(step))
+        self.assertIn("sync", [step["op"] for step in steps[:aside]], steps)
 
     def test_no_document_takes_the_place_of_a_key(self):
         world = self.world
