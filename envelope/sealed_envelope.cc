@@ -155,7 +155,11 @@ Result<SealedEnvelope> SealedEnvelope::Read(ByteView file, const ReadOptions& op
   if (file.size() > kMaxFileSizeBytes) return LimitError("the envelope is over 3 MiB");
   std::string_view text = AsText(file);
   if (text.ends_with('\n')) text.remove_suffix(1);
-  ASSIGN_OR_RETURN(const JwsParts jws, ReadJws(text));
+  auto read = ReadJws(text);
+  if (!read && read.error().failure() == Failure::kFormat && !text.starts_with('{')) {
+    return FormatError("this is no envelope: it does not begin with '{'");
+  }
+  ASSIGN_OR_RETURN(const JwsParts jws, std::move(read));
   ASSIGN_OR_RETURN(const AgentKey agent, ReadProtected(jws.protected_header));
   const auto payload = DecodeBase64Url(jws.payload);
   if (!payload) return FormatError("envelope: \"payload\" is not canonical base64url");

@@ -376,6 +376,18 @@ TEST(Vectors, EachHasTheOutcomeThatItNames) {
   }
 }
 
+TEST(SealedEnvelope, SaysOfAnyOtherFileThatItIsNone) {
+  for (const char* text : {"", "\n", "a password\n", "[]",
+                           "\x7f"
+                           "ELF",
+                           " \t"}) {
+    const auto sealed = envelope::SealedEnvelope::Read(AsBytes(text), {});
+    ASSERT_FALSE(sealed) << text;
+    EXPECT_EQ(sealed.error().failure(), Failure::kFormat);
+    EXPECT_NE(sealed.error().message().find("no envelope"), std::string::npos) << text;
+  }
+}
+
 // A PIN is asked for by the name of its token, whatever its officer is called.
 TEST(TokensOf, NamesOfficersByTheirTokens) {
   envelope::SharesRecord shares;
