@@ -32,6 +32,23 @@ Status CheckNotDestroyed(Agent& agent, const envelope::Header& header) {
   return Ok();
 }
 
+// NotImported tells what the file is beside the envelope of that version that is here.
+Error NotImported(const envelope::Header& header, const store::EnvelopeRecord& existing) {
+  std::string why = "another envelope of it is in the store";
+  if (existing.envelope_id == header.envelope_id) {
+    const char* const form =
+        header.revision < existing.revision    ? "the store has its later revision {}"
+        : header.revision == existing.revision ? "the store has another revision {} of it"
+                                               : "it follows another revision {} than the store's";
+    why = fmt::format(fmt::runtime(form), existing.revision);
+  }
+  return Error(
+      ErrorCode::kAlreadyExists, Action::kFixInput,
+      fmt::format("revision {} of {} version {} is not imported: {}", header.revision,
+                  header.key_name, header.key_version, why),
+      "the store was left alone; restore from the file itself if that is the one you want");
+}
+
 }  // namespace
 
 Result<ImportKeyResult> ImportKey(Agent& agent, const std::string& file) {
@@ -69,10 +86,7 @@ Result<ImportKeyResult> ImportKey(Agent& agent, const std::string& file) {
                         header.previous != EncodeBase64Url(existing->sha256);
     if (existing->envelope_id != header.envelope_id || header.revision <= existing->revision ||
         forked) {
-      return Error(ErrorCode::kAlreadyExists, Action::kFixInput,
-                   "another envelope of " + header.key_name + " version " +
-                       std::to_string(header.key_version) + " is in the store",
-                   "it was left alone; restore from the file itself if that is the one you want");
+      return NotImported(header, *existing);
     }
   } else if (existing.error().code() == ErrorCode::kNotFound) {
     RETURN_IF_ERROR(CheckNotDestroyed(agent, header));

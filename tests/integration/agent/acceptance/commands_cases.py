@@ -198,10 +198,12 @@ class TwoHosts(AcceptanceCase):
         done = other.must("import", "third.escrow", "--json").json()
         self.assertEqual(done["revision"], 3)
         self.assertIn("revisions 2 to 2 are not here", " ".join(done["findings"]))
-        for name in ("carried", "second", "fourth"):
+        for name, why in (("carried", "the store has its later revision 3"),
+                          ("second", "the store has its later revision 3"),
+                          ("fourth", "it follows another revision 3 than the store's")):
             error = self.check_json(other.run("import", name + ".escrow", "--json"), "already_exists",
                                     2)
-            self.assertIn("another envelope of app/key version 1", error["message"])
+            self.assertIn("app/key version 1 is not imported: " + why, error["message"])
         other.must("restore", "app/key", "--to", "third.key", "--module", other.module, *UNLOCK,
                    env=token)
         self.assertEqual(other.path("third.key").read_bytes(), self.world.key)
