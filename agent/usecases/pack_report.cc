@@ -130,9 +130,9 @@ class ReportChecker {
   void CompareAges(const report::ReportKey& key, const policy::Policy& policy) {
     const auto rules = policy::MatchingRules(policy, key.name, key.host, model_.now);
     for (const report::ReportPath& path : key.paths) {
-      const auto opened = path.condition == "proven"    ? path.proven
-                          : path.condition == "covered" ? path.covered_since
-                                                        : std::nullopt;
+      const bool is_proven = path.condition == "proven";
+      if (!is_proven && path.condition != "covered") continue;
+      const std::optional<std::int64_t>& opened = is_proven ? path.proven : path.covered_since;
       const auto period = policy::DrillPeriod(rules, path.id);
       if (!opened || !period || model_.now - *opened <= *period) continue;
       Bad(0, fmt::format("{}: the path {} was opened longer ago than the policy asks for, and "
