@@ -4,6 +4,8 @@
 
 #include "agent/cli/commands/specs.h"
 #include "agent/cli/terminal_text.h"
+#include "envelope/base/base64url.h"
+#include "envelope/base/bytes.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -118,7 +120,16 @@ Status StoreField(const OptionSpec& /*spec*/, bool& field, std::string_view /*va
   return Ok();
 }
 
-Status StoreField(const OptionSpec& /*spec*/, std::string& field, std::string_view value) {
+Status StoreField(const OptionSpec& spec, std::string& field, std::string_view value) {
+  // A slip of the hand would else read as a signer that is not trusted.
+  if (spec.IsThumbprintOption()) {
+    const auto bytes = DecodeBase64Url(value);
+    if (!bytes || bytes->size() != sizeof(Bytes32)) {
+      return BadValue(spec, value,
+                      "an agent's thumbprint: 43 characters of base64url, as 'init' and "
+                      "'agent-key show' print it");
+    }
+  }
   field = value;
   return Ok();
 }

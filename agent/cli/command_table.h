@@ -41,6 +41,10 @@ struct OptionSpec {
   Completes completes = Completes::kNothing;
 
   constexpr bool IsFlag() const { return value.empty(); }
+  // An argument that is called so may name a file as well, or what is to be removed.
+  constexpr bool IsThumbprintOption() const {
+    return value == "THUMBPRINT" && name.starts_with("--");
+  }
   constexpr OptionSpec Required() const {
     OptionSpec copy = *this;
     copy.required = true;

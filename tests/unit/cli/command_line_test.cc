@@ -21,6 +21,8 @@ Parsed Parse(std::vector<const char*> words) {
   return {global, std::move(result)};
 }
 
+constexpr char kThumbprint[] = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
 template <typename Options>
 Options ParseAs(std::vector<const char*> words) {
   Parsed parsed = Parse(std::move(words));
@@ -111,7 +113,7 @@ TEST(CommandLine, ParsesEveryOptionOfRestore) {
                                                 "--module",
                                                 "m.so",
                                                 "--agent",
-                                                "thumb",
+                                                kThumbprint,
                                                 "--use-last-try",
                                                 "--event-log",
                                                 "e.json",
@@ -128,7 +130,7 @@ TEST(CommandLine, ParsesEveryOptionOfRestore) {
   EXPECT_TRUE(options.replace);
   EXPECT_TRUE(options.discard_previous);
   EXPECT_EQ(options.module, "m.so");
-  EXPECT_EQ(options.agent, "thumb");
+  EXPECT_EQ(options.agent, kThumbprint);
   EXPECT_FALSE(options.accept_unknown_agent);
   EXPECT_TRUE(options.use_last_try);
   EXPECT_EQ(options.event_log, "e.json");
@@ -159,8 +161,8 @@ TEST(CommandLine, ParsesTheOtherCommands) {
   EXPECT_EQ(key.paths.size(), 1U);
   ParseAs<KeyListOptions>({"key", "list"});
   EXPECT_EQ(ParseAs<KeyRemoveOptions>({"key", "remove", "k"}).name, "k");
-  const auto verify =
-      ParseAs<VerifyOptions>({"verify", "a", "b", "--trust", "t", "--agent", "x", "--since", "c"});
+  const auto verify = ParseAs<VerifyOptions>(
+      {"verify", "a", "b", "--trust", "t", "--agent", kThumbprint, "--since", "c"});
   EXPECT_EQ(verify.names_or_files, (std::vector<std::string>{"a", "b"}));
   EXPECT_EQ(verify.since, "c");
   EXPECT_TRUE(ParseAs<VerifyOptions>({"verify"}).names_or_files.empty());
@@ -254,7 +256,13 @@ TEST(CommandLine, RefusesWhatDoesNotFit) {
   (void)ErrorOf({"restore", "x", "--version", "+1"});
   (void)ErrorOf({"restore", "x", "--version", "18446744073709551616"});
   (void)ErrorOf({"restore", "x", "--version=-1"});
-  (void)ErrorOf({"restore", "x", "--agent", "t", "--accept-unknown-agent"});
+  (void)ErrorOf({"restore", "x", "--agent", kThumbprint, "--accept-unknown-agent"});
+  for (const char* agent :
+       {"agent.json", kThumbprint + 1, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB"}) {
+    EXPECT_NE(ErrorOf({"restore", "x", "--agent", agent}).message().find("thumbprint"),
+              std::string::npos)
+        << agent;
+  }
   (void)ErrorOf({"restore", "x", "-x"});
   (void)ErrorOf({"backup"});
   (void)ErrorOf({"backup", "x", "--all"});

@@ -43,7 +43,10 @@ TEST(Help, EveryExampleParses) {
       std::vector<std::string> words = ShellWords(example.line);
       if (!words.empty() && words.front() == "source") continue;
       std::vector<const char*> argv;
-      for (const std::string& word : words) argv.push_back(word.c_str());
+      for (std::string& word : words) {
+        if (word == "THUMBPRINT") word.assign(43, 'A');  // a reader puts a real one there
+        argv.push_back(word.c_str());
+      }
       GlobalOptions global;
       const auto parsed = ParseCommandLine(static_cast<int>(argv.size()), argv.data(), global);
       EXPECT_TRUE(parsed) << example.line << ": " << parsed.error().message();
