@@ -56,16 +56,33 @@ struct Absence {
   std::string token = {};  // what the token is called, where it lacks a PIN
 };
 
+// ReasonsOf says why each did not serve; of several tokens that are not there the names are enough.
+std::string ReasonsOf(const std::vector<Absence>& absent) {
+  std::string reasons;
+  std::string away;
+  std::size_t num_away = 0;
+  for (const Absence& absence : absent) {
+    if (absence.why.code() != ErrorCode::kTokenNotFound) continue;
+    away += (away.empty() ? "" : ", ") + absence.name;
+    ++num_away;
+  }
+  const bool is_grouped = num_away > 1;
+  for (const Absence& absence : absent) {
+    if (is_grouped && absence.why.code() == ErrorCode::kTokenNotFound) continue;
+    reasons += (reasons.empty() ? "" : "; ") + absence.name + ": " + absence.why.message();
+  }
+  if (is_grouped) reasons += (reasons.empty() ? "" : "; ") + away + " are not present";
+  return reasons;
+}
+
 // TooFew is the error where `what` ("officers' shares") are there of `num_there`, and no more.
 Error TooFew(const envelope::SharesRecord& record, std::size_t num_there, std::string_view what,
              const std::vector<Absence>& absent) {
-  std::string reasons;
   std::size_t num_bad = 0;
   std::size_t num_unknown = 0;
   const Error* unknown = nullptr;
   const Error* refused = nullptr;
   for (const Absence& absence : absent) {
-    reasons += (reasons.empty() ? "" : "; ") + absence.name + ": " + absence.why.message();
     if (IsBadShare(absence.why.code())) ++num_bad;
     if (IsUnknownHere(absence.why.code())) {
       ++num_unknown;
@@ -73,8 +90,8 @@ Error TooFew(const envelope::SharesRecord& record, std::size_t num_there, std::s
     }
     if (refused == nullptr && WasRefused(absence.why.code())) refused = &absence.why;
   }
-  const std::string message =
-      fmt::format("{} of {} {} are there: {}", num_there, record.threshold, what, reasons);
+  const std::string message = fmt::format("{} of {} {} are there: {}", num_there, record.threshold,
+                                          what, ReasonsOf(absent));
   if (record.members.size() - num_bad < record.threshold) {
     return Error(ErrorCode::kFactorBad, Action::kWrongDevice, message,
                  "use another path: too many shares of this one are bad")

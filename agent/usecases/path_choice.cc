@@ -86,14 +86,15 @@ Result<OpenedBy> OpenByChoice(const envelope::SealedEnvelope& sealed, PathOpener
   PathChooser chooser(sealed, opener, secrets.Desk());
   progress.Step("looking for the path's devices");
   tried = sealed.header().FindPath(via);
+  ASSIGN_OR_RETURN(std::size_t index, via.empty() ? chooser.Next() : chooser.Named(via));
   while (true) {
-    ASSIGN_OR_RETURN(const std::size_t index, via.empty() ? chooser.Next() : chooser.Named(via));
     tried = &sealed.header().paths[index];
     auto opened = opener.Open(index);
     if (opened) return OpenedBy{std::move(*opened), index};
     if (!via.empty() || !MayTryAnotherPath(opened.error())) return std::move(opened).error();
-    progress.Warn("the path " + tried->id + " does not open here: " + opened.error().message());
     chooser.Refuse(tried->id, opened.error());
+    ASSIGN_OR_RETURN(index, chooser.Next());  // where none is left, its error has every reason
+    progress.Warn("the path " + tried->id + " does not open here: " + opened.error().message());
   }
 }
 

@@ -367,9 +367,9 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
     if (!opened) {
       Error error = fail(std::move(opened).error());
       if (!request.via.empty() || !MayTryAnotherPath(error)) return error;
-      progress.Warn("the path " + path.id + " does not open here: " + error.message());
       chooser.Refuse(path.id, error);
-      ASSIGN_OR_RETURN(index, chooser.Next());
+      ASSIGN_OR_RETURN(index, chooser.Next());  // where none is left, its error has every reason
+      progress.Warn("the path " + path.id + " does not open here: " + error.message());
       continue;
     }
     opener.Finish();
