@@ -190,7 +190,8 @@ Status Editor::CheckPassword(const SealedEnvelope& sealed, const EditPlan& plan,
                    "give another one with --new-password-file FILE; nothing was changed");
     }
     if (same && kept != nullptr && kept->change == PathChange::kKept) {
-      const bool hardware = kept->option.expression.HasHardware();
+      // By the record: a recovery key's factors stand in its path, and not in the expression.
+      const bool hardware = via.factors.size() > 1;
       if (hardware != option.expression.HasHardware()) {
         return hardware ? PasswordReused(option.id, via.id) : PasswordReused(via.id, option.id);
       }

@@ -233,6 +233,15 @@ class Paths(AcceptanceCase):  # one test: its methods edit keys of their own
                           "--new-password-file", "new")
         self.opens("e/reuse", "password", "new")
 
+    def test_one_password_of_a_recovery_key_and_of_a_path(self):
+        """The recovery key's own path has hardware: neither is weaker than the other."""
+        self.edit("recovery-key", "create", "behind", "--path", OPS, *UNLOCK)
+        self.edit("backup", "e/behind", "--from", "app.key", "--path", OPS, "--path",
+                  "behind=recovery-key:behind", "--password-file", "strong", "--pin-file", "pin")
+        self.edit("path", "add", "e/behind", "--path", SAFE, "--via", "behind", *UNLOCK,
+                  "--new-password-file", self.world.write("same", PASSWORD + "\n"), status=1)
+        self.opens("e/behind", "token-safe", pin="safe-pin")
+
     def test_a_path_is_not_proven_by_what_it_was_before(self):
         self.escrow("e/proof", OPS, SAFE)
         self.succeeds("drill", "e/proof", "--via", "token-ops", "--password-file", "pw",
