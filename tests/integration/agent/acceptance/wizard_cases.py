@@ -61,7 +61,7 @@ class Wizard(AcceptanceCase):  # one test
             ("where the key is", ""), ("the key's file", "no.key"), ("error: cannot read", "app.key"),
             ("which hardware", "2"),  # only the TPM is offered yet; 2 registers a token
             ("its module", self.world.module), ("which one", ""), ("its name here", "ops"),
-            ("PIN", PIN),
+            ("PIN of token", PIN),
             ("two ways in", ""),
             ("where a copy goes", ""), ("the copy's file", "no/such/folder/a.escrow"),
             ("error: ", "app.escrow"),
@@ -75,7 +75,7 @@ class Wizard(AcceptanceCase):  # one test
             ("a lost password", "yes"), ("type the word understood", "understood"),
             ("review", ""),
         )
-        screen.answers(("PIN", PIN))
+        screen.answers(("PIN of token", PIN))
         self.assertEqual(screen.ended(), 0, screen.text())
         text = screen.text()
         self.fits(screen)
@@ -100,10 +100,10 @@ class Wizard(AcceptanceCase):  # one test
         screen.answers(
             ("number [1]", "2"), ("which key", ""), ("which way in", ""),
             ("where to", "there.key"), ("why", "the disk died"), ("review", ""),
-            ("password", "another horse entirely 8"), ("PIN", PIN),
+            ("password", "another horse entirely 8"), ("PIN of token", PIN),
             # A wrong password is not tried again by itself.
-            ("did not work", "2"), ("password", PASSWORD), ("PIN", PIN),
-            ("another key stands there", "2"), ("password", PASSWORD), ("PIN", PIN),
+            ("did not work", "2"), ("password", PASSWORD), ("PIN of token", PIN),
+            ("another key stands there", "2"), ("password", PASSWORD), ("PIN of token", PIN),
         )
         self.assertEqual(screen.ended(), 0, screen.text())
         self.fits(screen)
@@ -125,7 +125,7 @@ class Wizard(AcceptanceCase):  # one test
             ("who made this file", "A" * 43), ("that is not the agent", self.thumbprint),
             ("the token's module", self.world.module), ("which way in", ""),
             ("where to", "new.key"), ("why", ""), ("review", ""),
-            ("password", PASSWORD), ("PIN", PIN),
+            ("password", PASSWORD), ("PIN of token", PIN),
         )
         self.assertEqual(screen.ended(), 0, screen.text())
         self.fits(screen)
