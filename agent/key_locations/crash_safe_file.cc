@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -60,8 +61,34 @@ int RenameKeeping(int folder_fd, const char* from, const char* to) {
   if (renameat2(folder_fd, from, folder_fd, to, RENAME_NOREPLACE) == 0) return 0;
   if (errno != EINVAL && errno != ENOSYS) return errno;
   // The file system has no RENAME_NOREPLACE; a hard link refuses to replace as well.
-  if (linkat(folder_fd, from, folder_fd, to, 0) != 0) return errno;
-  return unlinkat(folder_fd, from, 0) == 0 ? 0 : errno;
+  if (linkat(folder_fd, from, folder_fd, to, 0) == 0) {
+    return unlinkat(folder_fd, from, 0) == 0 ? 0 : errno;
+  }
+  if (errno != EPERM && errno != ENOTSUP && errno != ENOSYS) return errno;
+  // Nor hard links, as some network ones: an empty file takes the name, which no other can then.
+  const int taken =
+      openat(folder_fd, to, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+  if (taken < 0) return errno;
+  close(taken);
+  if (renameat(folder_fd, from, folder_fd, to) == 0) return 0;
+  const int failed = errno;
+  unlinkat(folder_fd, to, 0);
+  return failed;
+}
+
+// SyncFolder: a file system that cannot sync a folder says EINVAL; its server does as it does.
+bool SyncFolder(int folder_fd) { return fsync(folder_fd) == 0 || errno == EINVAL; }
+
+// ChangeMode: a file system without modes may refuse; a file that nobody else has more rights to
+// than `mode` gives is well then.
+bool ChangeMode(int fd, mode_t mode) {
+  if (fchmod(fd, mode) == 0) return true;
+  const int refused = errno;
+  if (refused != EPERM && refused != ENOTSUP && refused != ENOSYS) return false;
+  struct stat made {};
+  if (fstat(fd, &made) == 0 && (made.st_mode & 077 & ~mode) == 0) return true;
+  errno = refused;
+  return false;
 }
 
 Error Taken(const std::string& path) {
@@ -197,7 +224,7 @@ Status FileReplacement::RemoveExisting() const {
   if (unlinkat(folder_fd_, name_.c_str(), 0) != 0 && errno != ENOENT) {
     return SystemError("remove", errno);
   }
-  if (fsync(folder_fd_) != 0) return SystemError("sync the folder of", errno);
+  if (!SyncFolder(folder_fd_)) return SystemError("sync the folder of", errno);
   return Ok();
 }
 
@@ -232,7 +259,7 @@ Result<int> FileReplacement::OpenExisting() const {
 
 Status FileReplacement::Stage(ByteView bytes) {
   RETURN_IF_ERROR(locked_ ? MakeLocked() : MakeUnlocked());
-  if (fchmod(fd_, 0600) != 0) return SystemError("set the mode of", errno);  // whatever the umask
+  if (!ChangeMode(fd_, 0600)) return SystemError("set the mode of", errno);  // whatever the umask
   return StageMore(bytes);
 }
 
@@ -313,7 +340,7 @@ Status FileReplacement::CopyAccess(int existing_fd) {
 }
 
 Status FileReplacement::SetMode(mode_t mode) {
-  if (fchmod(fd_, mode) != 0) return SystemError("set the mode of", errno);
+  if (!ChangeMode(fd_, mode)) return SystemError("set the mode of", errno);
   synced_ = false;
   return Ok();
 }
@@ -335,7 +362,7 @@ Status FileReplacement::Publish(Existing existing) {
   }
   if (error_number != 0) return SystemError("rename the new file to", error_number);
   temporary_.clear();
-  if (fsync(folder_fd_) != 0) return SystemError("sync the folder of", errno);
+  if (!SyncFolder(folder_fd_)) return SystemError("sync the folder of", errno);
   return Ok();
 }
 

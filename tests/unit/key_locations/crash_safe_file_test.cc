@@ -2,12 +2,22 @@
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
+#include <cstddef>
+#include <cstdlib>
+#include <initializer_list>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "tests/unit/key_locations/scratch_folder.h"
 
@@ -42,6 +52,50 @@ TEST_F(CrashSafeFile, WaitsForWhoHoldsTheFolder) {
   writer.join();
   close(other);
   EXPECT_EQ(Get("a"), "text");
+}
+
+// Refuse makes the system calls fail for this process from now on, as file systems do that lack
+// what they ask for: (number, errno).
+void Refuse(std::initializer_list<std::pair<unsigned, unsigned>> calls) {
+  std::vector<sock_filter> program = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr))};
+  for (const auto& [number, error_number] : calls) {
+    program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1));
+    program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error_number));
+  }
+  program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+  const sock_fprog all{static_cast<unsigned short>(program.size()), program.data()};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) std::abort();
+  if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &all) != 0) std::abort();
+}
+
+// Exit leaves a child of a test: 0 where all of it held.
+[[noreturn]] void Exit(bool all_held) { _exit(all_held ? 0 : 1); }
+
+TEST_F(CrashSafeFile, AFileSystemWithoutExclusiveRenamesAndLinks) {
+  const auto write = [&] {
+    Refuse({{SYS_renameat2, EINVAL}, {SYS_linkat, EPERM}});
+    const bool written =
+        WriteFileDurably(At("a"), AsBytes("text"), {.exclusive = true}).has_value();
+    auto replacement = FileReplacement::Open(At("b"));
+    const bool staged = replacement && replacement->Stage(AsBytes("ours"));
+    Put("b", "theirs");
+    const auto published = replacement->Publish(FileReplacement::Existing::kKeep);
+    Exit(written && staged && !published && published.error().code() == ErrorCode::kAlreadyExists);
+  };
+  EXPECT_EXIT(write(), testing::ExitedWithCode(0), "");
+  EXPECT_EQ(Get("a"), "text");
+  EXPECT_EQ(Get("b"), "theirs");
+}
+
+TEST_F(CrashSafeFile, AFileSystemThatKeepsNoModes) {
+  const auto write = [&] {
+    Refuse({{SYS_fchmod, EPERM}});
+    Exit(WriteFileDurably(At("a"), AsBytes("text"), {.mode = 0600}).has_value());
+  };
+  EXPECT_EXIT(write(), testing::ExitedWithCode(0), "");
+  EXPECT_EQ(Get("a"), "text");
+  EXPECT_EQ(ModeOf("a"), 0600u);
 }
 
 TEST_F(CrashSafeFile, ExclusiveRefusesANameThatIsTaken) {
