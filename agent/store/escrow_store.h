@@ -173,7 +173,8 @@ struct FingerprintRecord {
 struct LuksBindingRecord {
   struct Keyslot {
     std::uint32_t number = 0;
-    Bytes32 hash{};  // KeyslotHash
+    Bytes32 hash{};  // KeyslotHash; all zero: it was not seen, the number is what it would get
+    bool IsKnown() const { return hash != Bytes32{}; }
   };
   std::string key_name;
   std::uint32_t key_version = 0;

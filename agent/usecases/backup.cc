@@ -282,7 +282,7 @@ Status RecordDelivery(Agent& agent, const BackupRequest& request, const KeyLocat
   if (!binding) return Ok();
   ASSIGN_OR_RETURN(const auto known, agent.store().LuksBindings(result.key_name));
   for (const store::LuksBindingRecord& older : known) {
-    if (older.uuid != binding->uuid || !older.keyslot) continue;
+    if (older.uuid != binding->uuid || !older.keyslot || !older.keyslot->IsKnown()) continue;
     result.findings.push_back("keyslot " + std::to_string(older.keyslot->number) + " of version " +
                               std::to_string(older.key_version) +
                               " is left as it was: 'cryptsetup luksKillSlot' removes it; "

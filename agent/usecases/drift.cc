@@ -97,7 +97,8 @@ std::string DriftChecker::BackedUpFrom(const std::string& key_name, std::uint32_
   const store::FingerprintRecord* record = Find(key_name, version);
   if (record != nullptr && !record->source.empty()) return "file:" + record->source;
   for (const store::LuksBindingRecord& binding : luks_bindings_) {
-    if (binding.key_name == key_name && binding.key_version == version) {
+    const bool not_seen = binding.keyslot && !binding.keyslot->IsKnown();
+    if (binding.key_name == key_name && binding.key_version == version && !not_seen) {
       return "luks:" + binding.device;
     }
   }

@@ -71,12 +71,14 @@ void AddReencryption(const Binding& binding, const std::string& key_name, const 
                                  : "'keyescrow backup " + key_name + "' escrows the new one")});
 }
 
-// BindingsOf returns those of the volume of that UUID, and those of the path; by version.
+// BindingsOf returns those of the volume of that UUID, and those of the path; by version. What was
+// about to be handed over, and not seen, tells nothing.
 std::vector<const Binding*> BindingsOf(const std::vector<Binding>& bindings,
                                        const std::string& key_name, const std::string& path,
                                        const std::string& uuid) {
   std::vector<const Binding*> found;
   for (const Binding& binding : bindings) {
+    if (binding.keyslot && !binding.keyslot->IsKnown()) continue;
     const bool is_there = binding.device == path || (!uuid.empty() && binding.uuid == uuid);
     if (binding.key_name == key_name && is_there) found.push_back(&binding);
   }
@@ -225,10 +227,16 @@ Result<std::vector<std::string>> StandingKeyslots(Agent& agent, const std::strin
   ASSIGN_OR_RETURN(const auto bindings, agent.store().LuksBindings(key_name));
   for (const Binding& binding : bindings) {
     const auto header = ReadLuksHeader(binding.device);
-    if (!header || Compare(binding, binding.device, *header) != Comparison::kSame) continue;
+    if (!header) continue;
+    const bool not_seen = binding.keyslot && !binding.keyslot->IsKnown();
+    const bool stands = not_seen ? header->volume == binding.volume &&
+                                       header->FindKeyslot(binding.keyslot->number) != nullptr
+                                 : Compare(binding, binding.device, *header) == Comparison::kSame;
+    if (!stands) continue;
     std::string text =
         binding.keyslot ? fmt::format("keyslot {} of {}", binding.keyslot->number, binding.device)
                         : "the volume " + binding.device;
+    if (not_seen) text += ", perhaps";
     if (std::find(standing.begin(), standing.end(), text) == standing.end()) {
       standing.push_back(std::move(text));
     }

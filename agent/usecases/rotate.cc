@@ -107,8 +107,7 @@ class Rotation {
     const bool both = !record.command.empty() && !record.sink.empty();
     if (request_.abandon) {
       const bool was_done = record.step == RotationStep::kHandedOver && !record.command.empty();
-      RETURN_IF_ERROR(steps_.RollBack("abandoned by hand"));
-      if (is_volume) AddMayOpen();
+      RETURN_IF_ERROR(steps_.Abandon("abandoned by hand"));
       if (was_done && (both || held.held != Held::kOld)) AddWasDone();
       return Ok();
     }
@@ -145,13 +144,6 @@ class Rotation {
         fmt::format("the rotation of {} was interrupted {}: whether the volume has version {} is "
                     "seen by opening it",
                     record.key_name, StepText(record), record.key_version));
-  }
-
-  void AddMayOpen() {
-    steps_.result.findings.push_back(
-        fmt::format("a keyslot of the volume may have version {}: look with 'cryptsetup "
-                    "luksDump', and remove it with 'cryptsetup luksKillSlot'",
-                    steps_.record.key_version));
   }
 
   void AddWasDone() {
@@ -351,8 +343,7 @@ class Rotation {
       return std::move(command).error();
     }
     record.process = command->process();
-    RETURN_IF_ERROR(steps_.Commit(RotationStep::kHandingOver, Outcome::kPending,
-                                  "to be handed over by a command"));
+    RETURN_IF_ERROR(steps_.BeginHandOver("to be handed over by a command"));
     PausePoint("rotation-handing-over");
     progress_.Pause();
     const ApplyOutcome outcome = command->Run(old_key, new_key);
@@ -414,9 +405,8 @@ class Rotation {
         return std::move(same).error();
       }
       const bool named = !location->FilePath().empty() || !location->VolumePath().empty();
-      RETURN_IF_ERROR(
-          steps_.Commit(RotationStep::kHandingOver, Outcome::kPending,
-                        "to be handed over to " + (named ? record.sink : std::string("a sink"))));
+      RETURN_IF_ERROR(steps_.BeginHandOver("to be handed over to " +
+                                           (named ? record.sink : std::string("a sink"))));
       PausePoint("rotation-handing-over");
     }
     progress_.Step("handing the new key over");

@@ -7,10 +7,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <map>
 
 #include "agent/key_locations/file_location.h"
 #include "agent/key_locations/key_location.h"
+#include "agent/usecases/abandoned_keyslot.h"
 #include "agent/usecases/fingerprint.h"
 #include "agent/usecases/luks_binding.h"
 #include "agent/usecases/version_life.h"
@@ -199,6 +201,8 @@ Result<std::vector<Finding>> RotationFindings(Agent& agent, const std::string& k
                      record->old_version, superseded->device, superseded->old_keyslot.number),
          "'keyescrow rotate " + record->key_name + "' removes it"});
   }
+  ASSIGN_OR_RETURN(auto abandoned, AbandonedKeyslotFindings(agent, key_name, rotations));
+  std::ranges::move(abandoned, std::back_inserter(findings));
   return findings;
 }
 

@@ -50,7 +50,7 @@ Result<HeldKey> WhatStands(Agent& agent, const store::RotationRecord& record,
                            const std::string& place, const SecretBytes* new_key = nullptr);
 
 // RotationFindings: every rotation that is under way, of `key_name` or ("") of all keys, and what a
-// confirmed one left at a LUKS volume.
+// confirmed or an abandoned one left at a LUKS volume.
 Result<std::vector<Finding>> RotationFindings(Agent& agent, const std::string& key_name);
 
 // KeySince tells, from the log, when the key that is in use was made, and when it was released

@@ -9,6 +9,7 @@
 #include "agent/key_locations/file_location.h"
 #include "agent/key_locations/key_location.h"
 #include "agent/key_locations/secret_file.h"
+#include "agent/usecases/abandoned_keyslot.h"
 #include "agent/usecases/fingerprint.h"
 #include "agent/usecases/luks_binding.h"
 #include "agent/usecases/rotation_errors.h"
@@ -39,10 +40,10 @@ void RemoveLeft(const std::string& sink, Progress& progress) {
 
 }  // namespace
 
-Status RotationSteps::Commit(RotationStep step, Outcome outcome, std::string_view how) {
+Status RotationSteps::Commit(RotationStep step, Outcome outcome, std::string_view how,
+                             store::Change change) {
   record.step = step;
   record.changed = agent_.Now();
-  store::Change change;
   change.rotations.push_back(record);
   ASSIGN_OR_RETURN(const AppendReceipt receipt,
                    agent_.journal().Append(RotationEvent(record, outcome, how), change));
@@ -56,11 +57,29 @@ void RotationSteps::ForgetCommand() {
   if (!record.command.empty()) record.command = kEndedCommand;
 }
 
-Status RotationSteps::RollBack(const std::string& why) {
+Status RotationSteps::BeginHandOver(std::string_view how) {
+  store::Change change;
+  ASSIGN_OR_RETURN(auto expected, ExpectKeyslot(agent_, record, Place(record.sink)));
+  if (expected) change.luks_bindings.push_back(std::move(*expected));
+  return Commit(RotationStep::kHandingOver, Outcome::kPending, how, std::move(change));
+}
+
+Status RotationSteps::RollBack(const std::string& why) { return End(why, {}); }
+
+Status RotationSteps::Abandon(const std::string& why) {
+  ASSIGN_OR_RETURN(LeftAtVolumes left, LookForLeft(agent_, record));
+  store::Change change;
+  change.luks_bindings = std::move(left.bindings);
+  RETURN_IF_ERROR(End(why, std::move(change)));
+  for (std::string& finding : left.findings) result.findings.push_back(std::move(finding));
+  return Ok();
+}
+
+Status RotationSteps::End(const std::string& why, store::Change change) {
   record.process.clear();
   RemoveLeft(record.sink, progress_);
   ForgetCommand();
-  RETURN_IF_ERROR(Commit(RotationStep::kAbandoned, Outcome::kFailure, why));
+  RETURN_IF_ERROR(Commit(RotationStep::kAbandoned, Outcome::kFailure, why, std::move(change)));
   PausePoint("rotation-abandoned");
   Told("rolled back");
   return Ok();

@@ -24,10 +24,15 @@ class RotationSteps {
   RotateResult result;
 
   // Commit makes a step durable, before it is taken. `how` is what RotationEvent's is.
-  Status Commit(store::RotationStep step, audit::Outcome outcome, std::string_view how);
+  Status Commit(store::RotationStep step, audit::Outcome outcome, std::string_view how,
+                store::Change change = {});
+  // BeginHandOver commits kHandingOver, and where a volume's keyslot may come from it.
+  Status BeginHandOver(std::string_view how);
   // RollBack ends the rotation: the old version is in use, the new one can be restored by its
   // number.
   Status RollBack(const std::string& why);
+  // Abandon is RollBack where nobody looked whether the new key was handed over.
+  Status Abandon(const std::string& why);
   // Confirm ends it: the new version is in use, as `by` has it, and the old one is superseded.
   Status Confirm(const HeldKey& held, const std::string& by);
 
@@ -46,6 +51,7 @@ class RotationSteps {
   void Told(const char* outcome);
 
  private:
+  Status End(const std::string& why, store::Change change);
   void ForgetCommand();
   Status AddPlace(const HeldKey& held, store::Change& change);
   // UnlockedByOld: the unlock file has the old key. Who unlocks the volume by it would be locked

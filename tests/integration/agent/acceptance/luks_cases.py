@@ -4,6 +4,7 @@ import collections
 import json
 import os
 import pathlib
+import shlex
 import subprocess
 
 import world as world_module
@@ -373,6 +374,49 @@ class Luks(AcceptanceCase):  # one test
         self.succeeds("gate", "kill/slot")
         for name in ("kill.key", "report"):
             world.path(name).unlink()
+
+    def test_a_keyslot_that_an_abandoned_rotation_left(self):
+        """Killed with its keyslot in the volume: that is told until it is gone, and only then."""
+        image = self.format("left.img")
+        world, rotate = self.world, ("rotate", "host/left", *UNLOCK, "--luks-unlock-file", "pass")
+        self.succeeds("key", "add", "host/left", "--source", f"luks:{image}")
+        self.addCleanup(lambda: self.succeeds("key", "remove", "host/left", "--yes"))
+        self.succeeds(*self.backup("host/left", "left.img"))
+        kill_at = next(folder / KILL_AT for folder in world_module.BINARY.parents
+                       if (folder / KILL_AT).exists())
+        report = world.write("report", b"")
+        self.addCleanup(setattr, world, "launcher", [])
+        self.addCleanup(report.unlink)
+        left = {}  # whether it was written → the version
+        for moment in range(1, 20):
+            world.launcher = [str(kill_at), "0", f"{moment}/fsync/{image}", str(report)]
+            self.assertEqual(world.run(*rotate).status, 128 + 9, moment)
+            world.launcher = []
+            was_written = "2" in self.keyslots("left.img")
+            done = world.must("rotate", "host/left", "--abandon", "--json").json()
+            left[was_written] = version = done["key"]["version"]
+            self.assertEqual(bool(done["findings"]), was_written, done)
+            found = self.status("host/left")
+            if was_written:
+                break
+            self.assertEqual((found, self.in_use), ({}, "escrowed"))
+        self.assertEqual(set(left), {False, True})
+        self.assertEqual((list(found), self.in_use), (["keyslot_abandoned"], "escrowed"))
+        self.assertIn(f"version {version}, which was abandoned, may open {image} by keyslot 2",
+                      found["keyslot_abandoned"]["what"])
+        self.succeeds("gate", "host/left")
+        self.assertIn(b", which was abandoned, may open", world.run("doctor", "--json").out)
+        # The next rotation goes on beside it.
+        self.succeeds(*rotate)
+        self.assertEqual(self.keyslots("left.img"), ["0", "2", "3"])
+        self.assertEqual(list(self.status("host/left")), ["keyslot_abandoned"])
+        # Its remedy removes that keyslot and no other, whatever the numbers are by now.
+        remedy = found["keyslot_abandoned"]["remedy"]
+        words = shlex.split(remedy.partition(": keyescrow ")[2])
+        self.succeeds(*words, *UNLOCK)
+        self.assertEqual((self.keyslots("left.img"), self.status("host/left"), self.in_use),
+                         (["0", "3"], {}, "escrowed"))
+        self.assertTrue(self.opens("left.img", "pass"))
 
     def test_what_remains_verifies(self):
         self.world.must("agent-key", "export", "-o", "trust.json")
