@@ -441,6 +441,7 @@ Result<BackupResult> BackupAfter(Agent& agent, const BackupRequest& request,
   }
   ASSIGN_OR_RETURN(const AppendReceipt receipt, std::move(committed));
   PausePoint("committed");
+  if (!succession.finding.empty()) result.findings.push_back(succession.finding);
 
   BackupResult result;
   result.findings = FindingTexts(reported);

@@ -160,6 +160,9 @@ Result<UnattendedBackup::Prepared> UnattendedBackup::Prepare(const Wanted& wante
   result.key_version = draft.key_version;
   result.envelope_id = draft.envelope_id;
   result.findings = FindingTexts(reported);
+  if (!prepared.succession.finding.empty()) {
+    result.findings.push_back(prepared.succession.finding);
+  }
   if (!result.Recoverable()) result.findings.push_back(NotRecoverable(result.paths));
   return prepared;
 }

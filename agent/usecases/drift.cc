@@ -116,7 +116,11 @@ void DriftChecker::Compare(const std::string& key_name, std::uint32_t newest,
     result.findings.push_back(
         {"fingerprint_missing", false,
          "whether the key in use is the escrowed one is not known: " + result.why_not,
-         BackUp(key_name) + " leaves a fingerprint"});
+         takes_keys
+             ? "'keyescrow restore " + key_name + " --to " + where +
+                   "' compares them, and leaves another key alone; if it is the right one, " +
+                   BackUp(key_name) + " leaves a fingerprint"
+             : "if it is the right one, " + BackUp(key_name) + " leaves a fingerprint"});
     return;
   }
   if (fingerprinter_->Matches(*record, key)) {

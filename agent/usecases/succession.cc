@@ -4,9 +4,32 @@
 
 #include <cstdint>
 
+#include "agent/usecases/envelope_source.h"
 #include "agent/usecases/rotation_record.h"
+#include "envelope/sealed_envelope.h"
 
 namespace keyescrow::agent {
+namespace {
+
+// NotCompared tells of a version that another host escrowed and that was never restored to where it
+// is declared here: what is backed up in its place may be another key, and nobody would notice
+// before it is needed.
+Result<std::string> NotCompared(Agent& agent, const std::string& key_name, std::uint32_t in_use,
+                                std::uint32_t version) {
+  ASSIGN_OR_RETURN(const auto record, agent.store().FindEnvelope(key_name, in_use));
+  ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
+  const auto sealed = envelope::SealedEnvelope::Read(record.bytes, trust);
+  if (sealed && sealed->header().agent == agent.identity().Thumbprint()) return std::string();
+  return fmt::format(
+      "version {} was imported{}, and whether this is the same key was not seen: version {} is in "
+      "its place now. 'keyescrow restore {} --version {} --to FILE' gives the imported one; "
+      "another "
+      "key is better escrowed under a name of its own, and the same one moved with 'keyescrow "
+      "adopt'",
+      in_use, sealed ? " from the host " + sealed->header().host : "", version, key_name, in_use);
+}
+
+}  // namespace
 
 Result<std::uint32_t> NextKeyVersion(Agent& agent, const std::string& key_name) {
   ASSIGN_OR_RETURN(const auto open, agent.store().OpenRotation(key_name));
@@ -47,8 +70,18 @@ Result<Succession> FindSuccession(Agent& agent, const std::string& key_name, std
   succession.superseded = in_use;
   if (!in_use) return succession;
   ASSIGN_OR_RETURN(const auto fingerprint, agent.store().FindFingerprint(key_name, *in_use));
+  if (!fingerprint) {
+    ASSIGN_OR_RETURN(succession.finding, NotCompared(agent, key_name, *in_use, version));
+    return succession;
+  }
   succession.other_bytes =
-      fingerprint && fingerprinter.Made(*fingerprint) && !fingerprinter.Matches(*fingerprint, key);
+      fingerprinter.Made(*fingerprint) && !fingerprinter.Matches(*fingerprint, key);
+  if (succession.other_bytes) {
+    succession.finding = fmt::format(
+        "these are other bytes than version {} has: the key was changed, or it is a wrong one. "
+        "'keyescrow restore {} --version {} --to FILE' gives the other",
+        *in_use, key_name, *in_use);
+  }
   return succession;
 }
 

@@ -32,6 +32,8 @@ struct Succession {
   std::optional<store::RotationRecord> rotation;
   std::optional<std::uint32_t> superseded;
   bool other_bytes = false;  // than the superseded version has
+  // finding: what a person should know of the bytes that take its place, or "".
+  std::string finding = {};
 };
 
 // FindSuccession looks what `version`, which NextKeyVersion gave, will succeed. Whoever escrows the

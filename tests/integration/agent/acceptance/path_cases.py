@@ -325,6 +325,55 @@ class Paths(AcceptanceCase):  # one test: its methods edit keys of their own
                              *UNLOCK, num_runs=1)
         self.assertIn("of this agent", error["message"])
 
+    def test_a_backup_says_which_key_it_takes_the_place_of(self):
+        """An imported one that nobody compared, or one with other bytes: done, and said."""
+        world = self.world
+        self.escrow("e/came", OPS)
+        self.succeeds("export", "e/came", "-o", "came.escrow")
+        there = {"KEYESCROW_STATE": str(world.path("came.state")),
+                 "KEYESCROW_CONFIG": str(world.path("came.toml"))}
+        world.write("came.toml", world.path("agent.toml").read_text().replace("acceptance", "db4"))
+        world.must("init", "--tpm", "none", env=there)
+        world.must("token", "add", "ops", "pkcs11:token=ops", "--module", world.module,
+                   "--pin-file", "pin", env=there)
+        world.must("trust", "add", world.thumbprint, env=there)
+        world.must("import", "came.escrow", env=there)
+        world.write("came.key", world.key)
+        world.must("key", "add", "e/came", "--source", "came.key", "--path", OPS, env=there)
+
+        def backup():
+            done = self.edit("backup", "e/came", *UNLOCK, env=there)
+            said = world.run("backup", "e/came", *UNLOCK, env=there).err.decode()
+            return done["key"]["version"], " ".join(done["findings"]), said
+
+        found, = (f for f in world.run("status", "--json", env=there).json()["findings"]
+                  if f["rule"] == "fingerprint_missing")
+        self.assertIn("keyescrow restore e/came --to", found["remedy"])
+        # What is declared here may be any key: it takes the imported one's place, and that is said.
+        version, findings, said = backup()
+        self.assertEqual(version, 2)
+        self.assertIn("imported from the host acceptance", findings)
+        for words in ("restore e/came --version 1", "keyescrow adopt"):
+            self.assertIn(words, findings)
+        self.assertNotIn("imported", said)  # the next one is compared, and is the same
+        world.write("came.key", os.urandom(32))
+        version, findings, said = backup()
+        self.assertIn("other bytes than version 3 has", findings)
+        self.assertIn("restore e/came --version 3", findings)
+        self.assertNotIn("other bytes", said)
+        # Compared by a restore, it is known whether it is the same.
+        world.must("import", self.renamed("e/seen", "seen.escrow"), env=there)
+        world.must("key", "add", "e/seen", "--source", "seen.key", "--path", OPS, env=there)
+        world.must("restore", "e/seen", *UNLOCK, env=there)
+        done = self.edit("backup", "e/seen", *UNLOCK, env=there)
+        self.assertNotIn("imported", " ".join(done["findings"]))
+        self.succeeds("verify", env=there)
+
+    def renamed(self, name, file):
+        self.escrow(name, OPS)
+        self.succeeds("export", name, "-o", file)
+        return file
+
     def test_another_name_does_not_take_a_key_from_under_its_rules(self):
         world = self.world
         self.escrow("e/ruled", OPS, TPM)
