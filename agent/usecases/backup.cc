@@ -20,6 +20,7 @@
 #include "agent/usecases/registry.h"
 #include "agent/usecases/rotation_backup.h"
 #include "agent/usecases/token_names.h"
+#include "agent/usecases/written_key.h"
 #include "envelope/base/pause_point.h"
 
 namespace keyescrow::agent {
@@ -324,16 +325,12 @@ Status Deliver(Agent& agent, const BackupRequest& request, const KeyMaterial& ma
         "the key is escrowed as version " + std::to_string(result.key_version) +
         ": when the cause is gone, hand it over with " + restore);
   }
+  if (std::string open = OpenToOthers(material.sink->FilePath()); !open.empty()) {
+    result.findings.push_back(std::move(open));
+  }
   result.delivered = true;
   result.keyslot = delivered->keyslot;
   return RecordDelivery(agent, request, *material.sink, result);
-}
-
-bool OnOneFileSystem(const std::string& left, const std::string& right) {
-  struct stat left_status {};
-  struct stat right_status {};
-  return !left.empty() && !right.empty() && stat(left.c_str(), &left_status) == 0 &&
-         stat(right.c_str(), &right_status) == 0 && left_status.st_dev == right_status.st_dev;
 }
 
 Status CheckRequest(const BackupRequest& request, const std::vector<PathOption>& paths) {
@@ -441,10 +438,10 @@ Result<BackupResult> BackupAfter(Agent& agent, const BackupRequest& request,
   }
   ASSIGN_OR_RETURN(const AppendReceipt receipt, std::move(committed));
   PausePoint("committed");
-  if (!succession.finding.empty()) result.findings.push_back(succession.finding);
 
   BackupResult result;
   result.findings = FindingTexts(reported);
+  if (!succession.finding.empty()) result.findings.push_back(succession.finding);
   result.key_name = draft.key_name;
   result.key_version = draft.key_version;
   result.envelope_id = draft.envelope_id;
@@ -461,7 +458,9 @@ Result<BackupResult> BackupAfter(Agent& agent, const BackupRequest& request,
     result.covered = result.covered || (proof.portable && proof.covered_since);
   }
   if (output != nullptr) {
-    ASSIGN_OR_RETURN(result.receipt, WritePortable(agent, written, request.output));
+    auto copied = WritePortable(agent, written, request.output);
+    if (!copied) return CopyFailed(std::move(copied).error(), request, result);
+    result.receipt = *std::move(copied);
     result.output = output->Describe();
     if (OnOneFileSystem(material.source_path, output->FilePath())) {
       result.findings.push_back(

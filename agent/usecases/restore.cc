@@ -20,6 +20,7 @@
 #include "agent/usecases/policy_checks.h"
 #include "agent/usecases/stateless_events.h"
 #include "agent/usecases/token_names.h"
+#include "agent/usecases/written_key.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/pause_point.h"
 
@@ -408,6 +409,12 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
       result.outcome_logged = false;
       result.findings.push_back("the key was delivered, but its outcome could not be logged: " +
                                 recorded.error().message());
+    }
+    // One that stood there keeps the mode that it had.
+    if (written->written && written->previous_path.empty()) {
+      if (std::string open = OpenToOthers(sink->FilePath()); !open.empty()) {
+        result.findings.push_back(std::move(open));
+      }
     }
     result.key_name = header.key_name;
     result.key_version = header.key_version;

@@ -37,6 +37,16 @@ class Destination(AcceptanceCase):
         self.assertEqual(target.read_bytes(), b"precious")
         target.unlink()
 
+    def test_a_key_that_others_may_read(self):
+        """Its file system keeps no modes, or an empty file stood there: done, and said."""
+        self.world.write("open.key", b"", mode=0o644)
+        self.addCleanup(self.world.path("open.key").unlink)
+        done = self.succeeds(*RESTORE, "--to", "open.key", "--json").json()
+        self.assertIn("others on this host may read open.key (mode 0644)",
+                      " ".join(done["findings"]))
+        self.world.path("open.key").chmod(0o600)
+        self.assertEqual(self.succeeds(*RESTORE, "--to", "open.key", "--json").json()["findings"], [])
+
     def test_not_writable(self):
         folder = self.world.path("locked")
         folder.mkdir(mode=0o555)
@@ -173,6 +183,23 @@ class Destination(AcceptanceCase):
         fill(disk / "filler")
         self.refused("destination_full", 11, *RESTORE, "--to", "full/out.key")
         self.assertEqual(sorted(os.listdir(disk)), ["filler"])
+
+    def test_a_copy_that_finds_no_room(self):
+        """The key is escrowed all the same, which is said, and a new one that went nowhere is told."""
+        disk = small_disk(self, "tight")
+        fill(disk / "filler")
+        os.truncate(disk / "filler", (disk / "filler").stat().st_size - 4096)
+        backup = ("backup", "app/tight", "--path", "password & token:ops", *UNLOCK, "-o",
+                  "tight/a.escrow")
+        done = self.world.run(*backup, "--generate", "32", "--to", "tight.key", "--json")
+        hint = self.check_json(done, "destination_full", 11)["hint"]
+        for words in ("escrowed as version 1", "keyescrow export app/tight -o tight/a.escrow",
+                      "keyescrow restore app/tight --to tight.key"):
+            self.assertIn(words, hint)
+        self.assertEqual(sorted(os.listdir(disk)), ["filler"])
+        self.assertFalse(self.world.path("tight.key").exists())
+        self.succeeds("restore", "app/tight", "--to", "tight.key", *UNLOCK)
+        self.world.path("tight.key").unlink()
 
     def test_a_limit_on_the_size_of_files(self):
         def limit():
