@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <iterator>
 
 #include "agent/usecases/backup_plan.h"
 #include "agent/usecases/edit_plan.h"
@@ -157,7 +156,10 @@ Result<AdoptResult> Adopt(Agent& agent, const AdoptRequest& request, Secrets& se
   std::vector<Finding> reported = std::move(*allowed);
   for (const std::string& under : {old.key_name, name}) {
     ASSIGN_OR_RETURN(auto plan, CheckPlan(agent, under, paths, context.kdfs));
-    std::ranges::move(plan, std::back_inserter(reported));
+    for (Finding& finding : plan) {
+      const auto is_told = [&](const Finding& told) { return told.what == finding.what; };
+      if (std::ranges::none_of(reported, is_told)) reported.push_back(std::move(finding));
+    }
     if (name == old.key_name) break;
   }
   ASSIGN_OR_RETURN(const PolicyInForce* in_force, agent.Policy());

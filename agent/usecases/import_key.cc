@@ -22,12 +22,15 @@ Status CheckNotDestroyed(Agent& agent, const envelope::Header& header) {
   ASSIGN_OR_RETURN(const auto destroyed, agent.store().Destroyed(header.key_name));
   for (const store::DestroyedRecord& row : destroyed) {
     if (row.key_version != header.key_version) continue;
+    const bool is_own = header.agent == agent.identity().Thumbprint();  // not to be adopted
     return Error(
         ErrorCode::kNotFound, Action::kFixInput,
         fmt::format("version {} of {} was destroyed here, and its place stays empty",
                     header.key_version, header.key_name),
-        "this file still restores by itself; 'keyescrow adopt FILE' makes what it holds a new "
-        "version of this host");
+        std::string("this file still restores by itself; ") +
+            (is_own ? "what it then gives, 'keyescrow backup " + header.key_name +
+                          " --from' escrows as a new version"
+                    : "'keyescrow adopt FILE' makes what it holds a new version of this host"));
   }
   return Ok();
 }

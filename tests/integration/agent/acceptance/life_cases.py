@@ -551,7 +551,8 @@ class Destruction(LifeCase):  # one test
         self.assertIn("(CHG-1)", error["message"] + self.refused(
             "not_found", 8, "show", "gone", num_runs=1)["message"])
         self.assertIn(b"destroyed: gone, 2 versions, on ", self.succeeds("list").out)
-        self.check_json(self.world.run("import", "out.escrow", "--json"), "not_found", 8)
+        error = self.check_json(self.world.run("import", "out.escrow", "--json"), "not_found", 8)
+        self.assertIn("keyescrow backup gone --from", error["hint"])  # adopt takes others alone
         # The name may be used again; what was destroyed stays gone.
         self.succeeds("backup", "gone", "--from", file, *PATHS, *UNLOCK)
         self.assertEqual((self.in_use("gone"), self.version("gone")), (3, file.read_bytes()))
