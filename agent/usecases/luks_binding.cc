@@ -222,6 +222,23 @@ DriftResult CheckVolume(const std::vector<Binding>& bindings, const std::string&
   return result;
 }
 
+Result<std::optional<std::uint32_t>> KeyslotInUse(Agent& agent, const std::string& key_name,
+                                                  const std::string& source) {
+  const std::optional<std::uint32_t> none;
+  const auto location = ParseLocation(source);
+  if (!location || (*location)->VolumePath().empty()) return none;
+  ASSIGN_OR_RETURN(const auto in_use, agent.store().VersionInUse(key_name));
+  if (!in_use) return none;
+  ASSIGN_OR_RETURN(const auto bindings, agent.store().LuksBindings(key_name));
+  const auto found = BindingsAt(bindings, key_name, **location);
+  const bool is_keyslot = std::ranges::any_of(found, [&](const Binding* binding) {
+    return binding->key_version == *in_use && binding->keyslot;
+  });
+  if (!is_keyslot) return none;
+  const DriftResult drift = CheckVolume(bindings, key_name, *in_use, (*location)->VolumePath());
+  return drift.in_use == KeyInUse::kEscrowed ? in_use : none;
+}
+
 Result<std::vector<std::string>> StandingKeyslots(Agent& agent, const std::string& key_name) {
   std::vector<std::string> standing;
   ASSIGN_OR_RETURN(const auto bindings, agent.store().LuksBindings(key_name));

@@ -41,6 +41,12 @@ Status CheckNotMixed(Agent& agent, const std::string& key_name, const KeyLocatio
 DriftResult CheckVolume(const std::vector<store::LuksBindingRecord>& bindings,
                         const std::string& key_name, std::uint32_t newest, const std::string& path);
 
+// KeyslotInUse returns the version in use where it is the secret of a keyslot of the volume
+// `source`, and that keyslot stands as it was seen: nobody can read it back, and nothing is left to
+// escrow.
+Result<std::optional<std::uint32_t>> KeyslotInUse(Agent& agent, const std::string& key_name,
+                                                  const std::string& source);
+
 // StandingKeyslots names the keyslots that versions of the key still open, as their headers say:
 // "keyslot 1 of /dev/sda3"; where one is the volume's own key, "the volume /dev/sda3".
 Result<std::vector<std::string>> StandingKeyslots(Agent& agent, const std::string& key_name);

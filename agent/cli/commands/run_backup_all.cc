@@ -8,6 +8,7 @@
 #include "agent/cli/commands/backup_output.h"
 #include "agent/cli/view_json.h"
 #include "agent/usecases/backup_batch.h"
+#include "agent/usecases/luks_binding.h"
 #include "agent/usecases/token_names.h"
 
 namespace keyescrow::agent {
@@ -70,6 +71,25 @@ class Report {
     return Ok();
   }
 
+  // AddKeyslot tells of the secret of a keyslot, which is escrowed and stands where it was put.
+  Status AddKeyslot(const std::string& key_name, std::uint32_t version) {
+    session_.progress().Pause();
+    ++num_unchanged_;
+    constexpr std::string_view outcome = "escrowed already";
+    if (!session_.terminal().json()) {
+      return Write(fmt::format("{:<{}}  {:>7}  {}\n", EscapeForTerminal(key_name), width_, version,
+                               outcome));
+    }
+    Json item = Json::object();
+    item["key"] = KeyJson(key_name, version);
+    item["outcome"] = outcome;
+    item["error"] = nullptr;
+    RETURN_IF_ERROR(Write((is_first_ ? "\n    " : ",\n    ") +
+                          item.dump(-1, ' ', false, Json::error_handler_t::replace)));
+    is_first_ = false;
+    return Ok();
+  }
+
   // AddNotTried tells of a key that was not reached, since the store failed before.
   Status AddNotTried(const std::string& key_name) {
     ++num_not_tried_;
@@ -95,14 +115,19 @@ class Report {
     }
     if (session_.terminal().json()) {
       RETURN_IF_ERROR(Write("\n  ],\n  \"num_escrowed\": " + std::to_string(num_escrowed_) +
+                            ",\n  \"num_unchanged\": " + std::to_string(num_unchanged_) +
                             ",\n  \"num_not_tried\": " + std::to_string(num_not_tried_) + "\n}\n"));
     } else {
       if (num_not_tried_ != 0) {
         RETURN_IF_ERROR(Write(
             fmt::format("not tried, since the store failed: {}\n", Count(num_not_tried_, "key"))));
       }
-      RETURN_IF_ERROR(Write(fmt::format("escrowed {} of {}\n", num_escrowed_,
-                                        Count(session_.config().keys.size(), "declared key"))));
+      RETURN_IF_ERROR(Write(fmt::format(
+          "escrowed {} of {}{}\n", num_escrowed_,
+          Count(session_.config().keys.size(), "declared key"),
+          num_unchanged_ == 0
+              ? ""
+              : fmt::format("; {} a keyslot's secret, escrowed already", num_unchanged_))));
     }
     return status_;
   }
@@ -127,6 +152,7 @@ class Report {
   std::size_t width_ = 3;
   std::size_t num_escrowed_ = 0;
   std::size_t num_not_tried_ = 0;
+  std::size_t num_unchanged_ = 0;
   std::vector<std::pair<std::string, std::size_t>> told_;  // of how many more keys
   int status_ = kExitDone;
   bool is_first_ = true;
@@ -193,6 +219,13 @@ Result<int> BackupAll(const BackupOptions& options, Session& session) {
       continue;
     }
     begin_one();
+    if (is_volume) {
+      ASSIGN_OR_RETURN(const auto keyslot, KeyslotInUse(*agent, key.name, key.source));
+      if (keyslot) {
+        RETURN_IF_ERROR(report.AddKeyslot(key.name, *keyslot));
+        continue;
+      }
+    }
     const auto result = [&]() -> Result<BackupResult> {
       if (!paths) return paths.error();
       ASSIGN_OR_RETURN(const BackupRequest request,

@@ -123,6 +123,28 @@ class Luks(AcceptanceCase):  # one test
         image.with_suffix(".away").rename(image)
         self.world.path("out.key").unlink()
 
+    def test_with_all_the_declared_keys(self):
+        """The secret of a keyslot cannot be read again: where it stands, nothing is left to do."""
+        self.format("all.img")
+        for name, source in (("all/slot", f"luks:{self.world.path('all.img')}"),
+                             ("all/file", self.world.path("app.key"))):
+            self.succeeds("key", "add", name, "--source", source, "--path", PATH[1])
+            self.addCleanup(self.succeeds, "key", "remove", name, "--yes")
+        self.succeeds(*self.backup("all/slot", "all.img"))
+        done = self.succeeds("backup", "--all", *UNLOCK)
+        self.assertIn(b"escrowed 1 of 2 declared keys; 1 a keyslot's secret, escrowed already",
+                      done.out)
+        done = self.succeeds("backup", "--all", *UNLOCK, "--json").json()
+        self.assertEqual([(k["key"], k["outcome"], k["error"]) for k in done["keys"]],
+                         [({"name": "all/slot", "version": 1}, "escrowed already", None),
+                          ({"name": "all/file", "version": 2}, "proven", None)])
+        self.assertEqual((done["num_escrowed"], done["num_unchanged"]), (1, 1))
+        # One that is gone is no success.
+        self.cryptsetup("luksKillSlot", "--key-file", "pass", "all.img", 1)
+        done = self.world.run("backup", "--all", *UNLOCK)
+        self.assertEqual(done.status, 2, str(done))
+        self.assertRegex(done.out, rb"all/slot +- +failed")
+
     def test_rotated(self):
         """A new keyslot beside the old one, which goes once the new version is in use."""
         image = self.format("rot.img")
