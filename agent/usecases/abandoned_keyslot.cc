@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "agent/key_locations/key_location.h"
@@ -39,14 +40,33 @@ std::string What(const Binding& binding) {
                      binding.key_version, binding.device, binding.keyslot->number);
 }
 
-// Stands tells whether the keyslot is there: where its hash is not known, any of that number.
-bool Stands(const Binding& binding) {
+// StandingHash returns the hash of the keyslot that stands where the binding has one: where its own
+// is not known, of any with that number that no version of a key is known to open.
+std::optional<Bytes32> StandingHash(const Binding& binding, const std::vector<Binding>& all) {
   const auto header = ReadLuksHeader(binding.device);
-  if (!header || header->volume != binding.volume) return false;
-  if (header->FindKeyslot(binding.keyslot->number) == nullptr) return false;
-  if (!binding.keyslot->IsKnown()) return true;
-  const auto hash = KeyslotHash(binding.device, *header, binding.keyslot->number);
-  return hash && *hash == binding.keyslot->hash;
+  if (!header || header->volume != binding.volume) return std::nullopt;
+  const std::uint32_t number = binding.keyslot->number;
+  if (header->FindKeyslot(number) == nullptr) return std::nullopt;
+  const auto hash = KeyslotHash(binding.device, *header, number);
+  if (!hash) return std::nullopt;
+  if (binding.keyslot->IsKnown()) {
+    return *hash == binding.keyslot->hash ? std::optional(*hash) : std::nullopt;
+  }
+  const bool is_anothers = std::ranges::any_of(all, [&](const Binding& other) {
+    return other.uuid == binding.uuid && other.keyslot && other.keyslot->number == number &&
+           other.keyslot->hash == *hash;
+  });
+  return is_anothers ? std::nullopt : std::optional(*hash);
+}
+
+// NotSeen: those of the version that it was about to be handed over to, and that was not seen.
+std::vector<Binding> NotSeen(const std::vector<Binding>& all, const RotationRecord& record) {
+  std::vector<Binding> found;
+  std::ranges::copy_if(all, std::back_inserter(found), [&](const Binding& binding) {
+    return binding.key_name == record.key_name && binding.key_version == record.key_version &&
+           binding.keyslot && !binding.keyslot->IsKnown();
+  });
+  return found;
 }
 
 }  // namespace
@@ -74,24 +94,24 @@ Result<std::optional<Binding>> ExpectKeyslot(Agent& agent, const RotationRecord&
   return std::optional(std::move(binding));
 }
 
+Result<std::vector<Binding>> NothingLeft(Agent& agent, const RotationRecord& record) {
+  ASSIGN_OR_RETURN(const auto known, agent.store().LuksBindings(record.key_name));
+  std::vector<Binding> bindings = NotSeen(known, record);
+  for (Binding& binding : bindings) binding.keyslot->number = kNoKeyslot;
+  return bindings;
+}
+
 Result<LeftAtVolumes> LookForLeft(Agent& agent, const RotationRecord& record) {
   LeftAtVolumes left;
-  ASSIGN_OR_RETURN(auto bindings, agent.store().LuksBindings(record.key_name));
-  for (Binding& binding : bindings) {
-    if (binding.key_version != record.key_version || !binding.keyslot) continue;
-    if (binding.keyslot->IsKnown()) continue;
-    const auto header = ReadLuksHeader(binding.device);
-    if (!header || Stands(binding)) {
-      left.findings.push_back(What(binding) + ": " + Remedy(binding));
-    }
-    if (!header) continue;  // looked at again by `status`
+  ASSIGN_OR_RETURN(const auto all, agent.store().LuksBindings(""));
+  for (Binding& binding : NotSeen(all, record)) {
+    const bool can_be_read = ReadLuksHeader(binding.device).has_value();
+    const auto hash = StandingHash(binding, all);
+    if (hash || !can_be_read) left.findings.push_back(What(binding) + ": " + Remedy(binding));
+    if (!can_be_read) continue;  // `status` looks again
     binding.time = agent.Now();
-    const auto hash = KeyslotHash(binding.device, *header, binding.keyslot->number);
-    if (Stands(binding) && hash) {
-      binding.keyslot->hash = *hash;
-    } else {
-      binding.keyslot->number = kNoKeyslot;
-    }
+    binding.keyslot->hash = hash.value_or(Bytes32{});
+    if (!hash) binding.keyslot->number = kNoKeyslot;
     left.bindings.push_back(std::move(binding));
   }
   return left;
@@ -104,13 +124,14 @@ Result<std::vector<Finding>> AbandonedKeyslotFindings(
     return record.step == store::RotationStep::kAbandoned;
   };
   if (std::ranges::none_of(rotations, is_abandoned)) return findings;
-  ASSIGN_OR_RETURN(const auto bindings, agent.store().LuksBindings(key_name));
+  ASSIGN_OR_RETURN(const auto bindings, agent.store().LuksBindings(""));
   for (const Binding& binding : bindings) {
+    if (!key_name.empty() && binding.key_name != key_name) continue;
     const bool was_left = std::ranges::any_of(rotations, [&](const RotationRecord& record) {
       return is_abandoned(record) && record.key_name == binding.key_name &&
              record.key_version == binding.key_version && binding.time <= record.changed;
     });
-    if (!was_left || !binding.keyslot || !Stands(binding)) continue;
+    if (!was_left || !binding.keyslot || !StandingHash(binding, bindings)) continue;
     findings.push_back({"keyslot_abandoned", binding.key_name, agent.identity().host,
                         Severity::kWarning, What(binding), Remedy(binding)});
   }

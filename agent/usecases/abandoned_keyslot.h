@@ -24,6 +24,11 @@ Result<std::optional<store::LuksBindingRecord>> ExpectKeyslot(Agent& agent,
                                                               const store::RotationRecord& record,
                                                               const std::string& place);
 
+// NothingLeft is what the records of a version become that was seen to open no keyslot, or was
+// never handed over: to be committed with the end of its rotation. Errors: kStore*.
+Result<std::vector<store::LuksBindingRecord>> NothingLeft(Agent& agent,
+                                                          const store::RotationRecord& record);
+
 // LeftAtVolumes: what a rotation that is abandoned may leave.
 struct LeftAtVolumes {
   std::vector<store::LuksBindingRecord> bindings;  // to be committed with the abandonment

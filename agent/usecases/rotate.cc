@@ -378,7 +378,7 @@ class Rotation {
       Error error = Unresolved(held);
       return Error(code, Action::kCallOperator, failed + "; " + error.message(), error.hint());
     }
-    RETURN_IF_ERROR(steps_.RollBack(failed));
+    RETURN_IF_ERROR(held.held == Held::kUnknown ? steps_.Abandon(failed) : steps_.RollBack(failed));
     if (held.held == Held::kOther) {
       return Error(code, Action::kCallOperator,
                    fmt::format("{}: version {} was abandoned, and {} holds neither it nor version "

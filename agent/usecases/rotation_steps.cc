@@ -64,7 +64,11 @@ Status RotationSteps::BeginHandOver(std::string_view how) {
   return Commit(RotationStep::kHandingOver, Outcome::kPending, how, std::move(change));
 }
 
-Status RotationSteps::RollBack(const std::string& why) { return End(why, {}); }
+Status RotationSteps::RollBack(const std::string& why) {
+  store::Change change;
+  ASSIGN_OR_RETURN(change.luks_bindings, NothingLeft(agent_, record));
+  return End(why, std::move(change));
+}
 
 Status RotationSteps::Abandon(const std::string& why) {
   ASSIGN_OR_RETURN(LeftAtVolumes left, LookForLeft(agent_, record));

@@ -29,7 +29,7 @@ class RotationSteps {
   // BeginHandOver commits kHandingOver, and where a volume's keyslot may come from it.
   Status BeginHandOver(std::string_view how);
   // RollBack ends the rotation: the old version is in use, the new one can be restored by its
-  // number.
+  // number. It was not handed over, or is not where it was to go.
   Status RollBack(const std::string& why);
   // Abandon is RollBack where nobody looked whether the new key was handed over.
   Status Abandon(const std::string& why);

@@ -428,16 +428,24 @@ class Luks(AcceptanceCase):  # one test
                       found["keyslot_abandoned"]["what"])
         self.succeeds("gate", "host/left")
         self.assertIn(b", which was abandoned, may open", world.run("doctor", "--json").out)
+        # One that was rolled back left nothing, whoever takes that number afterwards.
+        world.launcher = [str(kill_at), "0", f"1/fsync/{image}", str(report)]
+        self.assertEqual(world.run(*rotate).status, 128 + 9)
+        world.launcher = []
+        self.assertEqual(self.keyslots("left.img"), ["0", "1", "2"])
+        done = self.succeeds(*rotate, "--json").json()
+        self.assertEqual(done["interrupted"]["outcome"], "rolled back", done)
+        self.assertEqual(list(self.status("host/left")), ["keyslot_abandoned"])
         # The next rotation goes on beside it.
         self.succeeds(*rotate)
-        self.assertEqual(self.keyslots("left.img"), ["0", "2", "3"])
+        self.assertEqual(self.keyslots("left.img"), ["0", "1", "2"])
         self.assertEqual(list(self.status("host/left")), ["keyslot_abandoned"])
         # Its remedy removes that keyslot and no other, whatever the numbers are by now.
         remedy = found["keyslot_abandoned"]["remedy"]
         words = shlex.split(remedy.partition(": keyescrow ")[2])
         self.succeeds(*words, *UNLOCK)
         self.assertEqual((self.keyslots("left.img"), self.status("host/left"), self.in_use),
-                         (["0", "3"], {}, "escrowed"))
+                         (["0", "1"], {}, "escrowed"))
         self.assertTrue(self.opens("left.img", "pass"))
 
     def test_what_remains_verifies(self):
