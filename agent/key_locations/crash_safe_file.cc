@@ -336,7 +336,14 @@ Status FileReplacement::CopyAccess(int existing_fd) {
   if (list_size < 0 && errno != ENODATA && errno != ENOTSUP) {
     return SystemError("read the access list of", errno);
   }
-  return SetMode(existing.st_mode & 07777);
+  // Who read the old file shall read the new one: here less than its mode is not enough.
+  const mode_t mode = existing.st_mode & 07777;
+  if (fchmod(fd_, mode) != 0 && (staged.st_mode & 07777) != mode) {
+    return SystemError("keep the mode of", errno)
+        .WithHint("its file system changes no modes: remove the file first, and see who reads it");
+  }
+  synced_ = false;
+  return Ok();
 }
 
 Status FileReplacement::SetMode(mode_t mode) {

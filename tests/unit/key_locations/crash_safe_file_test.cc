@@ -90,12 +90,19 @@ TEST_F(CrashSafeFile, AFileSystemWithoutExclusiveRenamesAndLinks) {
 
 TEST_F(CrashSafeFile, AFileSystemThatKeepsNoModes) {
   const auto write = [&] {
+    Put("kept", "old", 0600);
+    Put("read-by-others", "old", 0644);
     Refuse({{SYS_fchmod, EPERM}});
-    Exit(WriteFileDurably(At("a"), AsBytes("text"), {.mode = 0600}).has_value());
+    const auto writes = [&](const char* name) {
+      return WriteFileDurably(At(name), AsBytes("text"), {.mode = 0600}).has_value();
+    };
+    Exit(writes("a") && writes("kept") && !writes("read-by-others"));
   };
   EXPECT_EXIT(write(), testing::ExitedWithCode(0), "");
   EXPECT_EQ(Get("a"), "text");
   EXPECT_EQ(ModeOf("a"), 0600u);
+  EXPECT_EQ(Get("kept"), "text");
+  EXPECT_EQ(Get("read-by-others"), "old");
 }
 
 TEST_F(CrashSafeFile, ExclusiveRefusesANameThatIsTaken) {
