@@ -441,7 +441,10 @@ Result<BackupResult> BackupAfter(Agent& agent, const BackupRequest& request,
 
   BackupResult result;
   result.findings = FindingTexts(reported);
-  if (!succession.finding.empty()) result.findings.push_back(succession.finding);
+  // That a key which was made just now is another one is no news.
+  if (!succession.finding.empty() && !(request.generate_bytes > 0 && succession.other_bytes)) {
+    result.findings.push_back(succession.finding);
+  }
   result.key_name = draft.key_name;
   result.key_version = draft.key_version;
   result.envelope_id = draft.envelope_id;

@@ -94,7 +94,12 @@ constexpr CommandSpec kBackupCommand = {
         "With --all such keys share commits, and results are written as they come.\n"
         "SOURCE and SINK: file:PATH or a path, - (standard input or output), exec:CMD, "
         "luks:DEVICE-OR-IMAGE. Of a LUKS2 volume a source reads the volume key; a sink adds a "
-        "keyslot that the key opens, and leaves the others alone.\n"
+        "keyslot that the key opens, and leaves the others alone. The secret of a keyslot cannot "
+        "be "
+        "read back: --all tells it as escrowed already where its keyslot stands.\n"
+        "The new version is in use at once. Where it has other bytes than the one before it, or "
+        "that one came from another host and was never restored to where it is declared, a warning "
+        "says so: 'restore --version' gives the other.\n"
         "A lost password cannot be recovered by anybody.",
     .examples = kExamples,
     .exits = kExits,

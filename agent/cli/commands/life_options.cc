@@ -134,7 +134,8 @@ constexpr CommandSpec kRotateCommand = {
         "--kdf is given; its note stays, unless --note is.\n"
         "A rotation that was interrupted is confirmed, rolled back or handed over again by the "
         "next 'rotate NAME', which says what it did; where it cannot know which key is in use it "
-        "says so and changes nothing.",
+        "says so and changes nothing. A keyslot that may be left after --abandon is a finding of "
+        "'status' until it is gone.",
     .examples = rotate::kExamples,
     .exits = rotate::kExits,
     .make = &MakeOptions<rotate::O>,

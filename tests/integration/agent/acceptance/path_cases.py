@@ -361,6 +361,9 @@ class Paths(AcceptanceCase):  # one test: its methods edit keys of their own
         self.assertIn("other bytes than version 3 has", findings)
         self.assertIn("restore e/came --version 3", findings)
         self.assertNotIn("other bytes", said)
+        made = self.edit("backup", "e/came", "--generate", "32", "--to", "made.key", *UNLOCK,
+                         env=there)
+        self.assertNotIn("other bytes", " ".join(made["findings"]))  # nobody takes it for that
         # Compared by a restore, it is known whether it is the same.
         world.must("import", self.renamed("e/seen", "seen.escrow"), env=there)
         world.must("key", "add", "e/seen", "--source", "seen.key", "--path", OPS, env=there)
