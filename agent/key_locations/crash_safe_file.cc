@@ -13,6 +13,7 @@
 #include <ctime>
 #include <utility>
 
+#include "agent/key_locations/destination_errors.h"
 #include "envelope/base/secret_bytes.h"
 
 namespace keyescrow::agent {
@@ -59,7 +60,8 @@ Status WriteWhole(int fd, ByteView bytes) {
 // RenameKeeping renames unless the new name is taken: 0 or an errno.
 int RenameKeeping(int folder_fd, const char* from, const char* to) {
   if (renameat2(folder_fd, from, folder_fd, to, RENAME_NOREPLACE) == 0) return 0;
-  if (errno != EINVAL && errno != ENOSYS) return errno;
+  // EPERM: a container's filter that does not know the call.
+  if (errno != EINVAL && errno != ENOSYS && errno != EPERM) return errno;
   // The file system has no RENAME_NOREPLACE; a hard link refuses to replace as well.
   if (linkat(folder_fd, from, folder_fd, to, 0) == 0) {
     return unlinkat(folder_fd, from, 0) == 0 ? 0 : errno;
@@ -166,27 +168,7 @@ FileReplacement::~FileReplacement() {
 }
 
 Error FileReplacement::SystemError(const char* step, int error_number) const {
-  if (error_number == ENOSPC || error_number == EDQUOT) {
-    return ErrnoError(ErrorCode::kDestinationFull, Action::kCheckSystemState,
-                      std::string("cannot ") + step + " " + path_,
-                      "free some space in " + folder_ +
-                          " or choose another destination; nothing "
-                          "was written",
-                      error_number);
-  }
-  if (error_number == EFBIG) {
-    return ErrnoError(ErrorCode::kDestinationFull, Action::kCheckSystemState,
-                      std::string("cannot ") + step + " " + path_,
-                      "raise the limit on the size of files (ulimit -f, a service's LimitFSIZE=); "
-                      "nothing was written",
-                      error_number);
-  }
-  std::string hint =
-      "check the permissions of the folder " + folder_ + ", or choose another destination";
-  if (error_number == EROFS)
-    hint = "the file system is read-only: remount it, or choose another destination";
-  return ErrnoError(ErrorCode::kDestinationUnwritable, Action::kCheckSystemState,
-                    std::string("cannot ") + step + " " + path_, std::move(hint), error_number);
+  return DestinationError(step, path_, folder_, error_number);
 }
 
 Result<FileReplacement> FileReplacement::Open(const std::string& path) {
@@ -369,7 +351,12 @@ Status FileReplacement::Publish(Existing existing) {
   }
   if (error_number != 0) return SystemError("rename the new file to", error_number);
   temporary_.clear();
-  if (!SyncFolder(folder_fd_)) return SystemError("sync the folder of", errno);
+  if (!SyncFolder(folder_fd_)) {
+    return SystemError("sync the folder of", errno)
+        .WithHint(path_ +
+                  " is there, and may be lost in a power cut: look for errors in the kernel's log, "
+                  "or choose another destination");
+  }
   return Ok();
 }
 

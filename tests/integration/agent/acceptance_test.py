@@ -25,6 +25,7 @@ from destinations_cases import *  # noqa: E402,F403
 from devices_cases import *  # noqa: E402,F403
 from doctor_cases import *  # noqa: E402,F403
 from drill_cases import *  # noqa: E402,F403
+from environment_cases import *  # noqa: E402,F403
 from envelopes_cases import *  # noqa: E402,F403
 from evidence_cases import *  # noqa: E402,F403
 from foreign_cases import *  # noqa: E402,F403

@@ -1,0 +1,75 @@
+"""What the machine around it lacks or limits: modes of files, locks, renames, room to write."""
+
+import os
+import subprocess
+import time
+
+from world import UNLOCK, AcceptanceCase
+
+RESTORE = ("restore", "app/key", *UNLOCK)
+
+
+def without_modes(test, name):
+    """A file system at `name` that shows every file to everybody and lets each chmod succeed, as
+    vfat, exfat and cifs do; the test is skipped where none may be mounted."""
+    behind, folder = test.world.path(name + ".behind"), test.world.path(name)
+    for path in (behind, folder):
+        path.mkdir()
+        test.addCleanup(path.rmdir)
+    test.world.give_to_user()
+    if not os.path.exists("/dev/fuse") or os.geteuid() != 0:
+        test.skipTest("no file system can be mounted here")
+    process = subprocess.Popen(
+        ["bindfs", "-f", "--chmod-ignore", "--chown-ignore", "-p", "0755", "-u",
+         str(test.world.user), "-o", "allow_other", behind, folder],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    test.world.processes.append(process)
+    test.addCleanup(subprocess.run, ["umount", "-l", folder], check=True)
+    while not os.path.ismount(folder):
+        test.assertIsNone(process.poll(), "bindfs ended")
+        time.sleep(0.02)
+    return folder
+
+
+def empty(folder):
+    for path in folder.iterdir():
+        path.unlink()
+
+
+class Environment(AcceptanceCase):
+    world_options = {"tpm": False, "ordinary_user": True}
+
+    def fail_call(self, *faults):
+        """From here on these system calls fail: "flock:error=ENOLCK"."""
+        calls = ",".join(fault.partition(":")[0] for fault in faults)
+        self.world.launcher = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=" + calls]
+        for fault in faults:
+            self.world.launcher += ["-e", "inject=" + fault]
+        self.addCleanup(self.world.launcher.clear)
+
+    def test_a_file_system_without_modes(self):
+        """A key that others may read there is told of, also where it was made."""
+        disk = without_modes(self, "stick")
+        self.addCleanup(empty, disk)
+        told = "others on this host may read "
+        done = self.succeeds(*RESTORE, "--to", "stick/out.key", "--json").json()
+        self.assertIn(told + "stick/out.key", " ".join(done["findings"]))
+        done = self.succeeds("backup", "stick/key", "--generate", "32", "--path",
+                             "password & token:ops", *UNLOCK, "--to", "stick/new.key", "--json")
+        self.assertIn(told + "stick/new.key", " ".join(done.json()["findings"]))
+        self.succeeds("export", "app/key", "-o", "stick/app.escrow")
+        self.succeeds("verify", "stick/app.escrow")
+
+    def test_a_filter_that_knows_no_exclusive_rename(self):
+        self.fail_call("renameat2:error=EPERM")
+        self.restored("out.key")
+
+    def test_a_file_system_that_cannot_sync(self):
+        self.fail_call("fsync:error=ENOSYS")
+        error = self.refused("destination_unwritable", 11, *RESTORE, "--to", "out.key")
+        self.assertIn("on another one", error["hint"])
+
+    def test_a_disk_that_fails_is_no_question_of_permissions(self):
+        self.fail_call("fsync:error=EIO")
+        error = self.refused("destination_unwritable", 11, *RESTORE, "--to", "out.key")
+        self.assertIn("kernel's log", error["hint"])
