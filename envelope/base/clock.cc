@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <ctime>
 
+#include "envelope/base/forward_clock.h"
+
 namespace keyescrow {
 namespace {
 
@@ -35,7 +37,8 @@ std::optional<int> Digits(std::string_view text, std::size_t offset, std::size_t
 }  // namespace
 
 Clock& SystemClock() {
-  static WallClock clock;
+  static WallClock wall;
+  static ForwardClock clock(wall);
   return clock;
 }
 

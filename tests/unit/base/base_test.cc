@@ -1,12 +1,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "envelope/base/aes.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/ed25519.h"
 #include "envelope/base/ed25519_pair.h"
+#include "envelope/base/forward_clock.h"
 #include "envelope/base/hash.h"
 #include "envelope/base/nearest_word.h"
 #include "envelope/base/p256.h"
@@ -25,6 +27,18 @@ Bytes FromHex(std::string_view hex) {
         static_cast<std::uint8_t>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16)));
   }
   return bytes;
+}
+
+TEST(ForwardClock, DoesNotGoBack) {
+  struct Set final : Clock {
+    std::int64_t NowUnixSeconds() override { return now; }
+    std::int64_t now = -5;
+  } source;
+  ForwardClock clock(source);
+  for (const auto& [set, told] : {std::pair{-5, -5}, {100, 100}, {40, 100}, {101, 101}}) {
+    source.now = set;
+    EXPECT_EQ(clock.NowUnixSeconds(), told);
+  }
 }
 
 TEST(NearestWord, CountsSwapsAsOneEdit) {

@@ -1,5 +1,6 @@
 """What the machine around it lacks or limits: modes of files, locks, renames, room to write."""
 
+import glob
 import os
 import subprocess
 import time
@@ -73,3 +74,25 @@ class Environment(AcceptanceCase):
         self.fail_call("fsync:error=EIO")
         error = self.refused("destination_unwritable", 11, *RESTORE, "--to", "out.key")
         self.assertIn("kernel's log", error["hint"])
+
+
+class SetBack(AcceptanceCase):
+    world_options = {"tpm": False}
+
+    def verifies(self):
+        """The clock went back before each command read it, which is a finding and no damage."""
+        document = self.world.run("verify", "--json").json()
+        self.assertEqual(document["num_bad"], 0, document)
+        faults = {finding["fault"] for item in document["items"] for finding in item["findings"]}
+        self.assertEqual(faults, {"clock_backward"}, document)
+
+    def test_a_clock_that_is_set_back_within_a_command(self):
+        """What comes later in a command is of no earlier time: nobody would believe the log."""
+        library = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")[0]
+        # Back by 10000 s in each second from the command's start on.
+        back = {"LD_PRELOAD": library, "FAKETIME": "+0 x-10000", "DONT_FAKE_MONOTONIC": "1"}
+        for _ in range(3):
+            self.succeeds("backup", "back/key", "--from", "app.key", "--path",
+                          "password & token:ops", *UNLOCK, env=back)
+        self.succeeds("drill", "back/key", *UNLOCK, env=back)
+        self.verifies()
