@@ -20,7 +20,9 @@ struct Row {
 constexpr std::string_view kFullHint = "free space on the disk under the state folder";
 constexpr std::string_view kReadOnlyHint =
     "mount the state's file system read-write, or run as the owner of the state folder";
-constexpr std::string_view kBusyHint = "wait for the other keyescrow process, or end it";
+constexpr std::string_view kBusyHint =
+    "wait for the other keyescrow process, or end it; where there is none, the state's file system "
+    "has no locks (nfs without lockd): put the state folder on a local one";
 constexpr std::string_view kDamagedHint =
     "keep the file, restore keys from their .escrow files, and run verify on a copy of the store";
 constexpr std::string_view kIoHint = "look for disk errors in the kernel's log";
@@ -77,6 +79,13 @@ constexpr Row kRows[] = {
 const Row* FromErrno(int primary, int system_errno) {
   static constexpr Row kFull = {0, ErrorCode::kStoreFull, Action::kCheckSystemState,
                                 "the disk under the store is full", kFullHint};
+  static constexpr Row kTooLarge = {
+      0, ErrorCode::kStoreFull, Action::kCheckSystemState, "the store may not grow",
+      "raise the limit on the size of files (ulimit -f, a service's LimitFSIZE=)"};
+  static constexpr Row kLacking = {
+      0, ErrorCode::kStoreUnavailable, Action::kCheckSystemState,
+      "the state's file system lacks the locks or the shared memory that the store needs",
+      "put the state folder on a local file system (ext4, xfs, btrfs)"};
   static constexpr Row kReadOnly = {0, ErrorCode::kStoreReadOnly, Action::kCheckSystemState,
                                     "the store cannot be written", kReadOnlyHint};
   static constexpr Row kNoDescriptor = {
@@ -85,8 +94,11 @@ const Row* FromErrno(int primary, int system_errno) {
   if (primary != SQLITE_IOERR && primary != SQLITE_CANTOPEN) return nullptr;
   switch (system_errno) {
     case ENOSPC:
-    case EDQUOT:
-    case EFBIG: return &kFull;
+    case EDQUOT: return &kFull;
+    case EFBIG: return &kTooLarge;
+    case ENODEV:
+    case ENOSYS:
+    case EOPNOTSUPP: return &kLacking;
     case EROFS:
     case EACCES:
     case EPERM: return &kReadOnly;

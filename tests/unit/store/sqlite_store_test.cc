@@ -427,6 +427,8 @@ TEST(SqliteError, EveryRowNamesCodeAndKeepsTheNativeOne) {
       {SQLITE_CANTOPEN, 0, ErrorCode::kStoreUnavailable},
       {SQLITE_CANTOPEN, EACCES, ErrorCode::kStoreReadOnly},
       {SQLITE_CANTOPEN, EMFILE, ErrorCode::kStoreUnavailable},
+      {SQLITE_IOERR_SHMMAP, ENODEV, ErrorCode::kStoreUnavailable},
+      {SQLITE_IOERR_LOCK, EOPNOTSUPP, ErrorCode::kStoreUnavailable},
       {SQLITE_CANTOPEN_SYMLINK, 0, ErrorCode::kStatePermissions},
       {SQLITE_PERM, 0, ErrorCode::kStoreUnavailable},
       {SQLITE_AUTH, 0, ErrorCode::kStoreUnavailable},
@@ -447,6 +449,12 @@ TEST(SqliteError, EveryRowNamesCodeAndKeepsTheNativeOne) {
   }
   EXPECT_NE(SqliteError(SQLITE_CANTOPEN, EMFILE, "text").hint().find("open files"),
             std::string::npos);
+  EXPECT_NE(SqliteError(SQLITE_IOERR_WRITE, EFBIG, "text").hint().find("ulimit -f"),
+            std::string::npos);
+  for (const int lacking : {ENODEV, ENOSYS, EOPNOTSUPP}) {
+    EXPECT_NE(SqliteError(SQLITE_IOERR_SHMMAP, lacking, "text").hint().find("local file system"),
+              std::string::npos);
+  }
   EXPECT_NE(SqliteError(SQLITE_MISUSE, 0, "text").message().find("0x15"), std::string::npos);
 }
 

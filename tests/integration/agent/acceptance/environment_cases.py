@@ -2,6 +2,7 @@
 
 import glob
 import os
+import resource
 import subprocess
 import time
 
@@ -60,6 +61,13 @@ class Environment(AcceptanceCase):
         self.assertIn(told + "stick/new.key", " ".join(done.json()["findings"]))
         self.succeeds("export", "app/key", "-o", "stick/app.escrow")
         self.succeeds("verify", "stick/app.escrow")
+
+    def test_a_limit_on_the_size_of_files_is_no_full_disk(self):
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+
+        error = self.refused("store_full", 9, *RESTORE, "--to", "out.key", before=limit)
+        self.assertIn("ulimit -f", error["hint"])
 
     def test_a_filter_that_knows_no_exclusive_rename(self):
         self.fail_call("renameat2:error=EPERM")
