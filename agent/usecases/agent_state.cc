@@ -416,9 +416,9 @@ Result<StateLock> StateLock::Take(const std::string& state_dir) {
                    fmt::format("another init or anchor works in {}", state_dir),
                    "wait for it to end");
     }
-    return ErrnoError(ErrorCode::kStoreBusy, Action::kRetry,
-                      fmt::format("another init or anchor works in {}", state_dir),
-                      "wait for it to end", errno);
+    return ErrnoError(ErrorCode::kStoreUnavailable, Action::kCheckSystemState,
+                      fmt::format("{} cannot be locked", state_dir),
+                      "put the state folder on a local file system: this one has no locks", errno);
   }
   return lock;
 }

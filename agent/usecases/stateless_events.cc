@@ -24,9 +24,12 @@ Status StatelessEvents::Record(audit::Event event) {
     written = AppendLineDurably(file_, line);
   }
   if (!written) {
+    const std::string what =
+        num_recorded_ == 0
+            ? "the event of this " + command_ + " cannot be written, so nothing is released: "
+            : "the outcome of this " + command_ + " is missing in its event: ";
     return Error(ErrorCode::kEventLogUnavailable, Action::kCheckSystemState,
-                 "the event of this " + command_ +
-                     " cannot be written, so nothing is released: " + written.error().message(),
+                 what + written.error().message(),
                  "name a new file on a disk that can be written with --event-log FILE");
   }
   ++num_recorded_;

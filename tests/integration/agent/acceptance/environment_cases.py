@@ -62,6 +62,18 @@ class Environment(AcceptanceCase):
         self.succeeds("export", "app/key", "-o", "stick/app.escrow")
         self.succeeds("verify", "stick/app.escrow")
 
+    def test_an_outcome_that_cannot_be_written_is_no_refusal(self):
+        self.fail_call("fdatasync:error=EIO")
+        done = self.world.run(
+            "restore", "app.escrow", "--module", self.world.module, "--agent",
+            self.world.thumbprint, *UNLOCK, "--to", "out.key",
+            env={"KEYESCROW_STATE": str(self.world.path("nowhere"))})
+        self.assertEqual(done.status, 1, str(done))
+        self.assertIn(b"the key was delivered", done.err)
+        self.assertNotIn(b"nothing is released", done.err)
+        self.assertEqual(self.world.path("out.key").read_bytes(), self.world.key)
+        self.world.path("out.key").unlink()
+
     def test_a_limit_on_the_size_of_files_is_no_full_disk(self):
         def limit():
             resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
@@ -82,6 +94,12 @@ class Environment(AcceptanceCase):
         self.fail_call("fsync:error=EIO")
         error = self.refused("destination_unwritable", 11, *RESTORE, "--to", "out.key")
         self.assertIn("kernel's log", error["hint"])
+
+    def test_a_state_on_a_file_system_without_locks(self):
+        self.fail_call("flock:error=ENOLCK")
+        error = self.check_json(self.world.run("init", "--state", "other", "--json"),
+                                "store_unavailable", 9)
+        self.assertIn("local file system", error["hint"])
 
 
 class SetBack(AcceptanceCase):
