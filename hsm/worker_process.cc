@@ -27,9 +27,11 @@ constexpr std::string_view kModuleHint =
     "try the module's own tool; update it or tell its vendor (the agent itself is unharmed)";
 
 Error SpawnError(std::string_view what, int error_number) {
+  const bool no_proc = error_number == ENOENT && what.starts_with("/proc/");
   return ErrnoError(ErrorCode::kModuleFailed, Action::kCheckSystemState,
                     fmt::format("cannot start the token worker: {}", what),
-                    "check the limits on processes and open files (ulimit -u, ulimit -n)",
+                    no_proc ? "mount /proc, in a chroot as well: 'mount -t proc proc /proc'"
+                            : "check the limits on processes and open files (ulimit -u, ulimit -n)",
                     error_number);
 }
 

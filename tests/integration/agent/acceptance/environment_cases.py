@@ -95,6 +95,16 @@ class Environment(AcceptanceCase):
         error = self.refused("destination_unwritable", 11, *RESTORE, "--to", "out.key")
         self.assertIn("kernel's log", error["hint"])
 
+    def test_no_proc(self):
+        """A chroot without /proc: the worker is started from /proc/self/exe."""
+        if os.geteuid() != 0:
+            self.skipTest("no name space of mounts can be made here")
+        self.world.launcher = ["unshare", "-m", "sh", "-c",
+                               'mount -t tmpfs none /proc && exec "$@"', "sh"]
+        self.addCleanup(self.world.launcher.clear)
+        error = self.refused("module_failed", 5, *RESTORE, "--to", "out.key")
+        self.assertIn("mount /proc", error["hint"])
+
     def test_a_state_on_a_file_system_without_locks(self):
         self.fail_call("flock:error=ENOLCK")
         error = self.check_json(self.world.run("init", "--state", "other", "--json"),
