@@ -8,6 +8,7 @@
 #include "agent/usecases/backup_batch.h"
 #include "agent/usecases/backup_plan.h"
 #include "agent/usecases/ceremony.h"
+#include "agent/usecases/declared_sink.h"
 #include "agent/usecases/enroll.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/fingerprint.h"
@@ -122,6 +123,7 @@ Result<KeyMaterial> ObtainKey(Agent& agent, const BackupRequest& request) {
   if (request.generate_bytes > 0) {
     ASSIGN_OR_RETURN(material.sink, ParseLocation(request.sink, {request.luks_unlock_file}));
     RETURN_IF_ERROR(CheckNotMixed(agent, request.key_name, *material.sink, true));
+    RETURN_IF_ERROR(CheckOutsideState(*material.sink, agent.environment().state_dir));
     RETURN_IF_ERROR(material.sink->CheckWritable());
     RETURN_IF_ERROR(material.sink->CheckRoom());
     material.source_path = material.sink->FilePath();

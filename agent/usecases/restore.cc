@@ -190,6 +190,7 @@ Result<std::unique_ptr<KeyLocation>> FindSink(const Environment& environment,
     ASSIGN_OR_RETURN(sink, DeclaredSink(*declared, "--to SINK"));
   }
   ASSIGN_OR_RETURN(auto location, ParseLocation(sink, {request.luks_unlock_file}));
+  RETURN_IF_ERROR(CheckOutsideState(*location, environment.state_dir));
   if (request.accept_unknown_agent) {
     // Its origin is unproven: it may only ever become a new file.
     struct stat status {};

@@ -7,6 +7,7 @@
 
 #include "agent/key_locations/file_location.h"
 #include "agent/key_locations/key_location.h"
+#include "agent/usecases/declared_sink.h"
 #include "agent/usecases/fingerprint.h"
 #include "agent/usecases/luks_binding.h"
 #include "agent/usecases/restore.h"
@@ -41,6 +42,7 @@ Status RotationKeys::CheckSink(const RotationRecord& record, const std::string& 
   if (sink.empty()) return Ok();
   ASSIGN_OR_RETURN(const auto location, ParseLocation(sink, {request_.luks_unlock_file}));
   RETURN_IF_ERROR(CheckNotMixed(agent_, record.key_name, *location, true));
+  RETURN_IF_ERROR(CheckOutsideState(*location, agent_.environment().state_dir));
   RETURN_IF_ERROR(location->CheckWritable());
   if (!again) RETURN_IF_ERROR(location->CheckRoom());
   return CheckStands(record, sink);

@@ -65,6 +65,19 @@ class Destination(AcceptanceCase):
         self.refused("destination_not_regular", 11, *RESTORE, "--to", "pipe")
         self.world.path("pipe").unlink()
 
+    def test_among_the_agents_own_files(self):
+        """The store is the only copy of every envelope: no key takes its place."""
+        self.world.path("link").symlink_to("state")
+        self.addCleanup(self.world.path("link").unlink)
+        made = ("--generate", "32", *UNLOCK, "--to", "state/new.key")
+        for words in ((*RESTORE, "--replace", "--to", "state/store.db"),
+                      (*RESTORE, "--replace", "--to", "link/store.db"),
+                      (*RESTORE, "--to", self.world.path("state/new.key")),
+                      ("backup", "more/key", "--path", "password & token:ops", *made),
+                      ("rotate", "app/key", *made)):
+            self.refused("usage", 2, *words, num_runs=1)
+        self.assertFalse(self.world.path("state/new.key").exists())
+
     def test_another_key(self):
         self.world.write("other.key", b"another key of 27 bytes ...")
         self.refused("destination_other_key", 12, *RESTORE, "--to", "other.key")
