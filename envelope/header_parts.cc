@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "envelope/base/base64url.h"
 #include "envelope/pkcs11_uri.h"
@@ -208,8 +209,9 @@ Result<FactorRecord> ReadFactor(const JsonValue& json, const std::string& what,
   const std::string_view type = TypeOf(json);
   if (type == "pkcs11-rsa" || type == "pkcs11-ecdh") {
     ASSIGN_OR_RETURN(TokenRecord token, ReadToken(json, what, false));
-    return std::visit([](auto&& record) { return FactorRecord(std::move(record)); },
-                      std::move(token));
+    return std::visit(
+        [](auto&& record) { return FactorRecord(std::forward<decltype(record)>(record)); },
+        std::move(token));
   }
   ObjectReader reader(json, what);
   reader.String("type");

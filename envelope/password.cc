@@ -134,6 +134,7 @@ class Familiar {
 
   bool IsBlocked(const std::vector<std::string>& extra_blocklist) const {
     std::vector<std::string> extra;
+    extra.reserve(extra_blocklist.size());
     for (const std::string& entry : extra_blocklist) extra.push_back(FoldedName(entry));
     return AnyCore([&](ByteView core) {
       const ByteView unit = RepeatedUnit(core);
@@ -321,6 +322,7 @@ Result<double> EstimateGuessesLog2(const SecretBytes& nfc_password,
   }
   const std::vector<std::string> words = ContextWords(context_names);
   std::vector<const char*> dictionary;
+  dictionary.reserve(words.size() + 1);
   for (const std::string& word : words) dictionary.push_back(word.c_str());
   dictionary.push_back(nullptr);
   ASSIGN_OR_RETURN(const auto match, LoadZxcvbn());
