@@ -17,7 +17,9 @@
 namespace keyescrow::agent {
 namespace {
 
-constexpr std::array kSignals = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU};
+// SIGALRM: of a wrapper that sets an alarm and execs.
+constexpr std::array kSignals = {SIGINT,  SIGTERM, SIGHUP,  SIGQUIT,
+                                 SIGALRM, SIGTSTP, SIGTTIN, SIGTTOU};
 
 volatile sig_atomic_t caught_signal = 0;
 void Catch(int signal_number) { caught_signal = signal_number; }

@@ -136,7 +136,7 @@ pid_t StartAsking(const PseudoTerminal& terminal) {
 }
 
 TEST(SecretPrompt, RestoresTheModeBeforeASignalEndsIt) {
-  for (const int signal_number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
+  for (const int signal_number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGALRM}) {
     PseudoTerminal terminal;
     const pid_t child = StartAsking(terminal);
     ASSERT_TRUE(terminal.WaitFor("password: "));
