@@ -22,7 +22,9 @@ Status CheckOwnerAndMode(const std::string& path, const struct stat& info, const
     return Error(ErrorCode::kStatePermissions, Action::kCheckSystemState,
                  fmt::format("{} can be read or written by others (mode {:04o})", path,
                              static_cast<unsigned>(info.st_mode & 07777)),
-                 fmt::format("chmod {} '{}'", mode, path));
+                 fmt::format("chmod {} '{}'; where that changes nothing, its file system keeps no "
+                             "modes (vfat, exfat, cifs): put the state folder on another",
+                             mode, path));
   }
   return Ok();
 }

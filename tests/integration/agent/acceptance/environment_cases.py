@@ -61,6 +61,9 @@ class Environment(AcceptanceCase):
         self.assertIn(told + "stick/new.key", " ".join(done.json()["findings"]))
         self.succeeds("export", "app/key", "-o", "stick/app.escrow")
         self.succeeds("verify", "stick/app.escrow")
+        done = self.world.run("init", "--state", "stick/state", "--json")
+        self.assertIn("keeps no modes", self.check_json(done, "state_permissions", 9)["hint"])
+        (disk / "state").rmdir()
 
     def test_an_outcome_that_cannot_be_written_is_no_refusal(self):
         self.fail_call("fdatasync:error=EIO")
