@@ -148,8 +148,10 @@ class FileLocation final : public KeyLocation {
     WriteOutcome outcome{.written = true};
     RETURN_IF_ERROR(target.Stage(key.Expose()));
     RETURN_IF_ERROR(target.CopyAccess(existing.get()));
+    // A full disk is found before the old key is put aside; and after the second look at what is
+    // there, the new file takes its place at once.
+    RETURN_IF_ERROR(target.Sync());
     if (!present.empty()) {
-      RETURN_IF_ERROR(target.Sync());  // a full disk is found before the old key is put aside
       ASSIGN_OR_RETURN(outcome.previous_path, KeepPrevious(target, present));
     }
     struct stat now {};

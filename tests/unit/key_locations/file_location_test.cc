@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "agent/key_locations/crash_safe_file.h"
+#include "tests/unit/key_locations/before_call.h"
 #include "tests/unit/key_locations/scratch_folder.h"
 
 namespace keyescrow::agent {
@@ -262,6 +263,51 @@ TEST_F(FileLocation, GoesOnWithoutALockThatSomebodyKeeps) {
   EXPECT_TRUE(Write("busy", "another key", true));
   EXPECT_THAT(Names(), ElementsAre("busy", "busy.keyescrow-previous", "empty", "new", "old",
                                    "old.keyescrow-previous", "raced"));
+}
+
+// Another program puts its key there before each system call in turn. The last look and the rename
+// are not one call: of what comes between them, in three calls, nothing is known.
+TEST_F(FileLocation, AKeyThatAnotherProgramPutsThereMeanwhileStays) {
+  const std::string theirs = "their key", ours = "our key";  // theirs is as long as an older one
+  struct Case {
+    const char* old;
+    bool in_place;  // they write into the file; else they rename a new one to its name
+  };
+  for (const auto& [old, in_place] :
+       {Case{"the older", false}, Case{"", false}, Case{"the older", true}}) {
+    int num_refused = 0, num_overwritten = 0;
+    for (int n = 1;; ++n) {
+      Put("key", old);
+      const timespec long_ago[2] = {{1, 0}, {1, 0}};  // of the copy that keeps its time, too
+      Put("theirs", theirs);
+      for (const char* name : {"key", "theirs"}) {
+        ASSERT_EQ(utimensat(AT_FDCWD, At(name).c_str(), long_ago, 0), 0);
+      }
+      unlink(At("key.keyescrow-previous").c_str());
+      const auto done = BeforeCall(
+          n,
+          [&] {
+            const auto outcome = Write("key", ours, true);
+            if (outcome) return 0;
+            return outcome.error().code() == ErrorCode::kDestinationOtherKey ? 1 : 2;
+          },
+          [&, in_place = in_place] {
+            if (in_place) Put("key", theirs);
+            if (!in_place) rename(At("theirs").c_str(), At("key").c_str());
+          });
+      if (!done) break;
+      ASSERT_TRUE(*done == 0 || *done == 1) << *done << " at call " << n;
+      if (*done == 1) {
+        ++num_refused;
+        EXPECT_EQ(Get("key"), theirs) << n;
+      }
+      if (Get("key") != theirs && Get("key.keyescrow-previous") != theirs) ++num_overwritten;
+      EXPECT_FALSE(Names().contains(".key.keyescrow-tmp")) << n;
+    }
+    EXPECT_GT(num_refused, 3) << old;
+    EXPECT_LE(num_overwritten, 3) << old;
+    EXPECT_EQ(Get("key"), ours);
+  }
 }
 
 TEST_F(FileLocation, KeepsAnAccessListAndNotItsMaskAsTheGroupsRights) {
