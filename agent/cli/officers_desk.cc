@@ -132,17 +132,17 @@ void OfficersDesk::Refuse(const OfficerView& officer) {
 Result<DeskAnswer> OfficersDesk::Wait(const CeremonyView& view, const std::function<bool()>& look) {
   prompt_.Tell("insert the token of one of: " + Missing(view) + "; it is noticed by itself");
   while (true) {
-    auto line = AskLinePatiently(
+    const auto line = AskLinePatiently(
         kTerminal, "or type a number to call an officer, Enter to look again, q to leave", look);
     if (!line) {
       if (WasInterrupted(line.error())) return DeskAnswer{DeskAnswer::Kind::kLeave, 0};
-      return std::move(line).error();
+      return line.error();
     }
     if (!*line) {
       prompt_.Tell("");
       return DeskAnswer{DeskAnswer::Kind::kIdle, 0};
     }
-    const std::string_view answer = Trimmed(**line);
+    const std::string_view answer = Trimmed(AsText((*line)->Expose()));
     if (answer.empty()) return DeskAnswer{DeskAnswer::Kind::kLook, 0};
     if (answer == "q" || answer == "quit") return DeskAnswer{DeskAnswer::Kind::kLeave, 0};
     std::size_t i = 0;
@@ -160,7 +160,6 @@ Result<DeskAnswer> OfficersDesk::Wait(const CeremonyView& view, const std::funct
       prompt_.Tell("no officer of this path has that name or number");
       prompt_.Tell("if it was a PIN, have it changed: it stands on this screen");
     }
-    Cleanse((*line)->data(), (*line)->size());
   }
 }
 

@@ -248,7 +248,7 @@ Result<std::string> SecretPrompt::AskLine(std::string_view label, std::string_vi
   return std::string(AsText(line.Expose()));
 }
 
-Result<std::optional<std::string>> AskLinePatiently(const char* device, std::string_view label,
+Result<std::optional<SecretBytes>> AskLinePatiently(const char* device, std::string_view label,
                                                     const Look& look) {
   constexpr std::string_view kRemedy = "run the command on a terminal";
   const Descriptor terminal(open(device, O_RDWR | O_NOCTTY | O_CLOEXEC));
@@ -256,10 +256,7 @@ Result<std::optional<std::string>> AskLinePatiently(const char* device, std::str
     return Error(ErrorCode::kSecretSourceMissing, Action::kFixInput, "the terminal is gone",
                  std::string(kRemedy));
   }
-  ASSIGN_OR_RETURN(const std::optional<SecretBytes> line,
-                   AskOn(terminal.get(), label, true, kRemedy, &look));
-  if (!line) return std::optional<std::string>();
-  return std::optional(std::string(AsText(line->Expose())));
+  return AskOn(terminal.get(), label, true, kRemedy, &look);
 }
 
 void SecretPrompt::Tell(std::string_view line) { TellLines(EscapeForTerminal(line) + "\n"); }

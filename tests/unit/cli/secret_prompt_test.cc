@@ -6,6 +6,8 @@
 
 #include <future>
 
+#include "agent/cli/patient_prompt.h"
+#include "tests/left_on_stack.h"
 #include "tests/unit/cli/pseudo_terminal.h"
 
 namespace keyescrow::agent {
@@ -122,6 +124,23 @@ TEST(SecretPrompt, AskLineEchoesAndEscapesItsQuestion) {
   terminal.Type("yes\n");
   ASSERT_TRUE(terminal.WaitFor("yes"));
   EXPECT_EQ(answer.get().value(), "yes");
+}
+
+// At the officers' desk a PIN is soon typed where a number is asked for.
+TEST(SecretPrompt, APatientQuestionLeavesNoAnswerOnTheStack) {
+  PseudoTerminal terminal;
+  const std::string_view pin = "4711-0815-22";
+  auto person = std::async(std::launch::async, [&] {
+    EXPECT_TRUE(terminal.WaitFor("number: "));
+    terminal.Type(std::string(pin) + "\n");
+  });
+  const auto stack = StackAfter([&] {
+    const auto line = AskLinePatiently(terminal.name(), "number", [] { return false; });
+    ASSERT_TRUE(line && *line);
+    EXPECT_EQ(AsText((*line)->Expose()), pin);
+  });
+  ASSERT_FALSE(stack.empty());
+  EXPECT_FALSE(HoldsPart(stack, AsBytes(pin)));
 }
 
 // A child asks on the terminal and is then sent a signal.
