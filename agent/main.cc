@@ -1,15 +1,18 @@
 // main: wires the devices to the command line; no logic.
 #include <openssl/crypto.h>
 
+#include <cstdlib>
 #include <cstring>
 
 #include "agent/cli/run.h"
 #include "agent/host_devices.h"
+#include "envelope/base/library_memory.h"
 #include "envelope/base/pause_point.h"
 #include "hsm/token_worker.h"
 #include "hsm/worker_options.h"
 
 int main(int argc, char** argv) {
+  if (!keyescrow::WipeLibraryMemory()) std::abort();
   if (argc == 2 && std::strcmp(argv[1], keyescrow::hsm::kTokenWorkerFlag) == 0) {
     return keyescrow::hsm::RunTokenWorker(keyescrow::hsm::kTokenWorkerSocket);
   }

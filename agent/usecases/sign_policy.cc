@@ -5,6 +5,7 @@
 #include "agent/key_locations/secret_file.h"
 #include "agent/policy/signature.h"
 #include "agent/usecases/set_policy.h"
+#include "envelope/base/pause_point.h"
 #include "envelope/header.h"
 #include "envelope/signing_key.h"
 
@@ -55,6 +56,7 @@ class Pen {
     ASSIGN_OR_RETURN(const SecretBytes pem, location->Read());
     ASSIGN_OR_RETURN(std::string name, NameOf(request.name, request.key));
     ASSIGN_OR_RETURN(envelope::SigningKey key, envelope::SigningKey::FromPem(pem, std::move(name)));
+    PausePoint("signer-read");
     Pen pen(key.Public());
     pen.key_ = std::move(key);
     return pen;

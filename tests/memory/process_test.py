@@ -21,7 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import memory_test  # noqa: E402
 from memory_test import acceptance  # noqa: E402
-from process_memory import children_of, forms, is_stopped  # noqa: E402
+from process_memory import children_of, find_secrets, forms, is_stopped, read_memory  # noqa: E402
 
 PRODUCT: pathlib.Path = None
 PAUSED: pathlib.Path = None
@@ -43,9 +43,9 @@ class Paused(unittest.TestCase):
         self.addCleanup(self.world.close)
         self.world.escrow()
 
-    def stopped_at(self, point, **options):
+    def stopped_at(self, point, command=RESTORE, **options):
         """(the command, the process that stopped): the command itself or its worker."""
-        child = self.world.start(*RESTORE, env={"KEYESCROW_PAUSE_AT": point},
+        child = self.world.start(*command, env={"KEYESCROW_PAUSE_AT": point},
                                  before=allow_core_dumps, **options)
         self.addCleanup(self.end, child)
         found = []
@@ -129,6 +129,25 @@ class Paused(unittest.TestCase):
         ignored = re.search(r"^SigIgn:\s+([0-9a-f]+)", pathlib.Path(
             f"/proc/{worker}/status").read_text(encoding="ascii"), re.MULTILINE)
         self.assertTrue(int(ignored[1], 16) & 1 << (signal.SIGINT - 1))
+
+    def test_the_library_keeps_no_signers_key(self):
+        """libcrypto reads a person's key from its file, and would leave it in blocks given back."""
+        self.world.write("p.toml", '[policy]\nname = "corp"\nserial = 1\nmode = "enforce"\n'
+                         'simulators = "allowed"\n[[rule]]\nname = "all"\nmatch = "**"\n')
+        made = subprocess.run(["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt",
+                               "ec_paramgen_curve:P-256"], capture_output=True, check=True)
+        self.world.write("signer.key", made.stdout)
+        shown = subprocess.run(["openssl", "pkey", "-noout", "-text"], input=made.stdout,
+                               capture_output=True, check=True).stdout.decode()
+        scalar = bytes.fromhex(re.sub(r"[^0-9a-f]", "", re.search(
+            r"priv:([0-9a-f:\s]+)pub:", shown)[1])).rjust(32, b"\0")[-32:]
+        child, pid = self.stopped_at("signer-read", command=(
+            "policy", "sign", "p.toml", "--key", "signer.key"))
+        found = find_secrets(read_memory(pid), {"the signer's key": scalar})
+        self.assertTrue(found)
+        self.assertEqual([str(one) for one in found if not one.region.is_secret], [])
+        os.kill(pid, signal.SIGCONT)
+        self.assertEqual(child.wait(), 0, child.stderr.read())
 
     def test_the_kernel_would_dump_core(self):
         """The same limit and signal in a process that is not hardened: a core dump is possible."""
