@@ -1,13 +1,46 @@
 // The test program is its own token worker, as the agent's binary is.
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <string>
 
+#include "hsm/token_protocol.h"
 #include "hsm/token_worker.h"
 #include "hsm/worker_options.h"
 
+namespace {
+
+// AnswerAs answers each request with the next line of `script`, written in hex: a worker that its
+// module took over.
+int AnswerAs(const char* script) {
+  std::ifstream file(script);
+  for (std::string hex; std::getline(file, hex);) {
+    std::string reply;
+    for (std::size_t at = 0; at + 1 < hex.size(); at += 2) {
+      reply += static_cast<char>(std::stoi(hex.substr(at, 2), nullptr, 16));
+    }
+    char request = 0;
+    if (recv(keyescrow::hsm::kTokenWorkerSocket, &request, 1, 0) != 1) return 1;
+    if (send(keyescrow::hsm::kTokenWorkerSocket, reply.data(), reply.size(), MSG_NOSIGNAL) < 0) {
+      return 1;
+    }
+  }
+  // What is asked ahead stays unanswered; it must be taken, or the replies are lost with it.
+  const char leave = static_cast<char>(keyescrow::hsm::TokenRequest::kLeave);
+  for (char request = 0; request != leave;) {
+    if (recv(keyescrow::hsm::kTokenWorkerSocket, &request, 1, 0) != 1) return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   if (argc == 2 && std::strcmp(argv[1], keyescrow::hsm::kTokenWorkerFlag) == 0) {
+    if (const char* script = std::getenv("KEYESCROW_TEST_REPLIES")) return AnswerAs(script);
     return keyescrow::hsm::RunTokenWorker(keyescrow::hsm::kTokenWorkerSocket);
   }
   testing::InitGoogleTest(&argc, argv);

@@ -57,18 +57,59 @@ TEST(Challenge, AnythingElseIsRefused) {
     EXPECT_NE(at, std::string::npos) << from;
     return changed.replace(at, from.size(), to);
   };
-  for (const std::string& bad :
-       {std::string(), std::string("{}"), with("challenge/1", "challenge/2"),
-        with("\"challenge\":\"AQ", "\"challenge\":\""), with("2026-11-25", "2026-11-31"),
-        with("{\"schema\"", "{\"x\":1,\"schema\""), with("prod/web", "prod//web"),
-        with("\"version\":3", "\"version\":0"), with("\"path\":\"token-ops\"", "\"path\":\"\""),
-        with("\"path\":\"token-ops\"", "\"path\":\"token ops\""), with("pkcs11-ecdh", "pkcs11-rsa"),
-        with("pkcs11:token", "token"), with("\"origin\":\"keyescrow", "\"origin\":\"\",\"x\":\""),
-        file + "\n", std::string(kMaxChallengeBytes + 1, ' ')}) {
+  for (const std::string& bad : {std::string(),
+                                 std::string("{}"),
+                                 with("challenge/1", "challenge/2"),
+                                 with("\"challenge\":\"AQ", "\"challenge\":\""),
+                                 with("2026-11-25", "2026-11-31"),
+                                 with("{\"schema\"", "{\"x\":1,\"schema\""),
+                                 with("prod/web", "prod//web"),
+                                 with("\"version\":3", "\"version\":0"),
+                                 with("\"path\":\"token-ops\"", "\"path\":\"\""),
+                                 with("\"path\":\"token-ops\"", "\"path\":\"token ops\""),
+                                 with("pkcs11-ecdh", "pkcs11-rsa"),
+                                 with("pkcs11:token", "token"),
+                                 with("\"origin\":\"keyescrow", "\"origin\":\"\",\"x\":\""),
+                                 with("keyescrow.log", "keyescrow\x7flog"),
+                                 with("keyescrow.log", "keyescrow\\\"log"),
+                                 with("keyescrow.log", "keyescrow\\\\log"),
+                                 with("keyescrow.log", std::string(300, 'o')),
+                                 with("keyescrow.log/db1/abc", ""),
+                                 file + "\n",
+                                 std::string(kMaxChallengeBytes + 1, ' ')}) {
     const auto read = ParseChallenge(bad);
     ASSERT_FALSE(read) << bad;
     EXPECT_EQ(read.error().code(), ErrorCode::kUsage) << bad;
   }
+}
+
+// A name that would end its text and begin another member.
+TEST(Challenge, NoNameWritesAnotherMember) {
+  for (const DrawnPath& drawn : {DrawnPath{"prod/db\",\"path\":\"tpm", 0, ""},
+                                 DrawnPath{"prod/db", 3, "tpm\"},{\"key\":\"prod/web"}}) {
+    Challenge challenge;
+    challenge.drawn = {drawn};
+    const auto file = FormatChallenge(challenge);
+    ASSERT_FALSE(file) << *file;
+    EXPECT_EQ(file.error().code(), ErrorCode::kUsage);
+  }
+}
+
+TEST(Challenge, NoneIsLargerThanItMayBe) {
+  Challenge challenge;
+  challenge.drawn.resize(30000,
+                         {std::string(60, 'p') + "/" + std::string(60, 'd'), 3, "token-ops"});
+  const auto file = FormatChallenge(challenge);
+  ASSERT_FALSE(file) << file->size();
+  EXPECT_NE(file.error().message().find("larger than 3 MiB"), std::string::npos)
+      << file.error().message();
+}
+
+// One line feed ends it, and none is missed.
+TEST(Challenge, MayLackItsLineFeed) {
+  std::string file = *FormatChallenge(Full());
+  file.pop_back();
+  EXPECT_TRUE(ParseChallenge(file));
 }
 
 TEST(Challenge, AnAnswerIsTheLabelledHashOfTheNonce) {

@@ -95,9 +95,11 @@ TEST(PolicyEvaluation, ARemedyHasTheNamesThatTokensHaveHere) {
 }
 
 TEST(PolicyEvaluation, TheRemedyOfTooLittleAssuranceFitsTheToken) {
-  const Policy policy =
-      Parse("[tokens.ops]\nspki_sha256 = \"" + EncodeBase64Url(KeyOf("ops")) +
-            "\"\nassurance = \"asserted\"\n[[rule]]\nname = \"r\"\nmatch = \"**\"\n");
+  const auto asking = [](const std::string& assurance) {
+    return Parse("[tokens.ops]\nspki_sha256 = \"" + EncodeBase64Url(KeyOf("ops")) +
+                 "\"\nassurance = \"" + assurance + "\"\n[[rule]]\nname = \"r\"\nmatch = \"**\"\n");
+  };
+  Policy policy = asking("asserted");
   Facts facts = AgentFacts();
   const auto remedy = [&] {
     const KeyFacts key = KeyBuilder("prod/db").Path("p", "token:ops");
@@ -113,6 +115,9 @@ TEST(PolicyEvaluation, TheRemedyOfTooLittleAssuranceFitsTheToken) {
   EXPECT_NE(remedy().find("'keyescrow token keygen'"), std::string::npos);
   facts.tokens[0].simulator = true;
   EXPECT_EQ(remedy(), "use a token of hardware: the keys of this one are files");
+  facts.tokens[0] = {"blue", KeyOf("ops"), Assurance::kAsserted, false};
+  policy = asking("attested");
+  EXPECT_NE(remedy().find("reads no maker's attestation"), std::string::npos) << remedy();
 }
 
 TEST(PolicyEvaluation, AsksForReasonAndTicketOfARelease) {

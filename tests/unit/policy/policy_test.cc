@@ -401,6 +401,8 @@ TEST(Policy, MatchesTickets) {
   EXPECT_FALSE(TicketMatches("^(INC|CHG)-[0-9]+$", "CHG-12 "));
   EXPECT_FALSE(TicketMatches("^(INC|CHG)-[0-9]+$", ""));
   EXPECT_EQ(CheckTicketExpression("^INC-[0-9]{4,7}$"), "");
+  EXPECT_EQ(CheckTicketExpression(std::string(256, 'I')), "");
+  EXPECT_EQ(CheckTicketExpression(std::string(257, 'I')), "is longer than 256 bytes");
 }
 
 }  // namespace

@@ -69,6 +69,42 @@ TEST_F(WorseThanTest, SurvivalMayStayLowAndNotFall) {
   EXPECT_EQ(Rules(rule, two, KeyBuilder(same).Opened("token:b")), List{});
 }
 
+TEST_F(WorseThanTest, TheftsMayStayTooManyAndNotRise) {
+  const std::string rule = "withstand = 2\n";
+  const auto three = KeyBuilder("k").Path("a", "token:a & token:b & token:c");
+  const auto two = KeyBuilder("k").Path("a", "token:a & token:b");
+  const auto other = KeyBuilder("k").Path("a", "token:a & token:d");
+  const auto one = KeyBuilder("k").Path("a", "token:a");
+  EXPECT_EQ(Rules(rule, three, two), List{"withstands_too_little"});
+  EXPECT_EQ(Rules(rule, two, other), List{});
+  EXPECT_EQ(Rules(rule, one, two), List{});
+  EXPECT_EQ(Rules(rule, two, one), List{"withstands_too_little"});
+}
+
+// The TPM without a host is that of the key's host: one factor under two names.
+TEST_F(WorseThanTest, ATpmUnderTwoNamesIsOne) {
+  const auto two = KeyBuilder("k").Path("t", "tpm").Path("a", "token:a");
+  const auto one = KeyBuilder("k").Path("t", "tpm").Path("a", "tpm:db1");
+  EXPECT_EQ(Rules("survive = 2\n", two, one), List{"survives_too_little"});
+}
+
+// Of more factors than can be counted nothing is known, so nothing is said to be as before.
+TEST_F(WorseThanTest, WhatCannotBeCountedIsWorse) {
+  const auto one = KeyBuilder("k").Path("a", "token:a");
+  auto many = KeyBuilder("k");
+  for (char name = 'a'; name < 'a' + 17; ++name) {
+    many.Path(std::string(1, name), std::string("token:") + name);
+  }
+  const List rules = Rules("survive = 2\nwithstand = 1\n", one, many);
+  EXPECT_EQ(rules, List{"not_analysed"});
+}
+
+TEST_F(WorseThanTest, AWarningStandsInNobodysWay) {
+  const auto both = KeyBuilder("k").Path("ops", kOps).Path("tpm", kTpm);
+  const auto tpm = KeyBuilder("k").Path("tpm", kTpm);
+  EXPECT_EQ(Rules("mode = \"report\"\nportable = true\n", both, tpm), List{});
+}
+
 TEST(FactsOf, AHeaderTellsWhatOpensARecoveryKey) {
   envelope::Header header;
   header.host = "db1";
