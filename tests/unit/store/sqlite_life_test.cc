@@ -159,6 +159,27 @@ TEST_F(SqliteLife, ADestroyedVersionKeepsItsRowAndNothingElse) {
   EXPECT_NE(Raw("DELETE FROM destroyed"), SQLITE_OK);
 }
 
+// The page that held it is written anew, before any Scrub.
+TEST_F(SqliteLife, WhatIsDestroyedIsOverwrittenAtOnce) {
+  const auto found = [&] {
+    EXPECT_EQ(Raw("PRAGMA wal_checkpoint(TRUNCATE)"), SQLITE_OK);
+    std::ifstream file(folder_.path + "/store.db", std::ios::binary);
+    const std::string data{std::istreambuf_iterator<char>(file), {}};
+    return data.find(std::string(64, static_cast<char>(0xA7))) != std::string::npos;
+  };
+  Change change;
+  change.envelopes = {MakeEnvelope("a", 2, 1)};
+  change.envelopes[0].bytes = Bytes(4000, 0xA7);
+  ASSERT_TRUE(Append(*store_, change));
+  EXPECT_TRUE(found());
+  change = {};
+  change.destructions = {{"a", 2, 0}};
+  ASSERT_TRUE(Append(*store_, change,
+                     R"({"type":"key.destroyed","outcome":"success",)"
+                     R"("key":{"name":"a","version":2},"envelope":{"id":"x"}})"));
+  EXPECT_FALSE(found());
+}
+
 TEST_F(SqliteLife, ScrubLeavesNoTrace) {
   const Bytes bytes(4000, 0xA7);
   const std::string needle(64, static_cast<char>(0xA7));

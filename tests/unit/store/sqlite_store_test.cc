@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "agent/store/schema.h"
 #include "agent/store/sqlite_errors.h"
 #include "agent/store/store_reader.h"
@@ -390,6 +392,9 @@ TEST(SqliteStore, NoStoreIsNotInitialized) {
   TemporaryFolder folder;
   EXPECT_EQ(SqliteStore::Open(folder.path).error().code(), ErrorCode::kNotInitialized);
   EXPECT_EQ(SqliteStore::Open(folder.path + "/none").error().code(), ErrorCode::kNotInitialized);
+  std::ofstream(folder.path + "/store.db").close();  // of an init that was killed
+  ASSERT_EQ(chmod((folder.path + "/store.db").c_str(), 0600), 0);
+  EXPECT_EQ(SqliteStore::Open(folder.path).error().code(), ErrorCode::kNotInitialized);
 }
 
 TEST(SqliteStore, AStoreWithEntriesIsNotCreatedAgain) {

@@ -7,9 +7,13 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
+#include <chrono>
 #include <fstream>
 #include <functional>
+#include <future>
+#include <thread>
 
+#include "agent/store/schema.h"
 #include "tests/unit/store/state_fixture.h"
 
 namespace keyescrow::agent {
@@ -81,6 +85,18 @@ TEST(StatePermissions, FilesAreCreatedPrivateWhateverTheUmask) {
       EXPECT_EQ(info.st_mode & 07777, 0600u) << entry.path();
     }
   }
+}
+
+// What lies where a store is to be made is not ours: its mode stays.
+TEST(StatePermissions, AFileInTheStoresPlaceKeepsItsMode) {
+  TemporaryFolder folder;
+  const std::string path = folder.path + "/store.db";
+  std::ofstream(path) << "somebody's file";
+  ASSERT_EQ(chmod(path.c_str(), 0400), 0);
+  EXPECT_FALSE(store::SqliteStore::Create(folder.path));
+  struct stat info {};
+  ASSERT_EQ(stat(path.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 07777, 0400u);
 }
 
 TEST(StatePermissions, SymbolicLinksAreRefused) {
@@ -197,6 +213,35 @@ TEST(StoreFaults, AFileThatIsNoStoreIsDamage) {
   for (const char* suffix : {"-wal", "-shm"}) std::filesystem::remove(fixture.StoreFile() + suffix);
   std::ofstream(fixture.StoreFile(), std::ios::trunc) << std::string(40000, 'x');
   EXPECT_EQ(fixture.Open().error().code(), ErrorCode::kStoreDamaged);
+}
+
+TEST(StoreFaults, ASchemaThatNoVersionWritesIsDamage) {
+  StateFixture fixture;
+  ASSERT_EQ(fixture.Tamper("PRAGMA user_version = -1"), SQLITE_OK);
+  const auto journal = fixture.Open();
+  ASSERT_FALSE(journal);
+  EXPECT_EQ(journal.error().code(), ErrorCode::kStoreDamaged);
+}
+
+// Two processes of a new version open an old store at once: who waited finds it upgraded.
+TEST(StoreFaults, AnUpgradeThatAnotherProcessDidIsNotDoneAgain) {
+  StateFixture fixture;
+  ASSERT_EQ(fixture.Tamper("PRAGMA user_version = 11"), SQLITE_OK);
+  sqlite3* other = nullptr;
+  ASSERT_EQ(sqlite3_open(fixture.StoreFile().c_str(), &other), SQLITE_OK);
+  const auto run = [other](const std::string& sql) {
+    return sqlite3_exec(other, sql.c_str(), nullptr, nullptr, nullptr);
+  };
+  ASSERT_EQ(run("BEGIN IMMEDIATE"), SQLITE_OK);
+  ASSERT_EQ(run("PRAGMA user_version = " + std::to_string(store::kSchemaVersion)), SQLITE_OK);
+  auto opened = std::async(std::launch::async, [&] {
+    const auto journal = fixture.Open();
+    return journal ? std::string() : journal.error().message();
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));  // it has seen the old number
+  EXPECT_EQ(run("COMMIT"), SQLITE_OK);
+  EXPECT_EQ(opened.get(), "");
+  sqlite3_close(other);
 }
 
 }  // namespace

@@ -212,6 +212,11 @@ class Rotation(LifeCase):  # one test
         self.assertIn("not known", error["message"])
         self.assertIn("rotation_open", self.rules("mute"))
         self.refused("store_busy", 9, "backup", "mute", "--from", "mute.key", *PATHS, *UNLOCK)
+        # A second run that fails is no word either: the first may have been done.
+        error = self.check_json(self.world.run("rotate", "mute", "--json", *UNLOCK, "--apply",
+                                               "exit 3"), "destination_command", 11)
+        self.assertIn("not known", error["message"])
+        self.assertIn("rotation_open", self.rules("mute"))
         self.assertEqual(self.rotate("mute", "--abandon")["interrupted"]["outcome"], "rolled back")
         # No such command: the shell says so.
         error = self.check_json(self.world.run("rotate", "silent", "--json", *UNLOCK, "--apply",

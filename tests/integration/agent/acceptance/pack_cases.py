@@ -942,6 +942,22 @@ class PackForms(PackCase):  # one test: its methods read the packs of one world
         pack.edit("summaries/000000000000.jsonl", nested(60))
         self.signed(pack, status=1)
 
+    def test_what_is_a_number_a_time_or_a_text(self):
+        """1, true, 1.0 and "1" are four things to a parser of JSON, and fewer to Python."""
+        program = self.program
+        self.assertEqual((program.whole(0), program.whole(3, 4)), (0, (3, 4)))
+        for numbers in ((True,), (-1,), (1.0,), ("1",), (None,), (1, False)):
+            with self.subTest(numbers=numbers):
+                self.assertRaises(program.Bad, program.whole, *numbers)
+        self.assertEqual(program.seconds("2026-11-25T10:00:00Z"), 1795600800)
+        for text in ("2026-11-25T10:00:00", "2026-11-25t10:00:00z", "2026-1-25T10:00:00Z",
+                     "2026-11-25T10:00:0Z", "２０２６-11-25T10:00:00Z", "2026-11-25T10:00:00Z\n"):
+            with self.subTest(text=text):
+                self.assertRaises(program.Bad, program.seconds, text)
+        program.need_texts("a row", {"name": "x", "size": 1}, "name")
+        self.assertRaises(program.Bad, program.need_texts, "a row", {"name": "x", "size": 1},
+                          "name", "size")
+
     def test_manifests_that_are_none(self):
         """Signed, and with a line that another reader takes in another way; or another statement."""
         def signed(change, statement=lambda text: text, word="MANIFEST has a line that is none"):

@@ -158,7 +158,12 @@ class Paths(AcceptanceCase):  # one test: its methods edit keys of their own
                          "safe=safe-pin", "--path-id", "token-ops")
         self.opens("e/change", "token-ops", "pw", "pin")
         self.opens("e/change", "token-safe", "new", "safe-pin")
-        self.assertEqual(self.revision("e/change"), 4)
+        # To the password of the path that opens it, which is not the path's old one.
+        self.edit("password", "change", "e/change", "--password-file", "new", "--new-password-file",
+                  self.world.write("as-new", NEW + "\n"), "--via", "token-safe", "--pin-file",
+                  "safe=safe-pin", "--path-id", "token-ops")
+        self.opens("e/change", "token-ops", "new", "pin")
+        self.assertEqual(self.revision("e/change"), 5)
 
     def test_a_lost_token_is_replaced_in_one_revision(self):
         self.escrow("e/lost", OPS, TPM)
