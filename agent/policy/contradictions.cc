@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "agent/policy/policy.h"
 #include "envelope/header.h"
@@ -46,6 +47,55 @@ Status CheckRule(const Rule& rule, const std::string& file) {
                "times passes; pbkdf2 at most 20000000 iterations");
 }
 
+// NumFactors counts the factors of paths, at least: `tpm` may be one of the TPMs that are named,
+// and what opens a recovery key is not known here.
+std::size_t NumFactors(const std::vector<PathExpression>& paths) {
+  std::set<std::string> names;
+  for (const PathExpression& path : paths) {
+    for (const envelope::FactorTerm& term : path.factors) {
+      if (term.kind == envelope::FactorKind::kRecoveryKey) continue;
+      if (term.kind == envelope::FactorKind::kShares) {
+        for (const std::string& member : term.members) names.insert("token:" + member);
+      } else {
+        names.insert(FormatPathExpression(PathExpression{{term}}));
+      }
+    }
+  }
+  const bool named = std::any_of(names.begin(), names.end(),
+                                 [](const std::string& name) { return name.starts_with("tpm:"); });
+  return names.size() - (named && names.contains("tpm") ? 1 : 0);
+}
+
+// WhyNoLosses says why no key can survive and withstand what both ask for, as a sentence's end, or
+// "". `all`: the paths that they require.
+std::string WhyNoLosses(const Rule& left, const Rule& right,
+                        const std::vector<PathExpression>& all) {
+  const std::size_t survive = std::max(left.survive, right.survive);
+  const std::size_t withstand = std::max(left.withstand, right.withstand);
+  if (survive == 0 && withstand == 0) return "";
+  // All factors but any `survive` open the key, and that must be more than `withstand`.
+  if (survive + withstand + 1 > envelope::kMaxAnalysedFactors) {
+    return fmt::format(
+        "to survive {} loss(es) and withstand {} theft(s) takes {} factors, and a key's are "
+        "analysed up to {}",
+        survive, withstand, survive + withstand + 1, envelope::kMaxAnalysedFactors);
+  }
+  if (const std::size_t factors = NumFactors(all); factors > envelope::kMaxAnalysedFactors) {
+    return fmt::format(
+        "the required paths have {} factors, and what a key survives is analysed up to {}", factors,
+        envelope::kMaxAnalysedFactors);
+  }
+  const bool all_known = std::none_of(all.begin(), all.end(), [](const PathExpression& path) {
+    return path.Has(envelope::FactorKind::kRecoveryKey);
+  });
+  if (all.size() < envelope::kMaxPaths || !all_known) return "";
+  const auto analysed = envelope::Recoverability::Of(all);
+  if (!analysed || analysed->Survives(survive)) return "";
+  return fmt::format(
+      "the required paths leave no room for another path, and survive {} loss(es) alone",
+      analysed->survives());
+}
+
 // WhyNot says why no key can meet both, as a sentence's end, or "". `left` requires, `right`
 // limits.
 std::string WhyNot(const Policy& policy, const Rule& left, const Rule& right) {
@@ -85,7 +135,13 @@ std::string WhyNot(const Policy& policy, const Rule& left, const Rule& right) {
     return fmt::format("together they require {} paths, and a key has at most {}", all.size(),
                        envelope::kMaxPaths);
   }
-  return "";
+  std::set<std::string_view> drilled(left.drill_paths.begin(), left.drill_paths.end());
+  drilled.insert(right.drill_paths.begin(), right.drill_paths.end());
+  if (drilled.size() > envelope::kMaxPaths) {
+    return fmt::format("together they have {} paths drilled, and a key has at most {}",
+                       drilled.size(), envelope::kMaxPaths);
+  }
+  return WhyNoLosses(left, right, all);
 }
 
 }  // namespace
@@ -94,8 +150,15 @@ Status CheckContradictions(const Policy& policy, const std::string& file) {
   for (const Rule& rule : policy.rules) RETURN_IF_ERROR(CheckRule(rule, file));
   for (const Rule& left : policy.rules) {
     const bool costs = left.kdf.argon2id_memory_kib || left.kdf.argon2id_passes;
-    if (left.require.empty() && !costs) continue;
+    const bool bounds = left.survive > 0 || left.withstand > 0 || !left.drill_paths.empty();
+    if (left.require.empty() && !costs && !bounds) continue;
     for (const Rule& right : policy.rules) {
+      // Bounds alone are looked at first, for comparing patterns costs more; what the other one
+      // requires is looked at when it is on the left.
+      if (left.require.empty() && !costs &&
+          (!right.require.empty() || WhyNot(policy, left, right).empty())) {
+        continue;
+      }
       if (!PatternsMeet(left.match, right.match)) continue;
       const std::string why = WhyNot(policy, left, right);
       if (why.empty()) continue;

@@ -1,6 +1,10 @@
 #include "agent/policy/policy.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string_view>
 
 #include "agent/policy/version.h"
 
@@ -286,6 +290,33 @@ TEST(Policy, RefusesRulesThatNoPathsCanMeetTogether) {
        "require = [\"token:j\", \"token:k\", \"token:l\", \"token:m\", \"token:n\", \"token:o\", "
        "\"token:p\", \"token:q\"]",
        "together they require 17 paths"},
+      // Whoever holds all but those that may be lost opens it: 16 factors are 8 + 7 + 1.
+      {"survive = 8", "withstand = 7", nullptr},
+      {"survive = 8", "withstand = 8", "takes 17 factors"},
+      {"withstand = 15", "survive = 15", "takes 31 factors"},
+      {"survive = 15", "withstand = 1", nullptr, "prod/*", "test/*"},
+      {"require = [\"token:a & token:b & token:c & token:d\", \"token:e & token:f & token:g & "
+       "token:h\", \"token:i & token:j & token:k & token:l\", \"token:m & token:n & token:o & "
+       "token:p\"]",
+       "survive = 1\nrequire = [\"token:a & password\"]", "the required paths have 17 factors"},
+      {"require = [\"token:a & token:b & token:c & token:d\", \"token:e & token:f & token:g & "
+       "token:h\", \"token:i & token:j & token:k & token:l\", \"token:m & token:n & token:o & "
+       "tpm\"]",
+       "survive = 1\nrequire = [\"token:a & tpm:db1\"]", nullptr},
+      {"require = [\"token:a & password\", \"token:b & password\", \"token:c & password\", "
+       "\"token:d & password\", \"token:e & password\", \"token:f & password\", \"token:g & "
+       "password\", \"token:h & password\"]",
+       "survive = 1\nrequire = [\"token:i & password\", \"token:j & password\", \"token:k & "
+       "password\", \"token:l & password\", \"token:m & password\", \"token:n & password\", "
+       "\"token:o & password\", \"token:a & token:b & password\"]",
+       "leave no room for another path"},
+      {"drill_every = \"1d\"\ndrill_paths = [\"1\", \"2\", \"3\", \"4\", \"5\", \"6\", \"7\", "
+       "\"8\", "
+       "\"9\"]",
+       "drill_every = \"1d\"\ndrill_paths = [\"1\", \"b\", \"c\", \"d\", \"e\", \"f\", \"g\", "
+       "\"h\", "
+       "\"i\"]",
+       "together they have 17 paths drilled"},
   };
   for (const Contradiction& row : rows) {
     SCOPED_TRACE(std::string(row.left) + " / " + row.right);
@@ -300,7 +331,10 @@ TEST(Policy, RefusesRulesThatNoPathsCanMeetTogether) {
     ASSERT_FALSE(parsed);
     EXPECT_EQ(parsed.error().code(), ErrorCode::kPolicyContradiction);
     EXPECT_NE(parsed.error().message().find("\"one\" (line 5)"), std::string::npos);
-    EXPECT_NE(parsed.error().message().find("\"two\" (line 9)"), std::string::npos);
+    const std::string_view left = row.left;
+    const auto second = 9 + std::count(left.begin(), left.end(), '\n');
+    EXPECT_NE(parsed.error().message().find(fmt::format("\"two\" (line {})", second)),
+              std::string::npos);
     EXPECT_NE(parsed.error().message().find(row.says), std::string::npos)
         << parsed.error().message();
   }
@@ -312,6 +346,8 @@ TEST(Policy, ARuleMayContradictItself) {
   ASSERT_FALSE(parsed);
   EXPECT_EQ(parsed.error().code(), ErrorCode::kPolicyContradiction);
   EXPECT_NE(parsed.error().message().find("contradicts itself"), std::string::npos);
+  EXPECT_TRUE(Accept(std::string(kHead) + kRule + "survive = 15\n"));
+  EXPECT_FALSE(Accept(std::string(kHead) + kRule + "survive = 15\nwithstand = 1\n"));
 }
 
 TEST(Policy, TakesNoCostsThatNoEnvelopeCanHold) {
