@@ -19,6 +19,7 @@
 #include "agent/key_locations/secret_file.h"
 #include "agent/store/sqlite_store.h"
 #include "agent/usecases/anchoring.h"
+#include "agent/usecases/clock_findings.h"
 #include "agent/usecases/destroy.h"
 #include "agent/usecases/doctor_needs.h"
 #include "agent/usecases/kdf_choice.h"
@@ -37,7 +38,6 @@ namespace {
 // A build's sources are never newer than its clock; an earlier time means a clock that was not set.
 constexpr std::int64_t kEarliestPlausibleTime = 1767225600;  // 2026-01-01
 constexpr rlim_t kWantedLockedBytes = 1U << 20;
-constexpr std::int64_t kToleratedSkewS = 300;
 constexpr std::uint64_t kWantedFreeBytes = 16U << 20;
 
 class Examination {

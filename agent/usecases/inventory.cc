@@ -7,6 +7,7 @@
 #include <set>
 
 #include "agent/usecases/anchoring.h"
+#include "agent/usecases/clock_findings.h"
 #include "agent/usecases/destroy.h"
 #include "agent/usecases/enroll.h"
 #include "agent/usecases/foreign_escrow.h"
@@ -411,6 +412,7 @@ Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name,
   ASSIGN_OR_RETURN(std::vector<Finding> traces, ScrubFindings(agent));
   for (Finding& finding : traces) report.findings.push_back(std::move(finding));
   RETURN_IF_ERROR(AddOverrideFindings(agent, key_name, report.findings));
+  RETURN_IF_ERROR(AddClockFindings(agent, report.keys, report.findings));
   if (health.p256_missing) {
     collector.Add("checkpoint_signature_missing", "", Severity::kWarning,
                   "the newest checkpoint lacks the agent key's signature since " +

@@ -69,6 +69,23 @@ class Doctor(AcceptanceCase):
         self.assertEqual(ahead.status, 0, str(ahead))
         self.found("clock", "warning", "went back", self.checks("--state", str(state)))
 
+        # Ages are counted by that clock: whoever asks for them is told.
+        def told():
+            done = self.world.run("--state", str(state), "status", "--json")
+            return [(finding["rule"], finding["key"], finding["severity"])
+                    for finding in done.json()["findings"]
+                    if finding["rule"] in ("clock_backward", "proof_in_future")]
+
+        self.assertEqual(told(), [("clock_backward", None, "warning")])
+        line = self.world.run("--state", str(state), "gate", "app/key").err
+        self.assertIn(b"the clock went back", line)
+        # The clock is right again. A proof of next year would be fresh for a year too long.
+        self.world.must("--state", str(state), "drill", "app/key", "--via", "token-ops",
+                        "--password-file", "pw", "--pin-file", "pin")
+        self.assertEqual(told(), [("proof_in_future", "late/key", "warning")])
+        self.world.must("--state", str(state), "drill", "late/key", "--pin-file", "pin")
+        self.assertEqual(told(), [])
+
     def in_a_year(self):
         """A library that moves the clock, between the program and libc."""
         source = self.world.path("clock.c")
