@@ -7,6 +7,7 @@
 #include "agent/audit/checkpoint.h"
 #include "agent/audit/note.h"
 #include "envelope/base/pause_point.h"
+#include "envelope/password.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -216,6 +217,10 @@ Result<std::uint64_t> Count(Agent& agent, envelope::Anchor& anchor, std::uint64_
 }  // namespace
 
 Result<AnchorResult> AnchorLog(Agent& agent, const AnchorRequest& request) {
+  if (!request.accept.empty() && envelope::IsBlankText(request.accept)) {
+    return Error(ErrorCode::kUsage, Action::kFixInput, "--accept has no reason",
+                 "say why, as it should stand in the log");
+  }
   ASSIGN_OR_RETURN(const StateLock lock, StateLock::Take(agent.environment().state_dir));
   AnchorResult result;
   if (request.renew) RETURN_IF_ERROR(CheckIsGone(agent));

@@ -9,6 +9,7 @@
 #include "agent/usecases/event_order.h"
 #include "agent/usecases/policy_in_force.h"
 #include "envelope/base/clock.h"
+#include "envelope/password.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -120,6 +121,10 @@ std::string_view GateDecisionName(GateDecision decision) {
 }
 
 Result<GateResult> Gate(Agent& agent, const GateRequest& request) {
+  if (!request.override_reason.empty() && envelope::IsBlankText(request.override_reason)) {
+    return Error(ErrorCode::kUsage, Action::kFixInput, "--override has no reason",
+                 "say why, as it should stand in the log");
+  }
   ASSIGN_OR_RETURN(StatusReport report,
                    EvaluateStatus(agent, request.key_name, {request.run_commands}));
   GateResult result;

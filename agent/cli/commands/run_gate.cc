@@ -52,11 +52,6 @@ Result<int> DoGate(const GateOptions& options, Session& session) {
     // Before an override is logged for something that cannot start.
     ASSIGN_OR_RETURN(program, FindProgram(options.command.front()));
   }
-  if (options.override_reason.find_first_not_of(" \t\n") == std::string::npos &&
-      !options.override_reason.empty()) {
-    return Error(ErrorCode::kUsage, Action::kFixInput, "--override has no reason",
-                 "say why, as it should stand in the log");
-  }
   session.UseStoreBusyTimeout(kGateBusyTimeout);
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
   GateRequest request;

@@ -49,6 +49,7 @@ class Anchors(AcceptanceCase):
         self.assertEqual(done.status, 1, str(done))
         self.assertIn("anchor_mismatch", done.out.decode())
         self.assertEqual(len(self.entries("anchor.mismatch")), 1)
+        self.refused("usage", 2, "audit", "anchor", "--accept", "\u00a0\u200b", num_runs=1)
         self.anchor("--accept", "the test did it")
         settled = self.entries("anchor.mismatch")[-1]
         self.assertEqual((settled["outcome"], settled["reason"]),
