@@ -67,6 +67,9 @@ bool Refuses(const Finding& finding) {
          finding.rule == "key_drift";
 }
 
+// IsOfARule: of a critical finding, that a rule of the policy is enforced and broken.
+bool IsOfARule(const Finding& finding) { return !finding.policy_rule.empty(); }
+
 // CheckUndeclared tells what status leaves out: that there is nothing, or nothing that can be read,
 // where the last backup of a key that agent.toml does not name found it.
 Status CheckUndeclared(Agent& agent, const GateRequest& request, const KeyView& key,
@@ -153,10 +156,14 @@ Result<GateResult> Gate(Agent& agent, const GateRequest& request) {
     Refuse(result, "declared_not_escrowed", "the key is not escrowed",
            "run 'keyescrow backup " + request.key_name + "'");
   }
+  // Under a policy that reports, a rule that enforces by itself refuses all the same, and is named
+  // first; what no rule asks for does not.
+  const auto in_force = agent.Policy();
+  const bool reports = in_force && (*in_force)->policy.mode == policy::Mode::kReport;
+  if (reports) std::stable_partition(result.refusals.begin(), result.refusals.end(), IsOfARule);
   if (result.refusals.empty()) {
     result.decision = GateDecision::kComplies;
-  } else if (const auto in_force = agent.Policy();
-             in_force && (*in_force)->policy.mode == policy::Mode::kReport) {
+  } else if (reports && !IsOfARule(result.refusals.front())) {
     result.decision = GateDecision::kNotEnforced;
   } else if (!request.override_reason.empty()) {
     ASSIGN_OR_RETURN(result.log_seq, RecordOverride(agent, request, result));

@@ -475,6 +475,38 @@ class ForeignAgents(AcceptanceCase):
         self.assertEqual(faults, [], str(done))
 
 
+class RolledOutByRule(AcceptanceCase):
+    """One rule is enforced before the others: the gate holds to that as every command does."""
+
+    world_options = {"tpm": False}
+
+    def test_a_rule_that_enforces_under_a_policy_that_reports(self):
+        world = self.world
+        vkey = world.must("policy", "sign", "--new-key", "alice.key").out.decode().strip()
+        gate = ("gate", "app/key", "--", "/usr/bin/touch", str(world.path("started")))
+
+        def set_policy(serial, mode, hard):
+            world.write("p.toml", HEAD.format(serial=serial, mode=mode) + RULE + "survive = 1\n"
+                        '[[rule]]\nname = "hard"\nmatch = "app/**"\nrequire = ["token:ops"]\n'
+                        f'mode = "{hard}"\n')
+            world.must("policy", "sign", "p.toml", "--key", "alice.key")
+            world.must("policy", "set", "p.toml", *(("--policy-key", vkey) if serial == 1 else ()))
+
+        set_policy(1, "report", "report")
+        self.succeeds(*gate)
+        world.path("started").unlink()
+        set_policy(2, "report", "enforce")
+        self.refused("policy_refused", 7, "export", "app/key", "-o", "x.escrow", num_runs=1)
+        done = world.run(*gate)
+        self.assertEqual(done.status, 7, str(done))
+        self.assertIn(b'does not comply, so nothing was started: the rule "hard"', done.err)
+        self.assertFalse(world.path("started").exists())
+        set_policy(3, "enforce", "report")
+        done = world.run(*gate)
+        self.assertEqual(done.status, 7, str(done))
+        self.assertIn(b'so nothing was started: the rule "databases"', done.err)
+
+
 class RemediesThatWork(AcceptanceCase):
     """What a refusal or a finding says is done as it is written, and ends it."""
 
