@@ -107,13 +107,14 @@ class Page {
     const std::uint64_t num_warnings = Get("findings_warning");
     std::string_view tone = "good";
     std::string text = "Complies with the policy";
+    std::string_view tail;
     std::string rest = "No rule is broken.";
     if (num_critical != 0) {
       tone = "bad";
       text = "Does not comply with the policy";
     } else if (num_warnings != 0) {
       tone = "warn";
-      text = "Complies with the policy, with warnings";
+      tail = ", with warnings";
     }
     if (num_critical + num_warnings != 0) {
       rest = fmt::format("{} critical and {} {}, each with its remedy below.",
@@ -121,8 +122,8 @@ class Page {
                          num_warnings == 1 ? "warning" : "warnings");
     }
     return fmt::format(
-        "<p class=\"verdict {}\"><strong>{} <bdi>{}</bdi></strong><span>{}</span></p>", tone, text,
-        HtmlText(model_.policy), rest);
+        "<p class=\"verdict {}\"><strong>{} <bdi>{}</bdi>{}</strong><span>{}</span></p>", tone,
+        text, HtmlText(model_.policy), tail, rest);
   }
 
   std::string Tile(std::string_view title, const std::string& html) const {
@@ -150,8 +151,9 @@ class Page {
            Tile("Keys proven restorable",
                 Mark("keys_proven") + " <small>of " + Mark("keys") + "</small>") +
            Tile("Oldest proof of a path", oldest) +
-           Tile("Releases", Mark("releases") + " <small>of which " + Mark("releases_pending") +
-                                " without outcome</small>") +
+           Tile("Keys released", Mark("releases_completed") + " <small>of " + Mark("releases") +
+                                     " asked for, " + Mark("releases_pending") +
+                                     " without outcome</small>") +
            "</dl>";
   }
 

@@ -14,7 +14,7 @@ namespace keyescrow::agent::report {
 
 // kReportForm: raised whenever the same model gives other JSON, CSV or HTML. A pack states the form
 // of its report, so that a verifier of another one says that it did not make it anew.
-inline constexpr std::uint64_t kReportForm = 3;
+inline constexpr std::uint64_t kReportForm = 4;
 
 struct ReportPath {
   std::string id;

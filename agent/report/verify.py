@@ -910,7 +910,7 @@ class Claims:
 
 # ---- the report, made anew
 
-FORM = 3  # of the report that this program makes anew
+FORM = 4  # of the report that this program makes anew
 CONTROLS = "a71d34169f2f40e62a97d1e0dd71a586fc5be7b345bfadc186e738673a571c62"  # SHA-256 of controls.md
 QUERY = ("every key that agent.toml declares, and the newest version of every key in the store")
 AGES = (("up to 7 days", 7), ("8 to 30 days", 30), ("31 to 60 days", 60), ("61 to 90 days", 90),

@@ -210,9 +210,9 @@ TEST(ReportForm, IsRaisedWithItsBytes) {
   const ReportModel model = *ReadReportJson(ReportJson(HostileModel()));
   const std::string all =
       ReportJson(model) + ReportCsv(model) + ReportHtml(model) + ControlsMarkdown();
-  EXPECT_EQ(kReportForm, 3U);
+  EXPECT_EQ(kReportForm, 4U);
   EXPECT_EQ(ToHex(Sha256(AsBytes(all))),
-            "2475fa3b28388b38cefafb8c6a0b532f59177266bb0331ae649963005c80caf8");
+            "2791937ecb420f02b39587e6376196b844d66d87abe8cf88048218577d8d1b72");
   const std::string_view verify_py = kVerifyPy;
   EXPECT_NE(verify_py.find("CONTROLS = \"" + ToHex(Sha256(AsBytes(ControlsMarkdown()))) + "\""),
             std::string_view::npos);

@@ -698,11 +698,11 @@ class Packs(PackCase):  # one test: its methods read the packs of one world
         self.signed(pack, "app/key: the path token-ops was opened longer ago than the policy asks",
                     "app/other: the path recovery-ke")
         pack = Pack(self.world.path("pack.tar"))
-        pack.edit("status.json", lambda data: data.replace(b'"form": 3', b'"form": 4'))
-        done, document = self.signed(pack, "the report is of form 4", status=1)
+        pack.edit("status.json", lambda data: data.replace(b'"form": 4', b'"form": 5'))
+        done, document = self.signed(pack, "the report is of form 5", status=1)
         self.assertIn("newer_format",
                       [finding["fault"] for finding in done.json()["items"][0]["findings"]])
-        self.assertTrue(any("the report is of form 4" in line for line in document["findings"]))
+        self.assertTrue(any("the report is of form 5" in line for line in document["findings"]))
 
     def test_escrows_of_other_tools(self):
         members = Pack(self.world.path("pack.tar")).members
