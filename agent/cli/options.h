@@ -200,6 +200,7 @@ struct VerifyOptions {
   std::string since;                        // FILE with a checkpoint
   std::optional<std::uint32_t> threads;     // 1–64
   bool quick = false;
+  bool record = false;
 };
 
 // EditOptions: what the commands that change a key's paths have in common.

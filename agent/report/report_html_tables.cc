@@ -232,9 +232,8 @@ std::string ReleaseTable(const ReportModel& model) {
 
 std::string VerificationTable(const ReportModel& model) {
   if (model.verifications.empty()) {
-    return "<p>The log has no verification: <code>keyescrow verify</code> reads and writes no "
-           "entry; "
-           "what it says is for whoever ran it to keep.</p>";
+    return "<p>The log has no verification: <code>keyescrow verify --record</code> writes one; "
+           "without it, what it says is for whoever ran it to keep.</p>";
   }
   std::string html =
       "<table class=\"cards\"><thead><tr><th scope=\"col\">When (UTC)</th><th "

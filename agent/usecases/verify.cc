@@ -9,6 +9,7 @@
 #include "agent/audit/checkpoint.h"
 #include "agent/audit/proof.h"
 #include "agent/usecases/anchoring.h"
+#include "agent/usecases/number_text.h"
 #include "agent/usecases/verify_pack.h"
 #include "agent/usecases/verify_state.h"
 #include "envelope/base/base64url.h"
@@ -247,6 +248,35 @@ Result<std::vector<VerifyItem>> Verify(const std::string& state_dir, Agent* agen
     if (anchoring) items.push_back(std::move(*anchoring));
   }
   return items;
+}
+
+Result<std::uint64_t> RecordVerification(Agent& agent, const std::vector<VerifyItem>& items) {
+  audit::Event event;
+  event.type = audit::EventType::kVerifyPassed;
+  std::string found;
+  for (const VerifyItem& item : items) {
+    if (item.store) {
+      event.reason =
+          fmt::format("{} and {}", Plural(item.store->log.num_entries, "entry", "entries"),
+                      Plural(item.num_envelopes, "envelope", "envelopes"));
+    }
+    if (item.Passes()) continue;
+    event.type = audit::EventType::kVerifyFailed;
+    event.outcome = audit::Outcome::kFailure;
+    if (item.error && event.error.empty()) event.error = ErrorCodeName(item.error->code());
+    if (!found.empty()) continue;
+    if (!item.findings.empty()) {
+      const VerifyFinding& first = item.findings.front();
+      found = fmt::format("{}, the first {} at {}: {}",
+                          Plural(item.num_findings, "finding", "findings"), first.fault,
+                          first.position, first.what);
+    } else {
+      found = item.error ? item.error->message() : "not all was checked";
+    }
+  }
+  event.reason += (event.reason.empty() ? "" : ": ") + (found.empty() ? "verified" : found);
+  ASSIGN_OR_RETURN(const AppendReceipt receipt, agent.journal().Append(std::move(event)));
+  return receipt.seq;
 }
 
 }  // namespace keyescrow::agent

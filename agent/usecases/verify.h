@@ -68,4 +68,8 @@ bool IsStateFolder(const std::string& path);
 Result<std::vector<VerifyItem>> Verify(const std::string& state_dir, Agent* agent,
                                        const VerifyRequest& request, Progress& progress);
 
+// RecordVerification logs verify.passed, where all items pass, or verify.failed with what was
+// found; `items` are those of an empty request. It returns the entry's number. Errors: as Append.
+Result<std::uint64_t> RecordVerification(Agent& agent, const std::vector<VerifyItem>& items);
+
 }  // namespace keyescrow::agent

@@ -17,6 +17,17 @@ std::string Escaped(const Json& text) {
   return EscapeForTerminal(text.get_ref<const std::string&>());
 }
 
+// Record logs the outcome. Where that fails, a verification that found something still says so.
+Result<std::optional<std::uint64_t>> Record(const std::vector<VerifyItem>& items, bool passes,
+                                            Session& session) {
+  const auto agent = session.OpenAgent();
+  auto seq = agent ? RecordVerification(**agent, items) : Result<std::uint64_t>(agent.error());
+  if (seq) return std::optional(*seq);
+  if (passes) return seq.error();
+  session.progress().Warn("the outcome was not logged: " + seq.error().message());
+  return std::optional<std::uint64_t>();
+}
+
 // OutcomeOf: the item in one word.
 std::string_view OutcomeOf(const VerifyItem& item) {
   if (item.error) return "BAD";
@@ -196,9 +207,15 @@ Result<int> DoVerify(const VerifyOptions& options, Session& session) {
   document["num_envelopes"] = summary.num_envelopes;
   document["num_bad"] = summary.num_bad;
   document["items"] = std::move(list);
+  std::optional<std::uint64_t> log_entry;
+  if (options.record && summary.num_envelopes + summary.num_bad > 0) {
+    ASSIGN_OR_RETURN(log_entry, Record(items, summary.status == kExitDone, session));
+  }
+  document["log_entry"] = log_entry ? Json(*log_entry) : Json(nullptr);
   std::string text = RenderItems(session.terminal(), document["items"]);
   text += fmt::format("{}, {} bad: {}\n", Count(summary.num_envelopes, "envelope"), summary.num_bad,
                       summary.Verdict());
+  if (log_entry) text += fmt::format("log entry: {}\n", *log_entry);
   ASSIGN_OR_RETURN(const int status, session.Finish(document, text, summary.status));
   if (summary.num_envelopes == 0 && summary.num_bad == 0) {
     return Error(ErrorCode::kNotFound, Action::kFixInput, "no envelope is in the store",

@@ -20,12 +20,14 @@ constexpr OptionSpec kOptions[] = {
         .File(),
     Option<&O::threads>("--threads", "N", "how many at a time; else the processors, at most 4"),
     Flag<&O::quick>("--quick", "hash and compare everything, verify few signatures: never a pass"),
+    Flag<&O::record>("--record", "log the outcome: reports and monitors then tell of it"),
 };
 constexpr Example kExamples[] = {
     {"keyescrow verify", "every envelope, receipt and checkpoint of this host"},
     {"keyescrow verify db.escrow --agent THUMBPRINT",
      "a file, on another machine, without a secret"},
     {"keyescrow verify --since last-month.checkpoint", "and that nothing was rewritten since"},
+    {"keyescrow verify --record", "by a timer: the report then has when it was last verified"},
     {"keyescrow verify db1.tar ./copy-of-state --trust db1.agent-key",
      "an evidence pack and a copied state folder, on another machine"},
 };
@@ -35,6 +37,10 @@ Status CheckVerify(const CommandOptions& any) {
   const auto& options = std::get<O>(any);
   if (options.threads && (*options.threads == 0 || *options.threads > kMaxThreads)) {
     return UsageError("--threads takes 1 to 64", "keyescrow verify --help");
+  }
+  if (options.record && (!options.names_or_files.empty() || options.quick)) {
+    return UsageError("--record is for all of this host's state: without names, without --quick",
+                      "keyescrow verify --help");
   }
   return Ok();
 }

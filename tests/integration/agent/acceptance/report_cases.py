@@ -6,7 +6,10 @@ import io
 import json
 import pathlib
 import re
+import shutil
+import sqlite3
 import subprocess
+import sys
 
 from world import BOTH_PATHS, UNLOCK, AcceptanceCase
 
@@ -180,3 +183,65 @@ class Report(AcceptanceCase):
         self.refused("usage", 2, "audit", "report", "--html", "-o", "exec:cat", num_runs=1)
         done = self.world.run("audit", "report", "--html", "--json")
         self.assertEqual(done.status, 2, str(done))
+
+
+class VerificationHistory(AcceptanceCase):
+    """`verify --record` writes what reports and monitors tell of verifications."""
+
+    world_options = {"tpm": False}
+
+    def history(self, *state):
+        document = json.loads(self.world.must(*state, "audit", "report", "--json").out)
+        figures = document["figures"]
+        self.assertEqual(figures["verifications_passed"] + figures["verifications_failed"],
+                         len(document["verifications"]))
+        return document["verifications"]
+
+    def result(self, *state):
+        found = re.search(rb"^keyescrow_verify_last_result (.*)$",
+                          self.world.must(*state, "status", "--prometheus").out, re.MULTILINE)
+        return found and int(found.group(1))
+
+    def test_a_pass_is_in_the_log_report_pack_and_metrics(self):
+        self.succeeds("verify")
+        self.assertEqual((self.history(), self.result()), ([], None))
+        done = self.succeeds("verify", "--record", "--json").json()
+        (item,) = self.history()
+        self.assertEqual((item["seq"], item["passed"], item["error"], item["actor"]),
+                         (done["log_entry"], True, None, "root"))
+        counts = done["items"][0]["counts"]
+        self.assertEqual(item["what"], f"{counts['entries']} entries and 1 envelope: verified")
+        self.assertEqual(self.result(), 1)
+        page = self.succeeds("audit", "report", "--html").out.decode()
+        self.assertIn(item["what"], page)
+        self.assertNotIn("The log has no verification", page)
+        self.assertIn("Complies with the policy <bdi>builtin-1</bdi>, with warnings<", page)
+        self.world.write("trust.json", self.succeeds("agent-key", "export").out)
+        self.succeeds("audit", "export", "-o", "pack.tar")
+        self.succeeds("verify", "pack.tar", "--trust", "trust.json")
+        script = pathlib.Path(__file__).resolve().parents[4] / "agent/report/verify.py"
+        stock = subprocess.run([sys.executable, script, "pack.tar", "--trust", "trust.json"],
+                               cwd=self.world.folder, capture_output=True, check=False)
+        self.assertEqual(stock.returncode, 0, stock.stdout + stock.stderr)
+        self.world.path("pack.tar").unlink()
+
+    def test_a_failure_is_in_the_log_too(self):
+        folder = self.world.path("copy")
+        shutil.copytree(self.world.path("state"), folder)
+        self.addCleanup(shutil.rmtree, folder)
+        database = sqlite3.connect(folder / "store.db", isolation_level=None)
+        database.execute("UPDATE token SET name = 'other'")
+        database.close()
+        done = self.world.run("--state", folder, "verify", "--record", "--json")
+        self.assertEqual(done.status, 4, str(done))
+        document = done.json()
+        (item,) = self.history("--state", folder)
+        self.assertEqual((item["seq"], item["passed"]), (document["log_entry"], False))
+        self.assertEqual(item["error"], document["items"][0]["error"]["code"])
+        self.assertIn(document["items"][0]["findings"][0]["fault"], item["what"])
+        self.assertEqual(self.result("--state", folder), 0)
+
+    def test_what_is_not_all_of_this_state_is_not_recorded(self):
+        for arguments in (("app/key",), ("app.escrow",), (str(self.world.path("state")),),
+                          ("--quick",)):
+            self.refused("usage", 2, "verify", "--record", *arguments, num_runs=1)
