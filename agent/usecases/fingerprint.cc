@@ -1,6 +1,10 @@
 #include "agent/usecases/fingerprint.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <system_error>
 
@@ -63,6 +67,21 @@ std::string SourceFilePath(const std::string& source) {
   return location ? AbsolutePath((*location)->FilePath()) : "";
 }
 
+namespace {
+
+// NewFileAccess: of a file that this process will make at `path`; none where something is there.
+std::optional<store::FingerprintRecord::SourceAccess> NewFileAccess(const std::string& path) {
+  struct stat status {};
+  if (path.empty() || lstat(path.c_str(), &status) == 0 || errno != ENOENT) return std::nullopt;
+  const std::string folder = std::filesystem::path(AbsolutePath(path)).parent_path().string();
+  if (stat(folder.c_str(), &status) != 0) return std::nullopt;
+  const bool inherits = (status.st_mode & S_ISGID) != 0;
+  return store::FingerprintRecord::SourceAccess{geteuid(), inherits ? status.st_gid : getegid(),
+                                                0600};
+}
+
+}  // namespace
+
 store::FingerprintRecord MakeFingerprint(const Agent& agent, const Fingerprinter& fingerprinter,
                                          const std::string& key_name, std::uint32_t version,
                                          const SecretBytes& key, const std::string& source_path) {
@@ -76,6 +95,8 @@ store::FingerprintRecord MakeFingerprint(const Agent& agent, const Fingerprinter
   if (const auto access = StatKeyFile(source_path)) {
     record.access =
         store::FingerprintRecord::SourceAccess{access->uid, access->gid, access->permissions};
+  } else {
+    record.access = NewFileAccess(source_path);
   }
   record.time = agent.Now();
   return record;

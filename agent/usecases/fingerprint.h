@@ -45,7 +45,7 @@ std::string AbsolutePath(const std::string& path);
 std::string SourceFilePath(const std::string& source);
 
 // MakeFingerprint is the record of a version that is being escrowed, or restored to its source:
-// `source_path` is the file that the key lives in now, or "".
+// `source_path` is the file that the key lives in now, or that it will be handed over to, or "".
 store::FingerprintRecord MakeFingerprint(const Agent& agent, const Fingerprinter& fingerprinter,
                                          const std::string& key_name, std::uint32_t version,
                                          const SecretBytes& key, const std::string& source_path);

@@ -515,6 +515,24 @@ class Generated(AcceptanceCase):
         self.assertEqual(len(self.world.path("made.key").read_bytes()), 32)
         self.world.path("made.key").unlink()
 
+    def test_its_owner_is_known_from_the_start(self):
+        made = self.world.path("made.key")
+        done = self.make("--path", "password & token:ops", "--pin-file", "pin")
+        self.assertIs(done.json()["delivered"], True, str(done))
+        self.addCleanup(made.unlink)
+        self.succeeds("key", "add", "made/key", "--source", str(made))
+        self.addCleanup(self.world.must, "key", "remove", "made/key", "--yes")
+
+        def told():
+            document = self.world.run("status", "made/key", "--json").json()
+            return [f["what"] for f in document["findings"] if f["rule"] == "context-changed"]
+
+        self.assertEqual(told(), [])
+        made.chmod(0o644)
+        self.assertIn("is open to others now", told()[0])
+        os.chown(made, 65534, 65534)
+        self.assertIn("now belongs to 65534:65534", told()[0])
+
     def test_killed_at_any_time_it_is_escrowed_or_nowhere(self):
         arguments = ("--path", "password & token:ops", "--pin-file", "pin")
         begin = time.monotonic()
