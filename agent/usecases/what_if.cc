@@ -1,5 +1,7 @@
 #include "agent/usecases/what_if.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <list>
 #include <map>
@@ -128,12 +130,22 @@ class Evaluation {
           continue;
         }
         const std::vector<std::string_view> words(words_.begin(), words_.end());
-        return Error(ErrorCode::kNotFound, Action::kFixInput,
-                     "no key " + where + " knows '" + text + "'" + DidYouMean(text, words),
-                     "'keyescrow list' shows every key with its paths");
+        return Error(
+            ErrorCode::kNotFound, Action::kFixInput,
+            "no key " + where + " knows '" + text + "'" + DidYouMean(text, words) + NotAnalysed(),
+            "'keyescrow list' shows every key with its paths");
       }
     }
     return Ok();
+  }
+
+  // NotAnalysed tells, as a sentence's end, of keys whose factors are too many to be known here.
+  std::string NotAnalysed() const {
+    const auto num = std::ranges::count_if(
+        rows_, [&](const auto& row) { return !shapes_[row.shape].key.not_analysed.empty(); });
+    if (num == 0) return "";
+    return fmt::format("; {} {} not analysed, and may: too many factors", num,
+                       num == 1 ? "version was" : "versions were");
   }
 
   // Evaluate tells of all that was added, for the store or pack of `own_host`.

@@ -3,6 +3,7 @@
 import json
 import shutil
 import os
+import subprocess
 
 from world import BOTH_PATHS, PASSWORD, PIN, UNLOCK, AcceptanceCase, World
 
@@ -233,3 +234,35 @@ class TwoHosts(AcceptanceCase):
             error = self.check_json(other.run(*command, "--no-input", "--json"), "usage", 2)
             self.assertIn("keyescrow adopt app/key", error["hint"])
         self.assertFalse(other.path("new.key").exists())
+
+
+class ManyFactors(AcceptanceCase):
+    """A key of more factors than are analysed: nothing passes as known of it."""
+
+    paths = ()
+    world_options = {"tpm": False}
+
+    def test_what_if_says_what_it_did_not_analyse(self):
+        world = self.world
+        world.must("init")
+        for number in range(1, 18):
+            subprocess.run(["pkcs11-tool", "--module", world.module, "--token-label", "ops", "--login",
+                            "--pin", PIN, "--keypairgen", "--key-type", "EC:prime256v1",
+                            "--id", f"{number + 16:02x}", "--label", f"k{number}", "--usage-derive"],
+                           env=world.environment, check=True, capture_output=True)
+            world.must("token", "add", f"k{number}", f"pkcs11:token=ops;object=k{number}", "--module",
+                       world.module)
+        world.write("a.key", os.urandom(32))
+        paths = [" & ".join(f"token:k{n}" for n in range(first, min(first + 4, 18)))
+                 for first in range(1, 18, 4)]
+        done = world.run("backup", "big/key", "--from", "a.key",
+                         *(word for path in paths for word in ("--path", path)))
+        self.assertEqual(done.status, 1, str(done))  # nothing proven: no PIN
+        self.assertIn(b"too many factors", world.run("show", "big/key").out)
+        error = self.refused("not_found", 8, "what-if", "--steal", "token:k17")
+        self.assertIn("1 version was not analysed, and may", error["message"])
+        world.must("backup", "small/key", "--from", "a.key", "--path", "token:k17", "--pin-file",
+                   "pin")
+        done = world.run("what-if", "--steal", "token:k17", "--json")
+        self.assertEqual(done.status, 1, str(done))
+        self.assertEqual((done.json()["num_opened"], done.json()["num_not_analysed"]), (1, 1))
