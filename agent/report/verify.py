@@ -1665,7 +1665,7 @@ class Verifier:
             raise Bad("the archive is of another time than MANIFEST.sig")
         if not any(key.algorithm == 2 for key in good):
             self.findings.append("the agent key did not sign MANIFEST, the log's key did")
-        self.checked.append("MANIFEST.sig, by %s" % plural(len(good), "key"))
+        self.checked.append("MANIFEST.sig of %s, by %s" % (lines[4], plural(len(good), "key")))
 
     def check_keys(self):
         """Those in the pack authenticate nothing, and must still be the log's own."""

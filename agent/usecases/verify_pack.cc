@@ -14,6 +14,7 @@
 #include "agent/usecases/pack_log.h"
 #include "agent/usecases/pack_policy.h"
 #include "agent/usecases/pack_report.h"
+#include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
 
 namespace keyescrow::agent {
@@ -206,7 +207,8 @@ class PackVerifier {
       findings_.Add(LogFault::kMissingP256, size_,
                     "the agent key did not sign MANIFEST, the log's key did");
     }
-    item_.checked.push_back("MANIFEST.sig, by " + Plural(num_signers, "key", "keys"));
+    item_.checked.push_back("MANIFEST.sig of " + FormatUtc(statement.time) + ", by " +
+                            Plural(num_signers, "key", "keys"));
     return Ok();
   }
 

@@ -218,11 +218,14 @@ class VerificationHistory(AcceptanceCase):
         self.assertIn("Complies with the policy <bdi>builtin-1</bdi>, with warnings<", page)
         self.world.write("trust.json", self.succeeds("agent-key", "export").out)
         self.succeeds("audit", "export", "-o", "pack.tar")
-        self.succeeds("verify", "pack.tar", "--trust", "trust.json")
+        signed = self.succeeds("verify", "pack.tar", "--trust", "trust.json").out
+        # An auditor sees how old the pack is that passes.
+        self.assertRegex(signed, rb"checked: MANIFEST\.sig of 20\d\d-\d\d-\d\dT[0-9:]{8}Z, by 2 keys")
         script = pathlib.Path(__file__).resolve().parents[4] / "agent/report/verify.py"
         stock = subprocess.run([sys.executable, script, "pack.tar", "--trust", "trust.json"],
                                cwd=self.world.folder, capture_output=True, check=False)
         self.assertEqual(stock.returncode, 0, stock.stdout + stock.stderr)
+        self.assertRegex(stock.stdout, rb"checked: MANIFEST\.sig of 20\d\d-\d\d-\d\dT[0-9:]{8}Z, by 2")
         self.world.path("pack.tar").unlink()
 
     def test_a_failure_is_in_the_log_too(self):
