@@ -44,6 +44,20 @@ Error ChangedMeanwhile(const std::string& path) {
                   "nothing was replaced: look what writes there, then run the command again");
 }
 
+// ReadWhole reads a key. A regular file must be at the end what it was before, in `status`: one
+// that is being written in place would be escrowed by halves.
+Result<SecretBytes> ReadWhole(int fd, const std::string& path, const struct stat& status) {
+  ASSIGN_OR_RETURN(SecretBytes key, ReadKey(fd, path));
+  struct stat now {};
+  if (S_ISREG(status.st_mode) && (fstat(fd, &now) != 0 || !SameFile(status, now))) {
+    return Error(ErrorCode::kSourceUnreadable, Action::kRetry,
+                 path + " was written by another program while it was read",
+                 "look what writes there, then run the command again");
+  }
+  if (key.empty()) return KeySizeError(path, true);
+  return key;
+}
+
 // ReadPresent reads what stands at the destination; more than a key can have is somebody's data.
 Result<SecretBytes> ReadPresent(int fd, const std::string& path) {
   auto present = ReadKey(fd, path);
@@ -109,9 +123,9 @@ class FileLocation final : public KeyLocation {
       return ErrnoError(ErrorCode::kSourceUnreadable, Action::kFixInput, "cannot read " + path_,
                         "check that the file is there and that this user may read it", errno);
     }
-    ASSIGN_OR_RETURN(SecretBytes key, ReadKey(source.get(), path_));
-    if (key.empty()) return KeySizeError(path_, true);
-    return key;
+    struct stat status {};
+    if (fstat(source.get(), &status) != 0 || !S_ISREG(status.st_mode)) status = {};
+    return ReadWhole(source.get(), path_, status);
   }
 
   Status CheckWritable() override {
@@ -204,8 +218,7 @@ Result<KeyFile> ReadKeyFile(const std::string& path) {
     return Error(ErrorCode::kSourceUnreadable, Action::kFixInput, path + " is no regular file",
                  "keep the key in a regular file");
   }
-  ASSIGN_OR_RETURN(SecretBytes key, ReadKey(source.get(), path));
-  if (key.empty()) return KeySizeError(path, true);
+  ASSIGN_OR_RETURN(SecretBytes key, ReadWhole(source.get(), path, status));
   return KeyFile{std::move(key), AccessOf(status)};
 }
 

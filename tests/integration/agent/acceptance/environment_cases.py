@@ -4,6 +4,7 @@ import glob
 import os
 import resource
 import subprocess
+import threading
 import time
 
 from world import UNLOCK, AcceptanceCase
@@ -97,6 +98,32 @@ class Environment(AcceptanceCase):
         self.fail_call("fsync:error=EIO")
         error = self.refused("destination_unwritable", 11, *RESTORE, "--to", "out.key")
         self.assertIn("kernel's log", error["hint"])
+
+    def test_a_key_that_is_written_while_it_is_read(self):
+        """What is read of it would be neither the old key nor the new one."""
+        key = self.world.write("growing.key", b"k" * 32)
+        self.addCleanup(key.unlink)
+        done = threading.Event()
+
+        def grow():
+            while not done.wait(0.02):
+                with open(key, "ab") as file:
+                    file.write(b"k")
+
+        self.world.launcher = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", str(key), "-e",
+                               "trace=read", "-e", "inject=read:delay_exit=500000:when=1"]
+        self.addCleanup(self.world.launcher.clear)
+        writer = threading.Thread(target=grow)
+        writer.start()
+        try:
+            backup = self.world.run("backup", "growing/key", "--from", "growing.key", "--path",
+                                    "password & token:ops", *UNLOCK, "--json")
+        finally:
+            done.set()
+            writer.join()
+        error = self.check_json(backup, "source_unreadable", 2)
+        self.assertIn("while it was read", error["message"])
+        self.assertEqual(self.world.run("show", "growing/key").status, 8)
 
     def test_no_proc(self):
         """A chroot without /proc: the worker is started from /proc/self/exe."""
