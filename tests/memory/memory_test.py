@@ -30,6 +30,7 @@ import world as acceptance  # noqa: E402
 from process_memory import children_of, find_secrets, is_stopped, read_memory  # noqa: E402
 
 DEADLINE_S = 120
+REST_S = 0.6  # an agent that leaves waits a second for its worker
 
 # Each command with its points, and what SecretBytes must hold there, of the worker where the point
 # is the worker's: it shows that the test sees secrets. The code names the points: PausePoint("...").
@@ -213,6 +214,19 @@ def wait_until(condition, deadline_s):
     return bool(met)
 
 
+def rests(pid):
+    """Whether a process slept for a moment. While a worker is stopped, its agent runs on until it waits
+    for it, and may just be signing: libcrypto has a key of its own then, until the signature is made."""
+    def used():
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return stat[0], stat[11], stat[12], pathlib.Path(f"/proc/{pid}/status").read_text().split(
+            "voluntary_ctxt_switches:")[1].split()[0]
+
+    before = used()
+    time.sleep(0.02)
+    return before[0] == "S" and used() == before
+
+
 class Terminal:
     """A terminal of the command's own; types the next answer when one is asked for, unseen."""
 
@@ -270,7 +284,7 @@ def snapshots_at(world, command, point):
     taken = []
 
     def take(agent, workers):
-        snapshot = [("agent", read_memory(agent))]
+        snapshot = []
         for worker in workers:
             try:
                 snapshot.append(("worker", read_memory(worker)))
@@ -278,7 +292,9 @@ def snapshots_at(world, command, point):
                 if point.startswith("worker-"):
                     raise
                 # It was told to leave, and has left.
-        taken.append(snapshot)
+        if point.startswith("worker-"):
+            wait_until(lambda: rests(agent), REST_S)
+        taken.append([("agent", read_memory(agent)), *snapshot])
 
     terminal = Terminal([acceptance.PASSWORD, acceptance.PIN]) if command == "typed" else None
     with open(world.path("app.key" if command == "stdin" else "/dev/null"), "rb") as source, \
