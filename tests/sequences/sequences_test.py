@@ -118,7 +118,9 @@ class Sequence(Moves):
                 tries.append((id, path, path.password, self.tokens_of(path), path.form.tpm))
         for id, password in version.changed:
             path = version.paths.get(id)
-            if path and path.password != password and not path.form.tpm:  # its TPM would count it
+            # One that was replaced may ask for none; and a TPM would count it.
+            asks = path and path.password and not path.form.tpm
+            if asks and path.password != password:
                 tries.append((id, path, password, self.tokens_of(path), False))
         for id, path in version.paths.items():
             if path.form.tokens:
