@@ -23,8 +23,8 @@ Result<std::string> NotCompared(Agent& agent, const std::string& key_name, std::
   return fmt::format(
       "version {} was imported{}, and whether this is the same key was not seen: version {} is in "
       "its place now. 'keyescrow restore {} --version {} --to FILE' gives the imported one; "
-      "another "
-      "key is better escrowed under a name of its own, and the same one moved with 'keyescrow "
+      "another key is better escrowed under a name of its own, and the same one moved with "
+      "'keyescrow "
       "adopt'",
       in_use, sealed ? " from the host " + sealed->header().host : "", version, key_name, in_use);
 }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "agent/key_locations/file_location.h"
+#include "agent/usecases/shell_word.h"
 
 namespace keyescrow::agent {
 
@@ -29,10 +30,10 @@ Error CopyFailed(Error error, const BackupRequest& request, const BackupResult& 
   std::string hint = fmt::format(
       "the key is escrowed as version {} all the same: when the cause is gone, 'keyescrow export "
       "{} -o {}' writes the copy",
-      result.key_version, result.key_name, request.output);
+      result.key_version, result.key_name, ShellWord(request.output));
   if (!request.sink.empty()) {
     hint += fmt::format(", and 'keyescrow restore {} --to {}' hands the new key over",
-                        result.key_name, request.sink);
+                        result.key_name, ShellWord(request.sink));
   }
   return std::move(error).WithHint(std::move(hint));
 }
