@@ -227,6 +227,20 @@ def rests(pid):
     return before[0] == "S" and used() == before
 
 
+def memory_of(pid):
+    """The memory of a process, None of one that has ended: a worker that was told to leave does so
+    while it is read, and one that works on maps and unmaps."""
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            return read_memory(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        except OSError:
+            if is_stopped(pid) or time.monotonic() > deadline:
+                raise
+
+
 class Terminal:
     """A terminal of the command's own; types the next answer when one is asked for, unseen."""
 
@@ -286,15 +300,14 @@ def snapshots_at(world, command, point):
     def take(agent, workers):
         snapshot = []
         for worker in workers:
-            try:
-                snapshot.append(("worker", read_memory(worker)))
-            except (FileNotFoundError, ProcessLookupError):
-                if point.startswith("worker-"):
-                    raise
-                # It was told to leave, and has left.
+            memory = memory_of(worker)
+            if memory is not None:
+                snapshot.append(("worker", memory))
+            elif point.startswith("worker-"):
+                raise AssertionError("a worker ended at its own point")
         if point.startswith("worker-"):
             wait_until(lambda: rests(agent), REST_S)
-        taken.append([("agent", read_memory(agent)), *snapshot])
+        taken.append([("agent", memory_of(agent)), *snapshot])
 
     terminal = Terminal([acceptance.PASSWORD, acceptance.PIN]) if command == "typed" else None
     with open(world.path("app.key" if command == "stdin" else "/dev/null"), "rb") as source, \
