@@ -249,23 +249,19 @@ Result<TokenAnswers> ParseTokenAnswers(std::string_view file) {
   return answers;
 }
 
-Status CheckTokenAnswers(const TokenAnswers& expected, const TokenAnswers& given) {
-  const auto refused = [](std::string what) {
-    return Error(ErrorCode::kUsage, Action::kCallOperator, std::move(what),
-                 "have the token answer again: 'keyescrow drill --challenge FILE'");
-  };
-  if (expected.nonce != given.nonce) {
-    return refused("the answers were given to another challenge");
-  }
+std::vector<std::string> AnswerFaults(const TokenAnswers& expected, const TokenAnswers& given) {
+  if (expected.nonce != given.nonce) return {"the answers were given to another challenge"};
+  std::vector<std::string> faults;
   for (const TokenAnswer& row : expected.answers) {
     const auto found = std::ranges::find(given.answers, row.key_sha256, &TokenAnswer::key_sha256);
-    const std::string key = EncodeBase64Url(row.key_sha256);
-    if (found == given.answers.end()) return refused("the token key " + key + " gave no answer");
-    if (!EqualConstantTime(found->answer, row.answer)) {
-      return refused("the token key " + key + " gave a wrong answer");
+    const std::string key = "the token key " + EncodeBase64Url(row.key_sha256);
+    if (found == given.answers.end()) {
+      faults.push_back(key + " gave no answer");
+    } else if (!EqualConstantTime(found->answer, row.answer)) {
+      faults.push_back(key + " gave a wrong answer");
     }
   }
-  return Ok();
+  return faults;
 }
 
 }  // namespace keyescrow::agent::audit

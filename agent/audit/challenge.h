@@ -73,8 +73,8 @@ struct TokenAnswers {
 std::string FormatTokenAnswers(const TokenAnswers& answers);
 Result<TokenAnswers> ParseTokenAnswers(std::string_view file);  // Errors: kUsage
 
-// CheckTokenAnswers: every expected answer was given, for this challenge. Errors: kUsage,
-// naming the first token key that gave none or a wrong one.
-Status CheckTokenAnswers(const TokenAnswers& expected, const TokenAnswers& given);
+// AnswerFaults: a sentence for each token key that gave no answer or a wrong one; one alone where
+// the answers were given to another challenge. None: every expected answer was given.
+std::vector<std::string> AnswerFaults(const TokenAnswers& expected, const TokenAnswers& given);
 
 }  // namespace keyescrow::agent::audit

@@ -198,6 +198,9 @@ struct VerifyOptions {
   std::string trust;                        // FILE
   std::string agent;                        // thumbprint
   std::string since;                        // FILE with a checkpoint
+  std::string challenge;                    // FILE; with one PACK alone
+  std::string expected;                     // FILE; with `challenge` and `answers` alone
+  std::string answers;                      // FILE
   std::optional<std::uint32_t> threads;     // 1–64
   bool quick = false;
   bool record = false;

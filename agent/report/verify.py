@@ -8,6 +8,8 @@ PACK is the archive or the folder it was unpacked to; without it, the folder tha
 pack. --agent THUMBPRINT does instead where only the thumbprint is known. --since takes a checkpoint
 that you kept from before. --all-signatures checks the signature of every checkpoint, not of the newest
 200 alone, and of every proof of a path even where there are more than 1000, not of each path's newest.
+--challenge takes what `audit sample` wrote: all that it drew must have been drilled under it; with
+--expected and --answers, the tokens' answers must be those that the auditor kept.
 
 Exit status, as of `keyescrow verify PACK`: 0 the pack is whole, authentic, and the host complies;
 1 it is whole, and there are findings (nobody vouched for its key, or the host does not comply);
@@ -48,6 +50,10 @@ P256_SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d0301070342000
 
 class Bad(Exception):
     """What was read is not what it should be."""
+
+
+class Usage(Exception):
+    """What the auditor gave does not fit."""
 
 
 def b64u(data):
@@ -1377,6 +1383,105 @@ class Trail:
 
 # ---- the pack's files
 
+class Sample:
+    """What an auditor drew (agent/report/FORMAT.md, "A sample")."""
+
+    def __init__(self, options):
+        document = self.read(options.challenge, "keyescrow/challenge/1")
+        self.nonce, self.created = document["challenge"], document["created"]
+        self.origin, self.drawn = document.get("origin", ""), document.get("drawn", [])
+        self.tokens = {b64u(sha256(from_b64u(token["spki"])))
+                       for token in document.get("tokens", [])}
+        self.expected = self.given = None
+        self.proofs = {}
+        if not self.drawn:
+            raise Usage("the challenge draws no keys: there is nothing to look for")
+        if options.expected:
+            self.expected, self.given = map(self.answers, (options.expected, options.answers))
+            if (self.expected[0] != self.nonce or set(self.expected[1]) != self.tokens):
+                raise Usage("the expected answers do not belong to the challenge")
+
+    @staticmethod
+    def read(file, schema):
+        try:
+            document = parse_json(pathlib.Path(file).read_text(encoding="utf-8"))
+            if document["schema"] == schema:
+                return document
+        except (Bad, ValueError, KeyError, TypeError):
+            pass
+        raise Usage("%s is no file of the schema %s" % (ascii(file)[1:-1], schema))
+
+    @classmethod
+    def answers(cls, file):
+        document = cls.read(file, "keyescrow/challenge-answers/1")
+        return document["challenge"], {row["key_sha256"]: row["answer"]
+                                       for row in document["answers"]}
+
+    def notice(self, seq, item, path):
+        """A proof under the challenge that holds; they come from the newest on."""
+        version = (item["key"]["name"], item["key"]["version"], path)
+        self.proofs[version] = max(self.proofs.get(version, (-1, 0)), (seq, item["revision"]))
+
+    def compare(self, verifier):
+        newest, in_use = {}, verifier.newest_in_use()
+        for item in verifier.summaries.values():
+            version = (item["key"]["name"], item["key"]["version"])
+            if newest.get(version, item)["revision"] <= item["revision"]:
+                newest[version] = item
+        whole_keys = num_paths = 0
+        for drawn in self.drawn:
+            name, number = drawn["key"], drawn.get("version", 0)
+            item = newest.get((name, number))
+            if not number and name in in_use:
+                item = verifier.summaries[in_use[name]]
+            faults, proven = self.faults_of(drawn, item, verifier.destroyed)
+            verifier.findings += faults
+            if not faults:
+                whole_keys, num_paths = whole_keys + 1, num_paths + proven
+        verifier.checked.append(
+            "the sample of %s: of %s drawn, %d opened by all their paths (%d) under its challenge"
+            % (self.created, plural(len(self.drawn), "key"), whole_keys, num_paths))
+        if not self.tokens:
+            return
+        tokens = plural(len(self.tokens), "token")
+        if not self.expected:
+            verifier.not_checked.append("the answers of %s to the challenge: give --expected and "
+                                        "--answers" % tokens)
+            return
+        verifier.findings += self.wrong_answers()
+        verifier.checked.append("the answers of %s to the challenge" % tokens)
+
+    def faults_of(self, drawn, item, destroyed):
+        if item is None:
+            number = drawn.get("version", 0)
+            which = drawn["key"] + (" version %d" % number if number else "")
+            gone = destroyed.get((drawn["key"], number))
+            if gone is not None:
+                return ["%s was drawn, and entry %d destroys it" % (which, gone)], 0
+            return ["%s was drawn, and the pack has no envelope of it" % which], 0
+        version, only = (item["key"]["name"], item["key"]["version"]), drawn.get("path", "")
+        paths = [path["id"] for path in item["paths"] if only in ("", path["id"])]
+        if not paths:
+            return ["%s version %d has no path %s, which was drawn" % (*version, only)], 0
+        faults = []
+        for path in paths:
+            seq, revision = self.proofs.get((*version, path), (-1, 0))
+            which = "%s version %d, path %s, " % (*version, path)
+            if seq < 0:
+                faults.append(which + "was not opened under the challenge")
+            elif revision != item["revision"]:
+                faults.append(which + "was opened under the challenge as revision %d, and is "
+                              "revision %d now" % (revision, item["revision"]))
+        return faults, len(paths)
+
+    def wrong_answers(self):
+        if self.given[0] != self.nonce:
+            return ["the answers were given to another challenge"]
+        return ["the token key %s gave %s" % (
+            key, "a wrong answer" if key in self.given[1] else "no answer")
+            for key, answer in self.expected[1].items() if self.given[1].get(key) != answer]
+
+
 def header_of(folder, name, size, time):
     """The one header that a member of a pack may have (ustar)."""
     fields = [(name, 100), ("0000644", 8), ("0000000", 8), ("0000000", 8), ("%011o" % size, 12),
@@ -1569,6 +1674,7 @@ class Verifier:
         self.tokens, self.num_tokens = {}, 0
         self.recovery_keys, self.report = RecoveryKeys(self), Report(self)
         self.thumbprint, self.vkeys, self.time = "", [], 0
+        self.sample = Sample(options) if options.challenge else None
 
     def fail(self, check, text):
         self.bad.append((check, text))
@@ -1578,9 +1684,11 @@ class Verifier:
         self.run_checks("members", "signature")
         if self.bad:
             self.not_checked.append("what is in the pack: it is not what the agent signed")
-        else:
-            self.run_checks("keys", "summaries", "entries", "proofs", "policy", "drills",
-                            "inventory")
+            return
+        if self.sample and self.sample.origin not in ("", self.origin):
+            raise Usage("the challenge was drawn from another log: " + self.sample.origin)
+        self.run_checks("keys", "summaries", "entries", "proofs", "policy", "drills",
+                        "inventory", *(["sample"] if self.sample else []))
 
     def run_checks(self, *checks):
         for check in checks:
@@ -2163,13 +2271,17 @@ class Verifier:
         for proofs in self.drills.values():
             found = False
             for seq, key, statement, signature, stateless in reversed(proofs):
-                if found and not every:
+                drawn = self.sample and statement.split("\n")[7] == self.sample.nonce
+                if found and not every and not drawn:
                     older += 1
                     continue
                 if not drill_verifies(key, statement, signature):
                     self.tell_bad_drill(seq, stateless)
                     continue
                 num_held += 1
+                if drawn:
+                    self.sample.notice(seq, self.by_hash[statement.split("\n")[3]],
+                                       statement.split("\n")[2])
                 if not found:
                     found = True
                     newest.append({"seq": seq, "drill_key": key, "statement": statement,
@@ -2184,6 +2296,9 @@ class Verifier:
         if self.num_unknown_drills:
             self.not_checked.append("%s of paths of envelopes that are not in the pack" %
                                     plural(self.num_unknown_drills, "proof"))
+
+    def check_sample(self):
+        self.sample.compare(self)
 
     def check_inventory(self):
         newest = {}
@@ -2237,11 +2352,18 @@ def main():
     parser.add_argument("--trust")
     parser.add_argument("--agent")
     parser.add_argument("--since")
+    parser.add_argument("--challenge")
+    parser.add_argument("--expected")
+    parser.add_argument("--answers")
     parser.add_argument("--all-signatures", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(joined(sys.argv[1:]))
     verifier = None
-    for name in (options.pack, options.trust, options.since):
+    if bool(options.expected) != bool(options.answers) or (options.expected and
+                                                           not options.challenge):
+        parser.error("--expected and --answers go together, with --challenge")
+    for name in (options.pack, options.trust, options.since, options.challenge, options.expected,
+                 options.answers):
         if name and not pathlib.Path(name).exists():
             print("error: there is no %s" % ascii(str(name))[1:-1], file=sys.stderr)
             return 8
@@ -2249,6 +2371,9 @@ def main():
         verifier = Verifier(Archive(options.pack), options)
         verifier.run()
         bad, findings = verifier.bad, verifier.findings
+    except Usage as error:
+        print("error: " + ascii(str(error))[1:-1], file=sys.stderr)
+        return 2
     except (Bad, OSError) as error:
         bad, findings = [("archive", str(error))], []
     status = 4 if bad else 1 if findings else 0

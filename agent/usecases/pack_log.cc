@@ -288,6 +288,7 @@ bool PackLog::CheckDrill(std::uint64_t seq, const audit::Event& event) {
   }
   if (fault.empty()) {
     ++num_drills_;
+    if (options_.sample != nullptr) options_.sample->Notice(seq, event);
     return false;
   }
   const bool imported = event.source == audit::kStatelessSource;

@@ -12,6 +12,7 @@
 
 #include "agent/audit/verify.h"
 #include "agent/report/ustar.h"
+#include "agent/usecases/drawn_sample.h"
 #include "agent/usecases/event_order.h"
 #include "agent/usecases/pack_facts.h"
 #include "agent/usecases/pack_history.h"
@@ -27,6 +28,7 @@ struct PackLogOptions {
   std::vector<std::string> agents;  // thumbprints that count whatever the log says
   std::uint64_t size = 0;           // as it was signed
   std::optional<audit::Checkpoint> since;
+  DrawnSample* sample = nullptr;  // told of each proof that holds; or null
 };
 
 // PackLog keeps the summaries, the checkpoints' roots and the proofs of paths; entries go by.

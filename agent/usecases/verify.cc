@@ -103,6 +103,23 @@ Result<std::string> ReadText(const std::string& file, const std::string& what) {
   return std::string(AsText(text));
 }
 
+Result<audit::TokenAnswers> ReadAnswers(const std::string& file) {
+  ASSIGN_OR_RETURN(const std::string text, ReadText(file, "file of answers"));
+  return audit::ParseTokenAnswers(text);
+}
+
+Result<DrawnSample> ReadSample(const SampleFiles& files) {
+  ASSIGN_OR_RETURN(const std::string text, ReadText(files.challenge, "challenge"));
+  ASSIGN_OR_RETURN(audit::Challenge challenge, audit::ParseChallenge(text));
+  std::optional<AnswersOfTokens> answers;
+  if (!files.expected.empty()) {
+    answers.emplace();
+    ASSIGN_OR_RETURN(answers->expected, ReadAnswers(files.expected));
+    ASSIGN_OR_RETURN(answers->given, ReadAnswers(files.answers));
+  }
+  return DrawnSample::Make(std::move(challenge), std::move(answers));
+}
+
 // CheckAnchoring asks the TPM whether the store is the newest one. A log that was anchored says
 // that it can be asked: where it cannot, somebody may have seen to that. Nothing where neither log
 // nor agent.json nor TPM has a counter; `state` then tells whether the TPM could be asked.
@@ -218,6 +235,16 @@ Result<std::vector<VerifyItem>> Verify(const std::string& state_dir, Agent* agen
                    "give the file that you kept of 'keyescrow audit checkpoint'");
     }
   }
+  std::optional<DrawnSample> sample;
+  if (!request.sample.challenge.empty()) {
+    if (request.names_or_files.size() != 1 || !IsPack(request.names_or_files.front())) {
+      return Error(ErrorCode::kUsage, Action::kFixInput,
+                   "a challenge is held against one evidence pack, and nothing else was given",
+                   "have the host run 'keyescrow audit export -o PACK' after its drill, and give "
+                   "PACK");
+    }
+    ASSIGN_OR_RETURN(sample, ReadSample(request.sample));
+  }
   std::vector<VerifyItem> items;
   const auto verify_state = [&](const std::string& folder, store::ReaderMode mode) {
     state.state_dir = folder;
@@ -235,7 +262,8 @@ Result<std::vector<VerifyItem>> Verify(const std::string& state_dir, Agent* agen
     }
     if (IsPack(name)) {
       since_compared = true;
-      items.push_back(VerifyPack(agent, {name, state.trust, request.trusted_agent, state.since}));
+      items.push_back(VerifyPack(agent, {name, state.trust, request.trusted_agent, state.since,
+                                         sample ? &*sample : nullptr}));
       continue;
     }
     auto source = FindEnvelope(agent, name, std::nullopt);

@@ -51,11 +51,20 @@ void AddFindings(const audit::LogFindings& findings, std::string_view failure,
 // ReadTrustDocument reads what `agent-key export` wrote. Errors: kUsage, kNotFound.
 Result<TrustDocument> ReadTrustDocument(const std::string& file);
 
+// SampleFiles: as the auditor kept them. `expected` and `answers`: both, or both "".
+struct SampleFiles {
+  std::string challenge;
+  std::string expected;  // of 'audit sample --expected'
+  std::string answers;   // of 'drill --answers'
+};
+
 struct VerifyRequest {
   std::vector<std::string> names_or_files;  // or state folders; empty: this host's state
   std::string trust_file;
   std::string trusted_agent;
   std::string since_file;
+  // What an auditor drew; `challenge` not "": the request is of one pack, and of that alone.
+  SampleFiles sample;
   unsigned num_threads = 0;  // 0: DefaultVerifyThreads
   bool quick = false;
 };

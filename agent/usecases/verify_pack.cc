@@ -51,7 +51,14 @@ class PackVerifier {
   }
 
   Status CheckContents() {
-    PackLogOptions options{origin_, keys_, anchor_keys_, agents_, size_, std::nullopt};
+    PackLogOptions options{origin_, keys_,        anchor_keys_,   agents_,
+                           size_,   std::nullopt, request_.sample};
+    if (request_.sample != nullptr && !request_.sample->origin().empty() &&
+        request_.sample->origin() != origin_) {
+      return Error(ErrorCode::kUsage, Action::kFixInput,
+                   "the challenge was drawn from another log: " + request_.sample->origin(),
+                   "give the pack of that log, or draw from this one");
+    }
     if (!request_.since.empty()) {
       ASSIGN_OR_RETURN(options.since, audit::OpenCheckpoint(request_.since, keys_));
     }
@@ -68,6 +75,10 @@ class PackVerifier {
     Contents(CheckLines("anchors.jsonl", log.anchor_lines()));
     Contents(CheckStatus(log));
     Contents(CheckPackReport(pack_, log, item_.checked, item_.not_checked, findings_));
+    if (request_.sample != nullptr) {
+      request_.sample->Finish(log.summaries(), log.life(), findings_, item_.checked,
+                              item_.not_checked);
+    }
     return Ok();
   }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "agent/report/ustar.h"
+#include "agent/usecases/drawn_sample.h"
 #include "agent/usecases/registry.h"
 #include "agent/usecases/verify.h"
 
@@ -16,6 +17,7 @@ struct VerifyPackRequest {
   std::optional<TrustDocument> trust;  // what the auditor brought
   std::string trusted_agent;           // thumbprint, or ""
   std::string since;                   // the auditor's own older checkpoint, or ""
+  DrawnSample* sample = nullptr;       // what must have been drilled; null: nothing was drawn
 };
 
 // VerifyPack checks everything and says what it did not check. `agent` may be null; where the pack

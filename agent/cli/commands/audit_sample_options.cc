@@ -27,7 +27,11 @@ constexpr Example kExamples[] = {
     {"keyescrow audit sample -n 25 --in db1.tar --trust db1.agent-key -o q3.challenge --expected "
      "q3.expected",
      "on the auditor's machine; only q3.challenge goes to the host"},
-    {"keyescrow drill --challenge q3.challenge --answers q3.answers", "on the host"},
+    {"keyescrow drill --challenge q3.challenge --answers q3.answers",
+     "on the host, which then exports a new pack"},
+    {"keyescrow verify db1-new.tar --trust db1.agent-key --challenge q3.challenge --expected "
+     "q3.expected --answers q3.answers",
+     "on the auditor's machine: everything that was drawn was drilled"},
 };
 constexpr std::uint8_t kExits[] = {0, 2, 4, 8, 9, 11};
 
@@ -52,9 +56,8 @@ constexpr CommandSpec kAuditSampleCommand = {
         "Each key is as likely to be drawn as any other, in its newest version. The challenge "
         "holds 32 fresh bytes, which every proof of the drill must carry: none was made before "
         "the draw. Without --in, the host draws from its own state, and could have chosen.\n\n"
-        "Once every token has answered, the file of --expected and the one of 'drill --answers' "
-        "are "
-        "the same bytes.",
+        "'verify PACK --challenge' tells whether all that was drawn was drilled after the draw, "
+        "and whether the tokens gave the answers that only they can give.",
     .examples = kExamples,
     .exits = kExits,
     .make = &MakeOptions<O>,

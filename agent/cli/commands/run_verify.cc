@@ -180,6 +180,7 @@ Result<int> DoVerify(const VerifyOptions& options, Session& session) {
   request.trust_file = options.trust;
   request.trusted_agent = options.agent;
   request.since_file = options.since;
+  request.sample = {options.challenge, options.expected, options.answers};
   request.num_threads = options.threads.value_or(0);
   request.quick = options.quick;
   session.progress().Step("verifying");

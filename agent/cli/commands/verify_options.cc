@@ -18,6 +18,13 @@ constexpr OptionSpec kOptions[] = {
     Option<&O::since>("--since", "CHECKPOINT",
                       "a checkpoint kept from before: the log must extend it")
         .File(),
+    Option<&O::challenge>("--challenge", "FILE",
+                          "of a pack: what 'audit sample' drew must have been drilled under it")
+        .File(),
+    Option<&O::expected>("--expected", "FILE",
+                         "and the tokens' answers must be these, which the auditor kept")
+        .File(),
+    Option<&O::answers>("--answers", "FILE", "the answers that the host's drill wrote").File(),
     Option<&O::threads>("--threads", "N", "how many at a time; else the processors, at most 4"),
     Flag<&O::quick>("--quick", "hash and compare everything, verify few signatures: never a pass"),
     Flag<&O::record>("--record", "log the outcome: reports and monitors then tell of it"),
@@ -30,6 +37,9 @@ constexpr Example kExamples[] = {
     {"keyescrow verify --record", "by a timer: the report then has when it was last verified"},
     {"keyescrow verify db1.tar ./copy-of-state --trust db1.agent-key",
      "an evidence pack and a copied state folder, on another machine"},
+    {"keyescrow verify db1.tar --trust db1.agent-key --challenge q3.challenge --expected "
+     "q3.expected --answers q3.answers",
+     "that the host drilled what the auditor drew, and its tokens answered"},
 };
 constexpr std::uint32_t kMaxThreads = 64;
 
@@ -41,6 +51,16 @@ Status CheckVerify(const CommandOptions& any) {
   if (options.record && (!options.names_or_files.empty() || options.quick)) {
     return UsageError("--record is for all of this host's state: without names, without --quick",
                       "keyescrow verify --help");
+  }
+  if (options.challenge.empty() && !(options.expected.empty() && options.answers.empty())) {
+    return UsageError("--expected and --answers are for --challenge", "keyescrow verify --help");
+  }
+  if (options.expected.empty() != options.answers.empty()) {
+    return UsageError("--expected and --answers are compared: give both, or neither",
+                      "keyescrow verify --help");
+  }
+  if (!options.challenge.empty() && options.names_or_files.size() != 1) {
+    return UsageError("--challenge is for one evidence pack", "keyescrow verify --help");
   }
   return Ok();
 }

@@ -43,6 +43,7 @@ from policy_cases import *  # noqa: E402,F403
 from recovery_key_cases import *  # noqa: E402,F403
 from report_cases import *  # noqa: E402,F403
 from rotation_cases import *  # noqa: E402,F403
+from sample_cases import *  # noqa: E402,F403
 from secrets_cases import *  # noqa: E402,F403
 from shares_cases import *  # noqa: E402,F403
 from sheet_cases import *  # noqa: E402,F403

@@ -1,5 +1,6 @@
 #include "agent/audit/challenge.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "envelope/base/base64url.h"
@@ -8,6 +9,10 @@
 
 namespace keyescrow::agent::audit {
 namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
 
 constexpr std::string_view kUri = "pkcs11:token=ops;object=escrow";
 
@@ -140,16 +145,16 @@ TEST(TokenAnswers, EveryExpectedOneMustBeGiven) {
   const TokenAnswers expected{Bytes32{9}, {{Bytes32{1}, Bytes32{2}}, {Bytes32{3}, Bytes32{4}}}};
   const auto given = ParseTokenAnswers(FormatTokenAnswers(expected));
   ASSERT_TRUE(given);
-  EXPECT_TRUE(CheckTokenAnswers(expected, *given));
+  EXPECT_THAT(AnswerFaults(expected, *given), IsEmpty());
   TokenAnswers wrong = *given;
   wrong.answers[1].answer[31] ^= 1;
-  EXPECT_FALSE(CheckTokenAnswers(expected, wrong));
-  wrong = *given;
-  wrong.answers.pop_back();
-  EXPECT_FALSE(CheckTokenAnswers(expected, wrong));
+  EXPECT_THAT(AnswerFaults(expected, wrong), ElementsAre(HasSubstr("gave a wrong answer")));
+  wrong.answers.erase(wrong.answers.begin());
+  EXPECT_THAT(AnswerFaults(expected, wrong),
+              ElementsAre(HasSubstr("gave no answer"), HasSubstr("gave a wrong answer")));
   wrong = *given;
   wrong.nonce[0] ^= 1;
-  EXPECT_FALSE(CheckTokenAnswers(expected, wrong));
+  EXPECT_THAT(AnswerFaults(expected, wrong), ElementsAre(HasSubstr("another challenge")));
   for (const std::string_view bad : {"", "{}", R"({"schema":"keyescrow/challenge-answers/1"})"}) {
     EXPECT_EQ(ParseTokenAnswers(bad).error().code(), ErrorCode::kUsage) << bad;
   }

@@ -350,56 +350,7 @@ class Packs(PackCase):  # one test: its methods read the packs of one world
         self.assertEqual(self.other.run("audit", "export", "-o", "pack.tar").status, 8)
         self.assertFalse(self.other.path("pack.tar").exists())
 
-    # ---- a sample of it
-
-    def sample(self, number, *arguments, env=None, name="q"):
-        for kind in ("challenge", "expected", "answers"):
-            self.world.path(f"{name}.{kind}").unlink(True)
-        return self.succeeds("audit", "sample", "-n", str(number), "-o", f"{name}.challenge",
-                             "--json", *arguments, env=env).json()
-
-    def test_a_sample_is_drawn_elsewhere_and_drilled(self):
-        trust = ("--in", "pack.tar", "--trust", "trust.json")
-        document = self.sample(1, *trust, "--expected", "q.expected", env=self.elsewhere)
-        self.assertEqual((document["population"], document["tokens"]), (2, 1))
-        self.assertEqual(document["tokens_without_nonce"], [])
-        (drawn,) = document["drawn"]
-        self.assertEqual(stat.S_IMODE(self.world.path("q.expected").stat().st_mode), 0o600)
-        done = self.succeeds("drill", "--challenge", "q.challenge", "--answers", "q.answers",
-                             "--json", *UNLOCK).json()
-        self.assertEqual([key["key"] for key in done["keys"]], [drawn])
-        for path in done["keys"][0]["paths"]:
-            self.assertEqual(path["statement"].split("\n")[7], document["challenge"])
-        self.assertEqual(self.world.path("q.answers").read_bytes(),
-                         self.world.path("q.expected").read_bytes())
-        # What was drawn for this host answers nothing else, and is not written over.
-        again = self.world.run("audit", "sample", "-n", "1", "-o", "q.challenge")
-        self.assertEqual(again.status, 2, str(again))
-        self.verifies()
-
-    def test_every_key_can_be_drawn(self):
-        seen = set()
-        for _ in range(40):
-            document = self.sample(1)
-            seen |= {key["name"] for key in document["drawn"]}
-            if len(seen) == 2:
-                break
-        self.assertEqual(seen, {"app/key", "app/other"})
-        document = self.sample(9)
-        self.assertEqual([(key["name"], key["version"]) for key in document["drawn"]],
-                         [("app/key", 1), ("app/other", 2)])
-        challenge = json.loads(self.world.path("q.challenge").read_bytes())
-        self.assertEqual(challenge["challenge"], document["challenge"])
-
-    def test_no_sample_of_what_nobody_vouches_for(self):
-        draw = ("audit", "sample", "-o", "no.challenge", "-n")
-        self.refused("usage", 2, *draw, "0")
-        self.refused("usage", 2, *draw, "65537")
-        self.refused("usage", 2, *draw, "1", "--trust", "trust.json")
-        self.refused("agent_not_trusted", 4, *draw, "1", "--in", "pack.tar", env=self.elsewhere)
-        self.world.write("lie.tar", self.world.path("pack.tar").read_bytes()[:-512])
-        self.refused("log_damaged", 4, *draw, "1", "--in", "lie.tar", "--trust", "trust.json",
-                     env=self.elsewhere)
+    # ---- questions to it
 
     def test_what_if_of_a_pack_is_that_of_its_state(self):
         trust = ("--in", "pack.tar", "--trust", "trust.json")
