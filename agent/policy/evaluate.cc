@@ -135,6 +135,7 @@ class DeviceEvaluator {
 
   // Add says each thing once, whatever the number of paths.
   void Add(std::string rule, Severity severity, std::string what, std::string remedy) {
+    if (severity_ == Severity::kWarning) what += " (reported, not enforced)";
     Finding finding{std::move(rule), key_.name,       key_.host,
                     severity,        std::move(what), std::move(remedy)};
     if (std::find(findings_.begin(), findings_.end(), finding) == findings_.end()) {

@@ -9,6 +9,7 @@
 #include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
 #include "envelope/header.h"
+#include "envelope/password.h"
 
 namespace keyescrow::agent::policy {
 namespace {
@@ -296,6 +297,11 @@ class PolicyReader {
     }
     RETURN_IF_ERROR(toml_.Time(table, "until", &exception.until));
     RETURN_IF_ERROR(toml_.Text(table, "reason", &exception.reason));
+    if (envelope::IsBlankText(exception.reason)) {
+      return toml_.Wrong(TomlReader::At(*table.get("reason")),
+                         "the exception's reason says nothing",
+                         "say why the rule is set aside: auditors read it");
+    }
     policy_.exceptions.push_back(std::move(exception));
     return Ok();
   }

@@ -48,9 +48,13 @@ inline bool IsPattern(std::string_view text) {
   if (text.find("//") != std::string_view::npos || text.find("***") != std::string_view::npos) {
     return false;
   }
-  return std::all_of(text.begin(), text.end(), [](char c) {
+  const bool all_known = std::all_of(text.begin(), text.end(), [](char c) {
     return c == '*' || c == '/' || envelope::IsName(std::string_view(&c, 1));
   });
+  // No key name has such a part, so that the rule would hold for none.
+  const std::string parts = fmt::format("/{}/", text);
+  return all_known && parts.find("/./") == std::string::npos &&
+         parts.find("/../") == std::string::npos;
 }
 
 // Members leave `out` alone where the key is absent, and tell by their `bool` whether it is there.

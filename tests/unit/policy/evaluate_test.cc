@@ -32,6 +32,19 @@ TEST(PolicyEvaluation, NamesTheRuleInEachFinding) {
   EXPECT_EQ(evaluation.rules, std::vector<std::string>{"production databases"});
 }
 
+TEST(PolicyEvaluation, SaysOfADeviceThatItIsOnlyReported) {
+  const auto what = [](const std::string& mode) {
+    const Policy policy =
+        *ParsePolicy("[policy]\nname = \"p\"\nserial = 1\nmode = \"" + mode +
+                         "\"\n[tokens.ops]\nspki_sha256 = \"" + ToHex(KeyOf("ops")) +
+                         "\"\n[[rule]]\nname = \"r\"\nmatch = \"**\"\n",
+                     "p");
+    const KeyFacts key = KeyBuilder("prod/db").Path("p", "token:ops");
+    return EvaluateKey(policy, key, AgentFacts()).findings.at(0).what;
+  };
+  EXPECT_EQ(what("report"), what("enforce") + " (reported, not enforced)");
+}
+
 TEST(PolicyEvaluation, TellsWhichRulesAnExceptionSetsAside) {
   const Policy policy = Parse(
       "[[rule]]\nname = \"r\"\nmatch = \"**\"\nportable = true\n[[exception]]\nkey = \"prod/db\"\n"

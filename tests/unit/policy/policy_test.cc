@@ -182,6 +182,11 @@ TEST(Policy, NamesPlaceAndNearestWord) {
       {head + "[[rule]]\nname = \"r\"\n", "[[rule]] has no 'match'"},
       {head + "[[rule]]\nname = \"r\"\nmatch = \"a b\"\n", "not a pattern of key names"},
       {head + "[[rule]]\nname = \"r\"\nmatch = \"/a\"\n", "not a pattern of key names"},
+      {head + "[[rule]]\nname = \"r\"\nmatch = \"a/../**\"\n", "not a pattern of key names"},
+      {head + "[[rule]]\nname = \"r\"\nmatch = \"./a\"\n", "not a pattern of key names"},
+      {rule + "[[exception]]\nkey = \"k\"\nrule = \"r\"\nuntil = 2027-01-01T00:00:00Z\nreason = "
+              "\" \\u200b\"\n",
+       "the exception's reason says nothing"},
       {rule + "grace = \"14\"\n", "'grace' is not a duration"},
       {rule + "grace = 14\n", "'grace' is not a text"},
       {rule + "require = \"tpm\"\n", "'require' is not a list"},
