@@ -35,6 +35,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   const auto again = ParseTokenAnswers(FormatTokenAnswers(*answers));
   FUZZ_CHECK(again && again->answers == answers->answers);
-  FUZZ_CHECK(CheckTokenAnswers(*answers, *answers) || !answers->answers.empty());
+  // The first row of a key is its own answer; another of the same key need not be.
+  const std::size_t num_faults = AnswerFaults(*answers, *answers).size();
+  FUZZ_CHECK(answers->answers.empty() ? num_faults == 0 : num_faults < answers->answers.size());
   return 0;
 }
