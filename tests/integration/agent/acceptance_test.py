@@ -49,6 +49,7 @@ from shares_cases import *  # noqa: E402,F403
 from sheet_cases import *  # noqa: E402,F403
 from signed_pcr_cases import *  # noqa: E402,F403
 from state_cases import *  # noqa: E402,F403
+from units_cases import *  # noqa: E402,F403
 from wizard_cases import *  # noqa: E402,F403
 
 
