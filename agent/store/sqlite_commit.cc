@@ -67,7 +67,8 @@ Status PutTrust(Connection& connection, const TrustRecord& row) {
 }
 
 // A proof that is committed after a failure of the same second, or of a clock that was ahead,
-// removes it; so whichever came last, a path is broken where `failed` is not before `proven`.
+// removes it, and a failure after a proof of such a clock is put at the proof's time; so whichever
+// came last, a path is broken where `failed` is not before `proven`.
 // Neither a proof nor a failure: the path is gone, or its factors are others now.
 Status PutPathOutcome(Connection& connection, const PathOutcome& row, const LogHead& head) {
   if (!row.proven && row.failure.empty()) {
@@ -88,7 +89,8 @@ Status PutPathOutcome(Connection& connection, const PathOutcome& row, const LogH
           : "INSERT INTO path_state (key_name, key_version, path_id, proven, proven_revision, "
             "failed, failure) VALUES (?, ?, ?, NULL, 0, ?, ?) "
             "ON CONFLICT (key_name, key_version, path_id) DO UPDATE SET "
-            "failed = excluded.failed, failure = excluded.failure");
+            "failed = max(excluded.failed, coalesce(proven, excluded.failed)), "
+            "failure = excluded.failure");
   put.Bind(std::string_view(row.key_name))
       .Bind(row.key_version)
       .Bind(std::string_view(row.path_id));

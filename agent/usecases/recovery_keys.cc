@@ -16,11 +16,15 @@
 #include "agent/usecases/registered_recovery_key.h"
 #include "agent/usecases/token_names.h"
 #include "envelope/base/base64url.h"
+#include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
 #include "envelope/password.h"
 
 namespace keyescrow::agent {
 namespace {
+
+// How the reason of an import's factor.enrolled begins.
+constexpr std::string_view kImportedRecordReason = "recovery key imported";
 
 using envelope::FactorKind;
 using envelope::PathOption;
@@ -171,6 +175,52 @@ class ChangeSecrets final : public Secrets {
   SecretBytes fresh_;
 };
 
+// CheckReplacement: an import never takes the place of a newer record, nor of one that is nowhere
+// else: its private half would be lost to whoever knows the newer password alone. The log tells.
+Status CheckReplacement(Agent& agent, const store::RecoveryKeyRecord& existing,
+                        const Bytes32& replacement) {
+  const std::string old_hash = EncodeBase64Url(existing.sha256);
+  const std::string new_hash = EncodeBase64Url(replacement);
+  std::optional<std::uint64_t> registered_before;
+  bool is_elsewhere = false;
+  RETURN_IF_ERROR(agent.store().Entries(0, "", [&](const store::LogEntry& entry) {
+    const std::string_view text = AsText(entry.bytes);
+    if (text.find(old_hash) == std::string_view::npos &&
+        text.find(new_hash) == std::string_view::npos) {
+      return true;
+    }
+    const auto event = audit::ParseEvent(text);
+    if (!event || event->source == audit::kStatelessSource || event->paths.size() != 1 ||
+        event->paths.front().factors.empty()) {
+      return true;
+    }
+    const audit::EventFactor& told = event->paths.front().factors.front();
+    if (told.kind != kRecoveryKeyKind || told.id != existing.name) return true;
+    if (told.key_sha256 == replacement && event->type == audit::EventType::kFactorEnrolled) {
+      registered_before = entry.seq;
+    }
+    is_elsewhere = is_elsewhere || (told.key_sha256 == existing.sha256 &&
+                                    (event->type == audit::EventType::kAuditExported ||
+                                     (event->type == audit::EventType::kFactorEnrolled &&
+                                      event->reason.starts_with(kImportedRecordReason))));
+    return true;
+  }));
+  if (registered_before) {
+    return Error(ErrorCode::kAlreadyExists, Action::kFixInput,
+                 "this record of the recovery key " + existing.name +
+                     " was registered before (entry " + std::to_string(*registered_before) +
+                     "), and the one that is registered now took its place",
+                 "keep the newer one: envelopes that were made with the older record carry it, and "
+                 "still open by its password");
+  }
+  if (is_elsewhere) return Ok();
+  return Error(ErrorCode::kAlreadyExists, Action::kFixInput,
+               "the record of the recovery key " + existing.name +
+                   " that is registered here was never exported: it may be the only copy",
+               "write it with 'keyescrow recovery-key export " + existing.name +
+                   " -o FILE', then import the other one again");
+}
+
 }  // namespace
 
 audit::EventPath RecoveryKeyEvent(const envelope::RecoveryKey& key) {
@@ -306,6 +356,9 @@ Result<RecoveryKeyImport> ImportRecoveryKey(Agent& agent, const std::string& fil
   // The record of the same pair after a change of its password takes the old one's place.
   const bool same_pair = existing && existing->thumbprint == key.Thumbprint();
   if (!same_pair) RETURN_IF_ERROR(CheckNew(agent, key.record.name));
+  if (same_pair && existing->sha256 != key.Sha256()) {
+    RETURN_IF_ERROR(CheckReplacement(agent, *existing, key.Sha256()));
+  }
   const bool has_hardware = std::ranges::any_of(key.factors, [](const auto& factor) {
     return !std::holds_alternative<envelope::PasswordRecord>(factor);
   });
@@ -317,11 +370,15 @@ Result<RecoveryKeyImport> ImportRecoveryKey(Agent& agent, const std::string& fil
   ASSIGN_OR_RETURN(const RecoveryKeyState state, DescribeRecoveryKey(row));
   // A pin names the public half alone, which every envelope shows: a replacement is confirmed.
   RETURN_IF_ERROR(confirm(state, row.sha256, pinned && !same_pair));
-  std::string reason = pinned ? "recovery key imported; the policy pins its public half"
-                              : "recovery key imported; its SHA-256 was confirmed";
+  std::string reason(kImportedRecordReason);
+  reason += pinned ? "; the policy pins its public half" : "; its SHA-256 was confirmed";
   if (same_pair) reason += "; the record before it was " + EncodeBase64Url(existing->sha256);
   RecoveryKeyRegistration registration{std::move(reason), std::nullopt, std::move(findings)};
   registration.why_not = "an import opens nothing";
+  if (existing && existing->retired) {
+    registration.findings.push_back("the recovery key " + key.record.name + " was retired on " +
+                                    FormatUtc(*existing->retired) + ", and is in use again");
+  }
   if (existing) registration.replaces = existing->sha256;
   ASSIGN_OR_RETURN(result.change, RegisterRecoveryKey(agent, key, std::move(registration)));
   result.change.findings.push_back(

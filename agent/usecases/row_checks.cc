@@ -23,6 +23,13 @@ bool NamesPath(const audit::EventFacts& facts, std::string_view path_id) {
                      [&](const audit::EventPath& path) { return path.id == path_id; });
 }
 
+// IsOfTime: the row's failure is one of that time, or was put at the time of a proof that a clock
+// of before had dated later.
+bool IsOfTime(const store::PathState& state, std::int64_t time) {
+  return std::llabs(*state.failed - time) <= kProofToleranceSeconds ||
+         (state.proven == state.failed && time < *state.failed);
+}
+
 // StillFails: the envelope that failed is one that is kept, was the newest one then, and its path
 // has not opened or been made anew since.
 Result<bool> StillFails(StoreReader& reader, const PathName& path, const PathFailure& failure) {
@@ -68,8 +75,7 @@ Status RegistrationChecker::CheckFailures(StoreReader& reader) {
     PathName path{state.key_name, state.key_version, state.path_id};
     const auto found = missing.find(path);
     const bool is_it = found != missing.end() && state.failed &&
-                       state.failure == found->second.error &&
-                       std::llabs(*state.failed - found->second.time) <= kProofToleranceSeconds;
+                       state.failure == found->second.error && IsOfTime(state, found->second.time);
     if (is_it) {
       missing.erase(found);
     } else if (state.failed && state.failed >= state.proven.value_or(0)) {
@@ -92,7 +98,7 @@ Status RegistrationChecker::CheckFailures(StoreReader& reader) {
     RETURN_IF_ERROR(reader.EntriesOfKey(state.key_name, [&](const store::EntryRow& row) {
       const auto facts = events.Read(AsText(row.bytes));
       told = facts && facts->key_version == state.key_version && facts->error == state.failure &&
-             std::llabs(facts->time - *state.failed) <= kProofToleranceSeconds;
+             IsOfTime(state, facts->time);
       return !told;
     }));
     if (told) continue;

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 
-from world import UNLOCK, AcceptanceCase
+from world import BOTH_PATHS, UNLOCK, AcceptanceCase
 
 RESTORE = ("restore", "app/key", *UNLOCK)
 
@@ -142,6 +142,37 @@ class Environment(AcceptanceCase):
         self.assertIn("local file system", error["hint"])
 
 
+def clock(offset):
+    """The environment of a command whose clock is `offset` from the true one."""
+    library = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")[0]
+    return {"LD_PRELOAD": library, "FAKETIME": offset, "DONT_FAKE_MONOTONIC": "1"}
+
+
+class SetRight(AcceptanceCase):
+    """A clock that was ahead for a while."""
+
+    paths = BOTH_PATHS
+
+    def verifies(self):
+        document = self.world.run("verify", "--json").json()
+        self.assertEqual(document["num_bad"], 0, document)
+        faults = {finding["fault"] for item in document["items"] for finding in item["findings"]}
+        self.assertLessEqual(faults, {"clock_backward", "missing_p256", "anchor_missing"}, document)
+
+    def test_what_fails_after_a_proof_of_later_is_broken(self):
+        ahead = clock("+2h")
+        self.succeeds("drill", "app/key", "--via", "tpm", *UNLOCK, env=ahead)
+        self.world.tpm_tool("tpm2_clear")
+        self.assertEqual(self.world.run("drill", "app/key", "--via", "tpm", *UNLOCK).status, 10)
+        document = self.world.run("status", "app/key", "--json").json()
+        (path,) = [path for path in document["keys"][0]["paths"] if path["id"] == "tpm"]
+        self.assertEqual(path["condition"], "broken", document)
+        self.verifies()
+        # Nor does another failure change that.
+        self.assertEqual(self.world.run("drill", "app/key", "--via", "tpm", *UNLOCK).status, 10)
+        self.verifies()
+
+
 class SetBack(AcceptanceCase):
     world_options = {"tpm": False}
 
@@ -154,9 +185,7 @@ class SetBack(AcceptanceCase):
 
     def test_a_clock_that_is_set_back_within_a_command(self):
         """What comes later in a command is of no earlier time: nobody would believe the log."""
-        library = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")[0]
-        # Back by 10000 s in each second from the command's start on.
-        back = {"LD_PRELOAD": library, "FAKETIME": "+0 x-10000", "DONT_FAKE_MONOTONIC": "1"}
+        back = clock("+0 x-10000")  # by 10000 s in each second from the command's start on
         for _ in range(3):
             self.succeeds("backup", "back/key", "--from", "app.key", "--path",
                           "password & token:ops", *UNLOCK, env=back)

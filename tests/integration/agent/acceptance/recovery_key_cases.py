@@ -364,6 +364,40 @@ class RecoveryKeys(AcceptanceCase):  # one test: its methods share a store and f
         self.assertEqual((done["envelopes"], done["proven"], done["opened"]),
                          (2 * NUM_KEYS + 2, 1, 2 * NUM_KEYS + 1))
 
+    def test_6a_an_older_record_takes_no_newer_ones_place(self):
+        """Provisioning that runs again with the file it always had; the newer private half would go."""
+        now = self.show()["record_sha256"]
+        done = self.other("recovery-key", "list", "--json").json()
+        (old,) = [key["record_sha256"] for key in done["recovery_keys"]]
+        self.assertNotEqual(now, old)
+        imports = ("recovery-key", "import", "team.recovery-key", "--no-input", "--sha256", old)
+        error = self.refused("already_exists", 2, *imports)
+        self.assertIn("took its place", error["message"])
+        # Another record of the pair, made elsewhere: this host's may be the only copy.
+        self.succeeds("recovery-key", "export", "team", "-o", "newer.recovery-key")
+        imports = ("recovery-key", "import", "newer.recovery-key", "--no-input", "--sha256", now)
+        self.assertEqual(self.other(*imports).status, 0)
+        change = ("recovery-key", "password", "team", "--no-input", "--pin-file", "pin")
+        self.world.write("pw3", "a third battery staple 10\n")
+        self.assertEqual(self.other("token", "add", "ops", "pkcs11:token=ops", "--module",
+                                    self.world.module, "--pin-file", "pin").status, 0)
+        done = self.other(*change, "--password-file", "pw2", "--new-password-file", "pw3", "--json")
+        self.assertEqual(done.status, 0, str(done))
+        theirs = done.json()["record_sha256"]
+        self.assertEqual(self.other("recovery-key", "import", "newer.recovery-key", "--no-input",
+                                    "--sha256", now).status, 2)
+        self.assertEqual(self.other("recovery-key", "export", "team", "-o", "third").status, 0)
+        self.succeeds(*change, "--password-file", "pw2", "--new-password-file", "pw")
+        imports = ("recovery-key", "import", "third", "--no-input", "--sha256", theirs)
+        error = self.refused("already_exists", 2, *imports)
+        self.assertIn("may be the only copy", error["message"])
+        self.succeeds(*change, "--password-file", "pw", "--new-password-file", "pw2")
+        self.refused("already_exists", 2, *imports)
+        self.succeeds("recovery-key", "export", "team", "-o", "kept.recovery-key")
+        self.succeeds(*imports)
+        self.assertEqual(self.show()["record_sha256"], theirs)
+        self.succeeds(*change, "--password-file", "pw3", "--new-password-file", "pw2")
+
     def test_6b_another_token_under_the_name_of_its_own(self):
         """The record would go to a token that nobody chose, under the name of the one that was."""
         before = self.show()["record_sha256"]
