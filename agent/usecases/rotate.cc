@@ -398,12 +398,17 @@ class Rotation {
     RotationRecord& record = steps_.record;
     ASSIGN_OR_RETURN(const auto location, ParseLocation(record.sink, {request_.luks_unlock_file}));
     steps_.result.sink = location->Describe();
-    if (record.command.empty()) {
+    const bool follows_command = !record.command.empty();
+    if (!follows_command || IsVolume(record.sink)) {
       // Minutes may have gone by since it was looked at.
       if (Status same = keys_.CheckStands(record, record.sink); !same) {
-        if (!again_) RETURN_IF_ERROR(steps_.RollBack(same.error().message()));
+        if (!again_ && !follows_command) {
+          RETURN_IF_ERROR(steps_.RollBack(same.error().message()));
+        }
         return std::move(same).error();
       }
+    }
+    if (!follows_command) {
       const bool named = !location->FilePath().empty() || !location->VolumePath().empty();
       RETURN_IF_ERROR(steps_.BeginHandOver("to be handed over to " +
                                            (named ? record.sink : std::string("a sink"))));

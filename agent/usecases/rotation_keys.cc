@@ -11,6 +11,7 @@
 #include "agent/usecases/fingerprint.h"
 #include "agent/usecases/luks_binding.h"
 #include "agent/usecases/restore.h"
+#include "agent/usecases/rotation_place.h"
 #include "agent/usecases/rotation_record.h"
 
 namespace keyescrow::agent {
@@ -43,6 +44,7 @@ Status RotationKeys::CheckSink(const RotationRecord& record, const std::string& 
   ASSIGN_OR_RETURN(const auto location, ParseLocation(sink, {request_.luks_unlock_file}));
   RETURN_IF_ERROR(CheckNotMixed(agent_, record.key_name, *location, true));
   RETURN_IF_ERROR(CheckOutsideState(*location, agent_.environment().state_dir));
+  RETURN_IF_ERROR(CheckVolumeStands(agent_, record, *location));  // before it is to be unlocked
   RETURN_IF_ERROR(location->CheckWritable());
   if (!again) RETURN_IF_ERROR(location->CheckRoom());
   return CheckStands(record, sink);
@@ -51,7 +53,7 @@ Status RotationKeys::CheckSink(const RotationRecord& record, const std::string& 
 Status RotationKeys::CheckStands(const RotationRecord& record, const std::string& sink) {
   ASSIGN_OR_RETURN(const auto location, ParseLocation(sink));
   const std::string path = location->FilePath();
-  if (path.empty()) return Ok();
+  if (path.empty()) return CheckVolumeStands(agent_, record, *location);
   ASSIGN_OR_RETURN(const HeldKey held, WhatStands(agent_, record, sink));
   if (held.held == Held::kNew) return Ok();
   // The new key may stand there already.

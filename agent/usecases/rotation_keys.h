@@ -21,7 +21,8 @@ class RotationKeys {
   // CheckSink finds what would make the hand-over fail before anything is escrowed. `again`: the
   // key may be there already. Errors: kDestination*, CheckStands'.
   Status CheckSink(const store::RotationRecord& record, const std::string& sink, bool again);
-  // CheckStands: a key at a file sink that nobody escrowed is not put aside.
+  // CheckStands: a key at a file sink that nobody escrowed is not put aside, and a volume that is
+  // not that of the version in use gets no keyslot.
   // Errors: kDestinationOtherKey.
   Status CheckStands(const store::RotationRecord& record, const std::string& sink);
   // CheckNoVolumeKey: the volume key of a LUKS volume is not replaced by a rotation.

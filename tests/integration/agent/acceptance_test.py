@@ -50,6 +50,7 @@ from sheet_cases import *  # noqa: E402,F403
 from signed_pcr_cases import *  # noqa: E402,F403
 from state_cases import *  # noqa: E402,F403
 from units_cases import *  # noqa: E402,F403
+from volume_rotation_cases import *  # noqa: E402,F403
 from wizard_cases import *  # noqa: E402,F403
 
 

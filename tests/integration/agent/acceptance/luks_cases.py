@@ -14,7 +14,7 @@ PATH = ("--path", "password & token:ops")
 KILL_AT = "simulators/kill_at"
 
 
-class Luks(AcceptanceCase):  # one test
+class LuksCase(AcceptanceCase):
     world_options = {"tpm": False, "ordinary_user": True}
 
     @classmethod
@@ -65,6 +65,8 @@ class Luks(AcceptanceCase):  # one test
         return {finding["rule"]: finding for finding in document["findings"]
                 if finding["rule"] not in ("simulator", "software_token")}
 
+
+class Luks(LuksCase):  # one test
     def test_a_keyslot_of_its_own(self):
         image = self.format("slot.img")
         self.succeeds("key", "add", "host/root", "--source", f"luks:{image}")
