@@ -95,6 +95,8 @@ class KeyLocation {
   virtual std::string FilePath() const { return ""; }
   // VolumePath returns the path of a LUKS volume, or "" for other kinds.
   virtual std::string VolumePath() const { return ""; }
+  // TakesParts: where Write fails, the sink may have a part of the key, or all of it.
+  bool TakesParts() const { return FilePath().empty() && VolumePath().empty(); }
 };
 
 // LocationOptions: what a location needs beside its text.

@@ -47,7 +47,7 @@ struct KeyFacts {
   std::int64_t first_created = 0;  // of the oldest version that is known
   // When the key's bytes were made, where that is known: a version of the same bytes is no new key.
   std::optional<std::int64_t> made;
-  std::optional<std::int64_t> restored;  // when they were last released
+  std::optional<std::int64_t> restored;  // when they were first released
   std::vector<PathFacts> paths;
 };
 

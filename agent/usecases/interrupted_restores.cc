@@ -59,20 +59,6 @@ void Note(const audit::Event& event, std::uint64_t seq, std::vector<OpenRestore>
   if (event.type == EventType::kRestoreRequested && StillRuns(self)) open.push_back({seq, self});
 }
 
-audit::Event Interrupted(const audit::Event& request, std::uint64_t seq) {
-  audit::Event event;
-  event.type = EventType::kRestoreReleased;
-  event.outcome = audit::Outcome::kPending;
-  event.key = request.key;
-  event.envelope = request.envelope;
-  event.paths = request.paths;
-  event.ticket = request.ticket;
-  event.reason = fmt::format(
-      "{}{}: its process ended before it logged an outcome; the key may have been released", kEntry,
-      seq);
-  return event;
-}
-
 // HasEnd: an entry tells how the restore of `request`, at `seq`, ended. The setting alone is no
 // witness: whoever writes it would have the agent sign that a restore was interrupted.
 Result<bool> HasEnd(const audit::Event& request, std::uint64_t seq, store::EscrowStore& store) {
@@ -134,9 +120,23 @@ Result<std::vector<audit::Event>> InterruptedEvents(const std::vector<OpenRestor
     if (!request || request->type != EventType::kRestoreRequested) continue;
     ASSIGN_OR_RETURN(const bool ended, HasEnd(*request, open.seq, store));
     if (ended) continue;
-    events.push_back(Interrupted(*request, open.seq));
+    events.push_back(
+        UncertainRelease(*request, open.seq, "its process ended before it logged an outcome"));
   }
   return events;
+}
+
+audit::Event UncertainRelease(const audit::Event& request, std::uint64_t seq,
+                              std::string_view why) {
+  audit::Event event;
+  event.type = EventType::kRestoreReleased;
+  event.outcome = audit::Outcome::kPending;
+  event.key = request.key;
+  event.envelope = request.envelope;
+  event.paths = request.paths;
+  event.ticket = request.ticket;
+  event.reason = fmt::format("{}{}: {}; the key may have been released", kEntry, seq, why);
+  return event;
 }
 
 std::optional<std::uint64_t> InterruptedSeq(EventType type, audit::Outcome outcome,

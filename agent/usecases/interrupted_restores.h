@@ -32,6 +32,9 @@ Status UpdateOpenRestores(const std::vector<audit::Event>& events, std::uint64_t
 // InterruptedEvents makes the entries that end those of `gone` which are still open in the store.
 Result<std::vector<audit::Event>> InterruptedEvents(const std::vector<OpenRestore>& gone,
                                                     store::EscrowStore& store);
+// UncertainRelease is the entry that ends the restore of `request`, at `seq`, where it is not known
+// whether the key went out: `why` says what happened.
+audit::Event UncertainRelease(const audit::Event& request, std::uint64_t seq, std::string_view why);
 // InterruptedSeq returns the number of the restore.requested that such an entry ends.
 std::optional<std::uint64_t> InterruptedSeq(audit::EventType type, audit::Outcome outcome,
                                             std::string_view reason);

@@ -13,6 +13,7 @@
 #include "agent/usecases/declared_sink.h"
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/fingerprint.h"
+#include "agent/usecases/interrupted_restores.h"
 #include "agent/usecases/luks_binding.h"
 #include "agent/usecases/path_choice.h"
 #include "agent/usecases/path_proof.h"
@@ -349,6 +350,7 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
     RETURN_IF_ERROR(events.Record(MakeEvent(audit::EventType::kRestoreRequested,
                                             audit::Outcome::kPending, sealed, path, request),
                                   {}, false));
+    const std::uint64_t asked = events.receipt() ? events.receipt()->seq : 0;
     RestoreResult result;
     result.findings = reported;
     const auto fail = [&](Error error) -> Error {
@@ -379,6 +381,18 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
                                              : "adding a keyslot, which may take a minute");
     PausePoint("content-open");
     auto written = Deliver(agent, header, *sink, opened->content(), write_options);
+    if (!written && events.logging() != nullptr && sink->TakesParts()) {
+      // What a command or a reader got before it failed cannot be taken back.
+      audit::Event request_event = MakeEvent(audit::EventType::kRestoreRequested,
+                                             audit::Outcome::kPending, sealed, path, request);
+      const std::string why = sink->Describe() + " failed: " + written.error().message();
+      if (Status recorded = events.Record(UncertainRelease(request_event, asked, why), {}, true);
+          !recorded) {
+        progress.Warn("the outcome could not be logged: " + recorded.error().message());
+      }
+      progress.Warn("the log says that the key may have been released");
+      return std::move(written).error();
+    }
     if (!written) return fail(std::move(written).error());
     PausePoint("key-written");
 

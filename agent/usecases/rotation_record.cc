@@ -238,7 +238,7 @@ Result<KeySince> ReadKeySince(Agent& agent, const std::string& key_name, std::ui
         break;
       default:
         if (event.key->version >= first) {
-          since.released = std::max(since.released.value_or(0), event.time);
+          since.released = std::min(since.released.value_or(event.time), event.time);
         }
         break;
     }

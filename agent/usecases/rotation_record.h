@@ -57,7 +57,7 @@ Result<std::vector<Finding>> RotationFindings(Agent& agent, const std::string& k
 // since: a backup of the same bytes makes a new version and no new key.
 struct KeySince {
   std::optional<std::int64_t> made;      // none where the log does not tell
-  std::optional<std::int64_t> released;  // newest release since
+  std::optional<std::int64_t> released;  // first release since: another one gives no more time
 };
 Result<KeySince> ReadKeySince(Agent& agent, const std::string& key_name, std::uint32_t in_use);
 

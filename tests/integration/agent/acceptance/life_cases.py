@@ -459,7 +459,40 @@ class Rotation(LifeCase):  # one test
         self.assertEqual(self.rules("asked"), {"previous_generation", "rotate_after_restore"})
 
 
+class Overdue(AcceptanceCase):
+    world_options = {"tpm": False}
+
+    def test_another_release_gives_no_more_time(self):
+        vkey = self.succeeds("policy", "sign", "--new-key", "signer.key").out.decode().strip()
+        self.world.write("p.toml", POLICY % (1, 'rotate_after_restore = "3s"\n'))
+        self.succeeds("policy", "sign", "p.toml", "--key", "signer.key")
+        self.succeeds("policy", "set", "p.toml", "--policy-key", vkey)
+        for name in ("first", "second"):
+            self.succeeds("restore", "app/key", "--to", name, *UNLOCK)
+            time.sleep(2)
+        found = self.world.run("status", "app/key", "--json").json()["findings"]
+        self.assertEqual([f["severity"] for f in found if f["rule"] == "rotate_after_restore"],
+                         ["critical"], found)
+        self.assertEqual(self.world.run("gate", "app/key").status, 7)
+
+
 class Interrupted(LifeCase):
+    def test_a_sink_that_took_the_key_and_failed(self):
+        """No refusal takes it back: a release that may have been."""
+        done = self.world.run("restore", "app/key", "--to", "exec:cat >leak; false", "--json",
+                              *UNLOCK)
+        self.assertEqual(done.status, 11, str(done))
+        self.assertEqual(self.world.path("leak").read_bytes(), self.world.key)
+        entries = self.succeeds("audit", "log", "--json").json()["entries"]
+        asked, ended = entries[-2:]
+        self.assertEqual((asked["type"], ended["type"], ended["outcome"]),
+                         ("restore.requested", "restore.released", "pending"))
+        self.assertTrue(ended["reason"].startswith(f"entry {asked['seq']}: exec:cat >leak; false "
+                                                   "failed: "), ended)
+        self.assertIn("the key may have been released", ended["reason"])
+        report = self.succeeds("audit", "report", "--json").json()
+        self.assertEqual(report["releases"][-1]["outcome"], "interrupted", report["releases"])
+
     def test_a_killed_restore_gets_its_end(self):
         """The next command that writes says that it was interrupted: a release that may have been."""
         begun = self.world.path("begun")
