@@ -1894,7 +1894,7 @@ class Verifier:
         self.checked.append("the facts of %s, each against the entry that escrowed it" %
                             plural(len(self.summaries), "envelope"))
         if since:
-            self.checked.append("the log continues the checkpoint that you kept")
+            self.checked.append("the log against the checkpoint that you kept")
         if self.trails[0].count:
             self.checked.append("%s of the TPM's counter" %
                                 plural(self.trails[0].count, "certificate"))

@@ -333,7 +333,7 @@ void PackLog::SayChecked(std::vector<std::string>& checked,
                                       Plural(num_unknown_drills_, "proof", "proofs")));
   }
   if (options_.since) {
-    checked.emplace_back("the log continues the checkpoint that you kept");
+    checked.emplace_back("the log against the checkpoint that you kept");
   }
 }
 

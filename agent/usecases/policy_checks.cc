@@ -31,6 +31,22 @@ Result<std::vector<Finding>> Keep(const PolicyInForce& in_force, std::vector<Fin
   return findings;
 }
 
+// AddOfNoRule: a key that no rule matches is escrowed all the same, since it would else be nowhere,
+// and under no weaker paths than without any policy.
+void AddOfNoRule(const PolicyInForce& in_force, const policy::KeyFacts& key,
+                 const policy::Facts& facts, std::vector<Finding>& findings) {
+  const bool enforced = in_force.policy.mode == policy::Mode::kEnforce;
+  for (Finding& finding : EvaluateKey(policy::BuiltinPolicy(), key, facts, kShape).findings) {
+    if (finding.severity != Severity::kCritical) continue;
+    finding.severity = enforced ? Severity::kCritical : Severity::kWarning;
+    finding.what = "no rule of it matches the key, and without one " + finding.what;
+    findings.push_back(std::move(finding));
+  }
+  findings.push_back({"no_rule_matches", key.name, key.host, Severity::kWarning,
+                      fmt::format("no rule of the policy {} matches the key", in_force.policy.name),
+                      "add a [[rule]] whose match covers its name, and sign the policy again"});
+}
+
 // VisitNewest calls `visit` with the header of the newest version of every key, until it fails.
 Status VisitNewest(Agent& agent, const std::function<Status(const envelope::Header&)>& visit) {
   ASSIGN_OR_RETURN(const auto trust, TrustFor(&agent, "", true));
@@ -168,7 +184,11 @@ Result<std::vector<Finding>> CheckPlan(Agent& agent, const policy::Facts& facts,
   key.created = facts.now;
   key.first_created = FirstCreated(agent, key_name);
   key.paths = std::move(paths);
-  return Keep(*in_force, EvaluateKey(in_force->policy, key, facts, kShape).findings);
+  policy::Evaluation evaluation = EvaluateKey(in_force->policy, key, facts, kShape);
+  if (evaluation.rules.empty() && evaluation.exempted.empty()) {
+    AddOfNoRule(*in_force, key, facts, evaluation.findings);
+  }
+  return Keep(*in_force, std::move(evaluation.findings));
 }
 
 Result<std::vector<Finding>> CheckRelease(Agent& agent, const envelope::Header& header,

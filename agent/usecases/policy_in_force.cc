@@ -26,7 +26,7 @@ Finding NewerAgentNeeded(const std::string& host, const std::string& policy_name
   return {"policy_needs_newer_agent",
           "",
           host,
-          Severity::kCritical,
+          Severity::kWarning,  // the policy before it holds, and what complies with that starts
           fmt::format("the policy {} serial {} asks for keyescrow {} or newer; this is {}, and the "
                       "policy before it holds",
                       policy_name, serial, version, policy::kAgentVersion),

@@ -111,7 +111,7 @@ void SayChecked(const StateVerifyRequest& request, const StoreVerification& foun
   }
   checked.emplace_back("tables, indexes and triggers of the store");
   if (!request.since.empty()) {
-    checked.emplace_back("the log continues the checkpoint that you kept");
+    checked.emplace_back("the log against the checkpoint that you kept");
   }
 }
 

@@ -207,8 +207,9 @@ class Policies(AcceptanceCase):
         self.assertEqual(self.in_force(), before)
         self.assertEqual(self.log_size(), size + 1)
         status = self.world.run("status", "--json").json()
-        self.assertIn("policy_needs_newer_agent", [f["rule"] for f in status["findings"]])
-        self.assertFalse(status["complies"])
+        # The policy before it holds: what complies with that still starts.
+        self.assertEqual([f["severity"] for f in status["findings"]
+                          if f["rule"] == "policy_needs_newer_agent"], ["warning"])
         # The next one that this agent can read ends it.
         self.write_signed(self.policy(serial + 1, "report"), "alice", "bob")
         self.succeeds("policy", "set", "p.toml")
@@ -223,6 +224,31 @@ class Policies(AcceptanceCase):
         self.assertEqual(changed["policy"], {"id": "corp", "serial": document["serial"],
                                              "sha256": document["sha256"]})
         self.assertEqual(sorted(changed["approvers"]), ["alice", "bob"])
+
+
+class KeysOfNoRule(AcceptanceCase):
+    world_options = {"tpm": False}
+
+    def test_they_are_escrowed_no_weaker_than_without_a_policy(self):
+        vkey = self.succeeds("policy", "sign", "--new-key", "a.key").out.decode().strip()
+        text = ('[policy]\nname = "corp"\nserial = 1\nmode = "%s"\nsimulators = "allowed"\n'
+                '[[rule]]\nname = "r"\nmatch = "prod/**"\n')
+        self.world.write("p.toml", text % "enforce")
+        self.succeeds("policy", "sign", "p.toml", "--key", "a.key")
+        self.succeeds("policy", "set", "p.toml", "--policy-key", vkey)
+        backup = ("backup", "lost/key", "--from", "app.key", "--path")
+        error = self.refused("path_forbidden", 7, *backup, "password", "--password-file", "pw")
+        self.assertIn("no rule of it matches the key, and without one", error["message"])
+        done = self.succeeds(*backup, "password & token:ops", *UNLOCK, "--json").json()
+        self.assertIn("no rule of the policy corp matches the key", done["findings"])
+        found = self.world.run("status", "lost/key", "--json").json()["findings"]
+        self.assertEqual([f["severity"] for f in found if f["rule"] == "no_rule_matches"],
+                         ["critical"])
+        self.world.write("p.toml", (text % "report").replace("serial = 1", "serial = 2"))
+        self.succeeds("policy", "sign", "p.toml", "--key", "a.key")
+        self.succeeds("policy", "set", "p.toml")
+        done = self.world.run(*backup, "password", "--password-file", "pw", "--json").json()
+        self.assertTrue([f for f in done["findings"] if "without one" in f], done)
 
 
 class PolicyInTheStore(AcceptanceCase):
