@@ -55,7 +55,7 @@ LoadOutcome Module::Load(const std::string& path, const std::string& arguments) 
                                    : "its function list is not complete";
     return LoadOutcome::kInvalid;
   }
-  std::string reserved = arguments;  // the module may write to it
+  std::string reserved = arguments;  // NOLINT(performance-unnecessary-copy-initialization): written
   CK_C_INITIALIZE_ARGS args{};
   args.flags = CKF_OS_LOCKING_OK;
   args.pReserved = arguments.empty() ? nullptr : reserved.data();

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -345,7 +346,8 @@ ApplyOutcome ApplyCommand::Run(const SecretBytes& old_key, const SecretBytes& ne
 bool StillRuns(const std::string& process) {
   const std::size_t space = process.find(' ');
   if (space == std::string::npos) return false;
-  const pid_t pid = std::atoi(process.c_str() + space + 1);
+  pid_t pid = 0;
+  std::from_chars(process.data() + space + 1, process.data() + process.size(), pid);
   return pid > 0 && !StartTime(pid).empty() && ProcessName(pid) == process;
 }
 

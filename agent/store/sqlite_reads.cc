@@ -1,7 +1,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <charconv>
 
 #include "agent/store/sqlite_impl.h"
 
@@ -114,7 +114,10 @@ Result<LogHead> SqliteStore::Impl::ReadHead() {
   }
   Statement row = connection.Prepare("SELECT value FROM meta WHERE name = 'migrated_from'");
   ASSIGN_OR_RETURN(const bool found, row.Step());
-  if (found) head.migrated_from = std::atoi(std::string(row.Text(0)).c_str());
+  if (found) {
+    const std::string_view text = row.Text(0);
+    std::from_chars(text.data(), text.data() + text.size(), head.migrated_from.emplace());
+  }
   return head;
 }
 

@@ -45,7 +45,7 @@ class Buffered {
     return buffer_.size() < kWriteBytes ? Ok() : Flush();
   }
   Status Flush() {
-    const Status status = write_(buffer_);
+    Status status = write_(buffer_);
     buffer_.clear();
     return status;
   }
@@ -110,7 +110,7 @@ class PackWriter {
   Status FlushLines(Lines& lines) {
     if (lines.buffer.empty()) return Ok();
     const std::uint64_t first = (lines.num_lines - 1) / kLinesInAFile * kLinesInAFile;
-    const Status status = Add(fmt::format("{}/{:012}.jsonl", lines.folder, first), lines.buffer);
+    Status status = Add(fmt::format("{}/{:012}.jsonl", lines.folder, first), lines.buffer);
     lines.buffer.clear();
     return status;
   }

@@ -116,17 +116,17 @@ void FillKeys(const Agent& agent, const StatusReport& status, report::ReportMode
 
 void FillLimits(report::ReportModel& model, std::uint64_t num_unread) {
   model.checked = {
-      "Each envelope of the population was read, its shape and ranges checked, and its signature "
-      "verified.",
-      "Each path’s proofs and failures are those that this host recorded, the releases, drills "
-      "and verifications those of its log.",
+      ("Each envelope of the population was read, its shape and ranges checked, and its signature "
+       "verified."),
+      ("Each path’s proofs and failures are those that this host recorded, the releases, drills "
+       "and verifications those of its log."),
   };
   model.not_checked = {
       "That a path opens today: nothing was opened for this report. A proof says when it last did.",
-      "That the log is whole and unchanged: 'keyescrow verify' recomputes it, and so does "
-      "verify.py from the evidence pack.",
-      "That the log was not cut together with its checkpoints: compare with a checkpoint that you "
-      "kept, by 'keyescrow verify --since FILE'.",
+      ("That the log is whole and unchanged: 'keyescrow verify' recomputes it, and so does "
+       "verify.py from the evidence pack."),
+      ("That the log was not cut together with its checkpoints: compare with a checkpoint that you "
+       "kept, by 'keyescrow verify --since FILE'."),
       "Keys that nobody declared and nobody escrowed: they are not in the population.",
       "That a release went to where it should: the log says who asked, by which path and why.",
   };

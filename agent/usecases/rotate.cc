@@ -350,7 +350,7 @@ class Rotation {
     PausePoint("rotation-applied");
     record.process.clear();
     if (outcome.failure.empty()) return Ok();
-    const Status settled = CommandFailed(outcome, new_key);
+    Status settled = CommandFailed(outcome, new_key);
     if (settled || outcome.interrupted_by == 0) return settled;
     Error failed = settled.error();
     return std::move(failed).WithNative("signal", static_cast<unsigned>(outcome.interrupted_by));

@@ -23,7 +23,9 @@ Bytes KeyHash(PackFields& fields) {
   return Bytes(hash.begin(), hash.end());
 }
 
-// KdfOf reads "argon2id t=4 m=262144 p=4" and "pbkdf2-sha512 iter=1000000".
+// KdfOf reads "argon2id t=4 m=262144 p=4" and "pbkdf2-sha512 iter=1000000". What sscanf made of a
+// number that is none, or too large, is found by writing it again.
+// NOLINTBEGIN(cert-err34-c)
 std::optional<envelope::KdfParameters> KdfOf(const std::string& text) {
   envelope::Argon2idParameters argon2id;
   envelope::Pbkdf2Parameters pbkdf2;
@@ -38,6 +40,7 @@ std::optional<envelope::KdfParameters> KdfOf(const std::string& text) {
   }
   return std::nullopt;
 }
+// NOLINTEND(cert-err34-c)
 
 // ThresholdOf reads "2of3"; 0 where it is none.
 std::uint32_t ThresholdOf(std::string_view text, std::size_t num_members) {

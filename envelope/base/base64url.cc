@@ -50,6 +50,7 @@ std::optional<Bytes> Decode(std::string_view text, const std::array<std::int8_t,
   const char* in = text.data();
   int seen = 0;  // is negative once a character is none of the alphabet
   const auto next = [&] {
+    // NOLINTNEXTLINE(bugprone-signed-char-misuse): its sign is what it tells
     const int value = inverse[static_cast<unsigned char>(*in++)];
     seen |= value;
     return static_cast<std::uint32_t>(value);
