@@ -94,17 +94,17 @@ Result<std::optional<Binding>> ExpectKeyslot(Agent& agent, const RotationRecord&
   return std::optional(std::move(binding));
 }
 
-Result<std::vector<Binding>> NothingLeft(Agent& agent, const RotationRecord& record) {
-  ASSIGN_OR_RETURN(const auto known, agent.store().LuksBindings(record.key_name));
-  std::vector<Binding> bindings = NotSeen(known, record);
-  for (Binding& binding : bindings) binding.keyslot->number = kNoKeyslot;
-  return bindings;
-}
-
-Result<LeftAtVolumes> LookForLeft(Agent& agent, const RotationRecord& record) {
+Result<LeftAtVolumes> LookForLeft(Agent& agent, const RotationRecord& record,
+                                  const std::string& empty) {
   LeftAtVolumes left;
+  const std::string empty_device = Device(empty);
   ASSIGN_OR_RETURN(const auto all, agent.store().LuksBindings(""));
   for (Binding& binding : NotSeen(all, record)) {
+    if (binding.device == empty_device) {
+      binding.keyslot->number = kNoKeyslot;
+      left.bindings.push_back(std::move(binding));
+      continue;
+    }
     const bool can_be_read = ReadLuksHeader(binding.device).has_value();
     const auto hash = StandingHash(binding, all);
     if (hash || !can_be_read) left.findings.push_back(What(binding) + ": " + Remedy(binding));

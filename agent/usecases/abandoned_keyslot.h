@@ -24,18 +24,15 @@ Result<std::optional<store::LuksBindingRecord>> ExpectKeyslot(Agent& agent,
                                                               const store::RotationRecord& record,
                                                               const std::string& place);
 
-// NothingLeft is what the records of a version become that was seen to open no keyslot, or was
-// never handed over: to be committed with the end of its rotation. Errors: kStore*.
-Result<std::vector<store::LuksBindingRecord>> NothingLeft(Agent& agent,
-                                                          const store::RotationRecord& record);
-
-// LeftAtVolumes: what a rotation that is abandoned may leave.
+// LeftAtVolumes: what a rotation that ends without its new version may leave.
 struct LeftAtVolumes {
   std::vector<store::LuksBindingRecord> bindings;  // to be committed with the abandonment
   std::vector<std::string> findings;
 };
-// LookForLeft looks at the volumes that the new version was to be handed over to. Errors: kStore*.
-Result<LeftAtVolumes> LookForLeft(Agent& agent, const store::RotationRecord& record);
+// LookForLeft looks at the volumes that the new version was to be handed over to. `empty`: a place
+// that was seen to have none of it, or "". Errors: kStore*.
+Result<LeftAtVolumes> LookForLeft(Agent& agent, const store::RotationRecord& record,
+                                  const std::string& empty);
 
 // AbandonedKeyslotFindings: those that still stand, of `key_name` or ("") of all keys. What a
 // person put there since is theirs. Errors: kStore*.

@@ -16,6 +16,7 @@
 #include "agent/usecases/rotation_cover.h"
 #include "agent/usecases/rotation_errors.h"
 #include "agent/usecases/rotation_keys.h"
+#include "agent/usecases/rotation_place.h"
 #include "agent/usecases/rotation_record.h"
 #include "agent/usecases/rotation_steps.h"
 #include "envelope/base/pause_point.h"
@@ -117,7 +118,9 @@ class Rotation {
     }
     if (held.held == Held::kNothing && record.step == RotationStep::kHandingOver &&
         record.command.empty()) {
-      return steps_.RollBack("nothing was written to " + held.where);
+      // Where a key stood, its place is not there, and says nothing of the key.
+      ASSIGN_OR_RETURN(const bool stood, KeyStoodAt(agent_, record, held.where));
+      if (!stood) return steps_.RollBack("nothing was written to " + held.where);
     }
     if (both && record.step == RotationStep::kHandedOver && !again) {
       return HandOverAgain("", record.sink);  // the command was done, the sink was not
@@ -132,8 +135,7 @@ class Rotation {
   }
 
   Error Unresolved(const HeldKey& held) const {
-    return agent::Unresolved(agent_, steps_.record, WhyUnresolved(held),
-                             steps_.result.interrupted && !again_);
+    return agent::Unresolved(agent_, steps_.record, held, steps_.result.interrupted && !again_);
   }
 
   Result<SecretBytes> OpenNew() {
@@ -271,7 +273,9 @@ class Rotation {
     const std::string declared = steps_.Place("");
     if (!steps_.result.rotated || declared.empty() || declared == steps_.Place(record.sink)) return;
     const auto held = steps_.LookAt("", &new_key);
-    if (!held || (held->held != Held::kOld && held->held != Held::kOther)) return;
+    if (!held) return;
+    const bool other_volume = IsVolume(declared) && held->is_not_new;
+    if (held->held != Held::kOld && held->held != Held::kOther && !other_volume) return;
     steps_.result.settled = false;
     const std::string what =
         held->held == Held::kOther
@@ -307,7 +311,7 @@ class Rotation {
     HeldKey held;
     if (keyslot) {  // seen to open by whoever wrote it
       ASSIGN_OR_RETURN(const auto location, ParseLocation(record.sink));
-      held = {Held::kNew, location->VolumePath(), "", keyslot};
+      held = {Held::kNew, location->VolumePath(), "", "", keyslot};
     } else {
       ASSIGN_OR_RETURN(held, steps_.LookAt(record.sink, &new_key));
     }

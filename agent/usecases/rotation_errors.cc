@@ -15,13 +15,19 @@ constexpr int kExitWrongFactor = 3;
 constexpr int kExitLockedOut = 6;
 
 // HintUnresolved: the declared file shows by itself which version is in use, wherever the key went.
-std::string HintUnresolved(const Agent& agent, const RotationRecord& record) {
+std::string HintUnresolved(const Agent& agent, const RotationRecord& record, const HeldKey& held) {
   const std::string declared = PlaceOf(agent, record.key_name, "");
   const auto location = ParseLocation(declared.empty() ? "-" : declared);
   const std::string file = location ? (*location)->FilePath() : "";
   const std::string abandon = fmt::format(
       "roll back with 'keyescrow rotate {} --abandon'; both versions can be restored by --version",
       record.key_name);
+  if (!held.remedy.empty()) {
+    return fmt::format(
+        "{}; if it is gone for good, look which key the application has: hand "
+        "version {} over again with --apply CMD or --to SINK, or {}",
+        held.remedy, record.key_version, abandon);
+  }
   if (file.empty() || PlaceOf(agent, record.key_name, record.sink) != declared) {
     return fmt::format(
         "look which key the application has; then hand version {} over again with --apply CMD or "
@@ -35,8 +41,7 @@ std::string HintUnresolved(const Agent& agent, const RotationRecord& record) {
       record.key_version, record.key_name, record.key_version, file, record.key_name, abandon);
 }
 
-}  // namespace
-
+// WhyUnresolved: what stands at the key's place, as the cause that Unresolved ends with.
 std::string WhyUnresolved(const HeldKey& held) {
   switch (held.held) {
     case Held::kOld: return held.where + " still has the old key";
@@ -46,7 +51,9 @@ std::string WhyUnresolved(const HeldKey& held) {
   }
 }
 
-Error Unresolved(const Agent& agent, const RotationRecord& record, const std::string& cause,
+}  // namespace
+
+Error Unresolved(const Agent& agent, const RotationRecord& record, const HeldKey& held,
                  bool interrupted) {
   std::string what = fmt::format("version {} of {} may have been handed over", record.key_version,
                                  record.key_name);
@@ -55,9 +62,10 @@ Error Unresolved(const Agent& agent, const RotationRecord& record, const std::st
   } else if (interrupted) {
     what = fmt::format("the rotation of {} was interrupted {}", record.key_name, StepText(record));
   }
-  return Error(ErrorCode::kFindings, Action::kCallOperator,
-               fmt::format("which key is in use is not known: {}, and {}", what, cause),
-               HintUnresolved(agent, record));
+  return Error(
+      ErrorCode::kFindings, Action::kCallOperator,
+      fmt::format("which key is in use is not known: {}, and {}", what, WhyUnresolved(held)),
+      HintUnresolved(agent, record, held));
 }
 
 Error IsInUse(const RotationRecord& record, const HeldKey& held) {

@@ -16,10 +16,9 @@ namespace keyescrow::agent {
 // Instead of the text of --apply, once a rotation ended.
 inline constexpr std::string_view kEndedCommand = "(ended)";
 
-// WhyUnresolved: what stands at the key's place, as the cause that Unresolved ends with.
-std::string WhyUnresolved(const HeldKey& held);
-// Unresolved: which key is in use is not known. `interrupted`: an earlier call did not end.
-Error Unresolved(const Agent& agent, const store::RotationRecord& record, const std::string& cause,
+// Unresolved: which key is in use is not known, by what stands at its place. `interrupted`: an
+// earlier call did not end.
+Error Unresolved(const Agent& agent, const store::RotationRecord& record, const HeldKey& held,
                  bool interrupted);
 
 // IsInUse refuses to roll back what stands at the key's place.

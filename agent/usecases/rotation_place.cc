@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "agent/key_locations/luks_header.h"
+#include "agent/usecases/fingerprint.h"
 
 namespace keyescrow::agent {
 
@@ -44,6 +45,15 @@ Status CheckVolumeStands(Agent& agent, const RotationRecord& record, const KeyLo
                   "/dev/disk/by-uuid/{}; if the key is to open the one at {}, make it a keyslot "
                   "there first: 'keyescrow restore {} --to luks:{} --luks-unlock-file FILE'",
                   record.key_name, other->bound.uuid, path, record.key_name, path));
+}
+
+Result<bool> KeyStoodAt(Agent& agent, const RotationRecord& record, const std::string& path) {
+  const std::string file = AbsolutePath(path);
+  const DeclaredKey* declared = agent.environment().config->FindKey(record.key_name);
+  if (declared != nullptr && SourceFilePath(declared->source) == file) return true;
+  ASSIGN_OR_RETURN(const auto old_key,
+                   agent.store().FindFingerprint(record.key_name, record.old_version));
+  return old_key && old_key->source == file;
 }
 
 }  // namespace keyescrow::agent

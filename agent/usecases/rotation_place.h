@@ -31,4 +31,8 @@ Result<std::optional<OtherVolume>> FindOtherVolume(Agent& agent, const std::stri
 Status CheckVolumeStands(Agent& agent, const store::RotationRecord& record,
                          const KeyLocation& location);
 
+// KeyStoodAt tells whether a key stood at the file `path` before the rotation, as far as that is
+// known: the version in use was seen there, or the key is declared to live there. Errors: kStore*.
+Result<bool> KeyStoodAt(Agent& agent, const store::RotationRecord& record, const std::string& path);
+
 }  // namespace keyescrow::agent

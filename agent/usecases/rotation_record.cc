@@ -15,6 +15,7 @@
 #include "agent/usecases/abandoned_keyslot.h"
 #include "agent/usecases/fingerprint.h"
 #include "agent/usecases/luks_binding.h"
+#include "agent/usecases/rotation_place.h"
 #include "agent/usecases/version_life.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
@@ -40,22 +41,40 @@ Result<SecretBytes> ReadPlace(const std::string& place) {
   return std::move(file.key);
 }
 
-// WhatOpens tells of a volume's keyslots: which of them the new key opens.
-Result<HeldKey> WhatOpens(KeyLocation& volume, const SecretBytes* new_key) {
+// WhatOpens tells of a volume's keyslots: which of them the new key opens. That it opens none of
+// another volume tells nothing.
+Result<HeldKey> WhatOpens(Agent& agent, const RotationRecord& record, KeyLocation& volume,
+                          const SecretBytes* new_key) {
   HeldKey result;
   result.where = volume.VolumePath();
   if (new_key == nullptr) {
     result.why_not = "which keys open " + result.where + " is not seen without one of them";
     return result;
   }
+  const std::string bring_back =
+      fmt::format("bring the volume of the key back to {} and run 'keyescrow rotate {}' again",
+                  result.where, record.key_name);
   const auto keyslot = volume.FindKeyslot(*new_key);
   if (!keyslot) {
     if (MustStop(keyslot.error())) return keyslot.error();
     result.why_not = keyslot.error().message();
+    if (keyslot.error().code() == ErrorCode::kNotFound) result.remedy = bring_back;
     return result;
   }
   result.held = *keyslot ? Held::kNew : Held::kOld;
   result.keyslot = *keyslot;
+  if (*keyslot) return result;
+  ASSIGN_OR_RETURN(const auto other,
+                   FindOtherVolume(agent, record.key_name, {record.old_version, record.key_version},
+                                   result.where, true));
+  if (!other) return result;
+  result.held = Held::kUnknown;
+  result.is_not_new = true;
+  result.why_not = fmt::format(
+      "another LUKS volume stands at {}, of UUID {}: that of the key has "
+      "UUID {}, and was seen at {}",
+      result.where, other->uuid, other->bound.uuid, other->bound.device);
+  result.remedy = bring_back;
   return result;
 }
 
@@ -130,7 +149,9 @@ Result<HeldKey> WhatStands(Agent& agent, const RotationRecord& record, const std
     return result;
   }
   const auto location = ParseLocation(place);
-  if (location && !(*location)->VolumePath().empty()) return WhatOpens(**location, new_key);
+  if (location && !(*location)->VolumePath().empty()) {
+    return WhatOpens(agent, record, **location, new_key);
+  }
   result.where = location && !(*location)->FilePath().empty() ? (*location)->FilePath()
                                                               : "its declared source";
   auto key = ReadPlace(place);
@@ -138,6 +159,10 @@ Result<HeldKey> WhatStands(Agent& agent, const RotationRecord& record, const std
     if (MustStop(key.error())) return std::move(key).error();
     if (key.error().code() == ErrorCode::kNotFound) {
       result.held = Held::kNothing;
+      result.remedy = fmt::format(
+          "if a file system is to be mounted there, mount it and run "
+          "'keyescrow rotate {}' again",
+          record.key_name);
     } else if (key.error().code() == ErrorCode::kSourceSize) {
       result.held = Held::kOther;
     } else {

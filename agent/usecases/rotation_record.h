@@ -32,6 +32,7 @@ struct HeldKey {
   Held held = Held::kUnknown;
   std::string where;                // "/etc/app/key"; "" where there is no place to look at
   std::string why_not;              // of kUnknown
+  std::string remedy;               // of what is not there and may come back, or ""
   std::optional<unsigned> keyslot;  // of kNew at a LUKS volume
   bool is_not_new = false;          // of kUnknown: but the new one it is not
 };

@@ -64,28 +64,21 @@ Status RotationSteps::BeginHandOver(std::string_view how) {
   return Commit(RotationStep::kHandingOver, Outcome::kPending, how, std::move(change));
 }
 
-Status RotationSteps::RollBack(const std::string& why) {
-  store::Change change;
-  ASSIGN_OR_RETURN(change.luks_bindings, NothingLeft(agent_, record));
-  return End(why, std::move(change));
-}
+Status RotationSteps::RollBack(const std::string& why) { return End(why, Place(record.sink)); }
 
-Status RotationSteps::Abandon(const std::string& why) {
-  ASSIGN_OR_RETURN(LeftAtVolumes left, LookForLeft(agent_, record));
+Status RotationSteps::Abandon(const std::string& why) { return End(why, ""); }
+
+Status RotationSteps::End(const std::string& why, const std::string& empty) {
+  ASSIGN_OR_RETURN(LeftAtVolumes left, LookForLeft(agent_, record, empty));
   store::Change change;
   change.luks_bindings = std::move(left.bindings);
-  RETURN_IF_ERROR(End(why, std::move(change)));
-  for (std::string& finding : left.findings) result.findings.push_back(std::move(finding));
-  return Ok();
-}
-
-Status RotationSteps::End(const std::string& why, store::Change change) {
   record.process.clear();
   RemoveLeft(record.sink, progress_);
   ForgetCommand();
   RETURN_IF_ERROR(Commit(RotationStep::kAbandoned, Outcome::kFailure, why, std::move(change)));
   PausePoint("rotation-abandoned");
   Told("rolled back");
+  for (std::string& finding : left.findings) result.findings.push_back(std::move(finding));
   return Ok();
 }
 

@@ -51,7 +51,8 @@ class RotationSteps {
   void Told(const char* outcome);
 
  private:
-  Status End(const std::string& why, store::Change change);
+  // End: `empty` is the place that was seen to have no keyslot of the new version, or "".
+  Status End(const std::string& why, const std::string& empty);
   void ForgetCommand();
   Status AddPlace(const HeldKey& held, store::Change& change);
   // UnlockedByOld: the unlock file has the old key. Who unlocks the volume by it would be locked

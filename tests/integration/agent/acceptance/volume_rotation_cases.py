@@ -2,7 +2,8 @@
 
 import os
 
-from luks_cases import LuksCase, PATH
+import world as world_module
+from luks_cases import KILL_AT, LuksCase, PATH
 from world import PIN, UNLOCK
 
 PASS = ("--luks-unlock-file", "pass")
@@ -82,3 +83,88 @@ class VolumeRotation(LuksCase):  # one test
         self.assertEqual(list(self.status(key)), ["key_drift"])  # no rotation is open
         away.rename(image)
         self.assertEqual((self.status(key), self.in_use), ({}, "escrowed"))
+
+    def killed(self, calls, is_it, *arguments, first=1):
+        """Kills a command before each of those calls in turn, until is_it() says that it was it."""
+        kill_at = next(folder / KILL_AT for folder in world_module.BINARY.parents
+                       if (folder / KILL_AT).exists())
+        report = self.world.write("report", b"")
+        self.addCleanup(report.unlink, missing_ok=True)
+        self.addCleanup(setattr, self.world, "launcher", [])
+        for moment in range(first, 30):
+            self.world.launcher = [str(kill_at), "0", f"{moment}/{calls}", str(report)]
+            done = self.world.run(*arguments)
+            self.world.launcher = []
+            self.assertEqual(done.status, 128 + 9, f"{moment}: {done}")
+            if is_it():
+                return
+
+    def rotates(self, key, outcome, *arguments):
+        """Goes on with the rotation that was interrupted."""
+        done = self.succeeds("rotate", key, *UNLOCK, *arguments, "--json").json()
+        self.assertEqual(done["interrupted"]["outcome"], outcome, done)
+        return done
+
+    def test_another_volume_where_it_was_interrupted(self):
+        """It opens there nowhere, which tells nothing of the volume that has the keyslot."""
+        key, image = self.make("shift")
+        self.killed(f"fsync/{image}", lambda: "2" in self.keyslots(image), "rotate", key, *PASS,
+                    *UNLOCK)
+        away = self.swap(image)
+        for more in ((), PASS):
+            error = self.check_json(self.world.run("rotate", key, *UNLOCK, *more, "--json"),
+                                    "findings", 1)
+            self.assertIn("another LUKS volume stands at", error["message"])
+            self.assertIn("bring the volume of the key back", error["hint"])
+            self.assertIn("--abandon", error["hint"])
+        image.rename(image.with_suffix(".other"))
+        self.addCleanup(image.with_suffix(".other").unlink)
+        error = self.check_json(self.world.run("rotate", key, *UNLOCK, "--json"), "findings", 1)
+        self.assertIn("bring the volume of the key back", error["hint"])
+        away.rename(image)
+        self.assertEqual(self.keyslots(image), ["0", "1", "2"])
+        done = self.rotates(key, "confirmed")
+        self.restored_to(key, done["key"]["version"], "shift.2")
+        self.assertEqual([self.opens(image, f"shift.{n}") for n in (1, 2)], [False, True])
+        self.assertEqual((self.status(key), self.in_use), ({}, "escrowed"))
+
+    def test_a_file_system_that_is_not_mounted(self):
+        """Where a key stood and nothing stands, it is not known which key is in use."""
+        mount, away = self.world.path("mnt"), self.world.path("mnt.away")
+        file = mount / "app.key"
+        mount.mkdir()
+        self.world.write("mnt/app.key", os.urandom(32))
+        self.world.give_to_user()
+        self.succeeds("key", "add", "mnt/key", "--source", file)
+        self.addCleanup(lambda: self.succeeds("key", "remove", "mnt/key", "--yes"))
+        self.succeeds("backup", "mnt/key", *PATH, *UNLOCK)
+        keys = [file.read_bytes()]
+        rotate = ("rotate", "mnt/key", *UNLOCK)
+
+        def unmounted():
+            mount.rename(away)
+            mount.mkdir()
+            self.world.give_to_user()
+            error = self.check_json(self.world.run(*rotate, "--json"), "findings", 1)
+            self.assertIn(f"there is no key at {file}", error["message"])
+            self.assertIn("mount it and run 'keyescrow rotate mnt/key' again", error["hint"])
+            self.assertIn("rotation_open", self.status("mnt/key"))
+            mount.rmdir()
+            away.rename(mount)
+
+        # With the new key in its place: the application has it once it is mounted.
+        self.killed(f"fsync/{mount}", lambda: file.read_bytes() not in keys, *rotate, first=4)
+        keys.append(file.read_bytes())
+        unmounted()
+        done = self.rotates("mnt/key", "confirmed")
+        self.restored_to("mnt/key", done["key"]["version"], "mnt.key")
+        self.assertEqual(self.world.path("mnt.key").read_bytes(), keys[1])
+        self.succeeds("restore", "mnt/key", "--discard-previous", "--yes")
+        # Before it was put there.
+        self.killed(f"fsync/{mount}", lambda: True, *rotate)
+        unmounted()
+        self.rotates("mnt/key", "rolled back")
+        self.succeeds("restore", "mnt/key", "--discard-previous", "--yes")
+        # Where no key is known to have stood, that none stands there is as it was.
+        self.killed(f"fsync/{mount}", lambda: True, *rotate, "--to", "mnt/new.key")
+        self.rotates("mnt/key", "rolled back")
