@@ -139,6 +139,7 @@ struct RestoreOptions {
   std::string expect;  // NAME[@VERSION]
   bool replace = false;
   bool discard_previous = false;
+  std::string confirm;  // the name once more, for what may be the only copy
   std::string module;
   std::string agent;  // thumbprint
   bool accept_unknown_agent = false;

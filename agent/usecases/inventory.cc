@@ -13,6 +13,7 @@
 #include "agent/usecases/foreign_escrow.h"
 #include "agent/usecases/gate.h"
 #include "agent/usecases/policy_in_force.h"
+#include "agent/usecases/put_aside.h"
 #include "agent/usecases/recovery_keys.h"
 #include "agent/usecases/rotation_record.h"
 
@@ -426,10 +427,17 @@ Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name,
     struct stat status {};
     if (!key_name.empty() && record.key_name != key_name) continue;
     if (record.previous_path.empty() || lstat(record.previous_path.c_str(), &status) != 0) continue;
+    ASSIGN_OR_RETURN(const PutAside aside, LookAtPutAside(agent, record));
+    const std::string removes = "'keyescrow restore " + record.key_name + " --to " + record.path +
+                                " --discard-previous' removes it";
+    const std::string what = "the key that was replaced still lies in " + record.previous_path;
     collector.Add("previous_generation", record.key_name, Severity::kWarning,
-                  "the key that was replaced still lies in " + record.previous_path,
-                  "'keyescrow restore " + record.key_name + " --to " + record.path +
-                      " --discard-previous' removes it");
+                  aside.MayBeTheOnlyCopy() ? what + ", and " + aside.why_not : what,
+                  aside.MayBeTheOnlyCopy()
+                      ? "if it may be needed, escrow it under a name of its own: 'keyescrow backup "
+                        "NAME --from " +
+                            record.previous_path + "'; then " + removes
+                      : removes);
   }
   return report;
 }

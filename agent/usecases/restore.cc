@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "agent/key_locations/crash_safe_file.h"
 #include "agent/key_locations/key_location.h"
 #include "agent/usecases/ceremony.h"
 #include "agent/usecases/declared_sink.h"
@@ -452,49 +451,6 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
     }
     return result;
   }
-}
-
-Result<Discarded> DiscardPrevious(Agent& agent, const std::string& sink) {
-  ASSIGN_OR_RETURN(const auto location, ParseLocation(sink));
-  const std::string path = AbsolutePath(location->FilePath());
-  ASSIGN_OR_RETURN(const auto destinations, agent.store().Destinations());
-  for (const store::DestinationRecord& record : destinations) {
-    // Older versions recorded the path as it was typed.
-    const bool is_it = record.path == path || record.path == location->FilePath();
-    if (path.empty() || !is_it || record.previous_path.empty()) continue;
-    RETURN_IF_ERROR(agent.store().CheckWritable());
-    Discarded discarded{record.previous_path, false};
-    ASSIGN_OR_RETURN(const FileReplacement previous, FileReplacement::Open(record.previous_path));
-    struct stat found {};
-    ASSIGN_OR_RETURN(discarded.was_there, previous.Inspect(&found));
-    if (!discarded.was_there && !record.previous_path.starts_with('/')) {
-      return Error(ErrorCode::kNotFound, Action::kFixInput,
-                   record.previous_path + " is not in this folder",
-                   "run the command in the folder in which the key was restored");
-    }
-    if (discarded.was_there) RETURN_IF_ERROR(previous.RemoveExisting());
-    audit::Event event;
-    event.type = audit::EventType::kKeyDestroyed;
-    event.key = audit::EventKey{record.key_name, record.key_version};
-    event.reason = discarded.was_there ? "previous generation of the destination discarded"
-                                       : "previous generation of the destination was gone already";
-    store::Change change;
-    change.removed_destinations.push_back(record.path);
-    RETURN_IF_ERROR(agent.journal().Append(std::move(event), change));
-    return discarded;
-  }
-  ASSIGN_OR_RETURN(const auto rotations, agent.store().Rotations(""));
-  for (const store::RotationRecord& rotation : rotations) {
-    const auto place = ParseLocation(rotation.sink);
-    if (!rotation.IsOpen() || path.empty() || !place || (*place)->FilePath() != path) continue;
-    return Error(ErrorCode::kNotFound, Action::kFixInput,
-                 "a rotation of " + rotation.key_name + " is under way, and what lies beside " +
-                     path + " is its old key",
-                 "finish it with 'keyescrow rotate " + rotation.key_name + "'");
-  }
-  return Error(ErrorCode::kNotFound, Action::kFixInput,
-               "no previous generation of \"" + sink + "\" is known here",
-               "'keyescrow status' lists those that are");
 }
 
 }  // namespace keyescrow::agent

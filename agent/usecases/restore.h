@@ -55,12 +55,4 @@ struct RestoreResult {
 Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
                               const RestoreRequest& request, Secrets& secrets, Progress& progress);
 
-struct Discarded {
-  std::string path;
-  bool was_there = true;
-};
-// DiscardPrevious removes what an earlier restore to `sink` put aside (PATH.keyescrow-previous),
-// durably, then logs it; what was gone already is told so. Errors: kNotFound, kDestination*.
-Result<Discarded> DiscardPrevious(Agent& agent, const std::string& sink);
-
 }  // namespace keyescrow::agent

@@ -414,8 +414,10 @@ class Rotation {
     }
     if (!follows_command) {
       const bool named = !location->FilePath().empty() || !location->VolumePath().empty();
-      RETURN_IF_ERROR(steps_.BeginHandOver("to be handed over to " +
-                                           (named ? record.sink : std::string("a sink"))));
+      store::Change seen;
+      if (auto old = keys_.SeenOld(record, record.sink)) seen.fingerprints.push_back(*old);
+      RETURN_IF_ERROR(steps_.BeginHandOver(
+          "to be handed over to " + (named ? record.sink : std::string("a sink")), seen));
       PausePoint("rotation-handing-over");
     }
     progress_.Step("handing the new key over");

@@ -37,6 +37,14 @@ class InMemory final : public KeyLocation {
   SecretBytes key_;
 };
 
+Error HoldsOther(const std::string& where, const RotationRecord& record) {
+  return Error(ErrorCode::kDestinationOtherKey, Action::kFixInput,
+               fmt::format("{} holds other bytes than version {} of {}", where, record.old_version,
+                           record.key_name),
+               "if that is the key in use, 'keyescrow backup " + record.key_name +
+                   "' escrows it first; if not, put the escrowed one back");
+}
+
 }  // namespace
 
 Status RotationKeys::CheckSink(const RotationRecord& record, const std::string& sink, bool again) {
@@ -58,14 +66,39 @@ Status RotationKeys::CheckStands(const RotationRecord& record, const std::string
   if (held.held == Held::kNew) return Ok();
   // The new key may stand there already.
   const bool is_source = SourceFilePath(request_.source) == AbsolutePath(path);
-  if (held.held == Held::kOther && !is_source) {
-    return Error(ErrorCode::kDestinationOtherKey, Action::kFixInput,
-                 fmt::format("{} holds other bytes than version {} of {}", path, record.old_version,
-                             record.key_name),
-                 "if that is the key in use, 'keyescrow backup " + record.key_name +
-                     "' escrows it first; if not, put the escrowed one back");
-  }
+  if (held.held == Held::kOther && !is_source) return HoldsOther(path, record);
+  if (held.held == Held::kUnknown && !is_source) RETURN_IF_ERROR(CheckByOpening(record, path));
   return CheckPrevious(record.key_name, path);
+}
+
+Status RotationKeys::CheckByOpening(const RotationRecord& record, const std::string& path) {
+  const auto stands = ReadKeyFile(path);
+  const std::string seen_by = fmt::format("whether {} holds version {} of {} is seen by opening it",
+                                          path, record.old_version, record.key_name);
+  if (!stands) {
+    if (stands.error().code() == ErrorCode::kNotFound) return Ok();
+    return Error(stands.error()).WithContext(seen_by);
+  }
+  if (seen_old_.empty()) {
+    auto opened = Open(record.key_name, record.old_version);
+    if (!opened) return std::move(opened).error().WithContext(seen_by);
+    seen_old_ = std::move(*opened);
+  }
+  if (seen_old_.EqualsConstantTime(stands->key)) return Ok();
+  seen_old_ = SecretBytes();
+  if (record.key_version != 0) {  // it may have been handed over
+    ASSIGN_OR_RETURN(const SecretBytes opened, Open(record.key_name, record.key_version));
+    if (opened.EqualsConstantTime(stands->key)) return Ok();
+  }
+  return HoldsOther(path, record);
+}
+
+std::optional<store::FingerprintRecord> RotationKeys::SeenOld(const RotationRecord& record,
+                                                              const std::string& sink) const {
+  const auto fingerprinter = Fingerprinter::Load(agent_.environment().state_dir);
+  if (seen_old_.empty() || !fingerprinter) return std::nullopt;
+  return MakeFingerprint(agent_, *fingerprinter, record.key_name, record.old_version, seen_old_,
+                         SourceFilePath(sink));
 }
 
 Status RotationKeys::CheckNoVolumeKey(const RotationRecord& record, const std::string& place) {
@@ -146,13 +179,7 @@ Result<SecretBytes> RotationKeys::Old(const RotationRecord& record) {
   const std::string place = PlaceOf(agent_, request_.key_name, "");
   if (!place.empty()) {
     ASSIGN_OR_RETURN(const HeldKey held, WhatStands(agent_, record, place));
-    if (held.held == Held::kOther) {
-      return Error(ErrorCode::kDestinationOtherKey, Action::kFixInput,
-                   fmt::format("{} holds other bytes than version {} of {}", held.where,
-                               record.old_version, record.key_name),
-                   "if that is the key in use, 'keyescrow backup " + record.key_name +
-                       "' escrows it first; if not, put the escrowed one back");
-    }
+    if (held.held == Held::kOther) return HoldsOther(held.where, record);
     if (held.held == Held::kOld) {
       ASSIGN_OR_RETURN(const auto location, ParseLocation(place));
       return location->Read();

@@ -2,6 +2,7 @@
 // the new one is to go may be written.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "agent/store/escrow_store.h"
@@ -22,8 +23,8 @@ class RotationKeys {
   // key may be there already. Errors: kDestination*, CheckStands'.
   Status CheckSink(const store::RotationRecord& record, const std::string& sink, bool again);
   // CheckStands: a key at a file sink that nobody escrowed is not put aside, and a volume that is
-  // not that of the version in use gets no keyslot.
-  // Errors: kDestinationOtherKey.
+  // not that of the version in use gets no keyslot. Where no fingerprint tells of a file, a version
+  // is opened and compared. Errors: kDestinationOtherKey; Open's.
   Status CheckStands(const store::RotationRecord& record, const std::string& sink);
   // CheckNoVolumeKey: the volume key of a LUKS volume is not replaced by a rotation.
   // Errors: kUsage.
@@ -37,17 +38,25 @@ class RotationKeys {
   // opened. Errors: kDestinationOtherKey where the source holds other bytes; Open's.
   Result<SecretBytes> Old(const store::RotationRecord& record);
 
+  // SeenOld is the fingerprint of the old version where CheckStands opened it, and saw it at
+  // `sink`.
+  std::optional<store::FingerprintRecord> SeenOld(const store::RotationRecord& record,
+                                                  const std::string& sink) const;
+
   // Open recovers a version by a path, as a restore does and with its entries in the log.
   Result<SecretBytes> Open(const std::string& key_name, std::uint32_t version);
 
  private:
   static Status CheckPrevious(const std::string& key_name, const std::string& path);
   Status CheckIsNew(const SecretBytes& key);
+  // CheckByOpening compares the file with the versions themselves. Errors: CheckStands'.
+  Status CheckByOpening(const store::RotationRecord& record, const std::string& path);
 
   Agent& agent_;
   const RotateRequest& request_;
   Secrets& secrets_;
   Progress& progress_;
+  SecretBytes seen_old_;  // empty: CheckStands opened nothing, or it is not what stands there
 };
 
 }  // namespace keyescrow::agent

@@ -57,8 +57,7 @@ void RotationSteps::ForgetCommand() {
   if (!record.command.empty()) record.command = kEndedCommand;
 }
 
-Status RotationSteps::BeginHandOver(std::string_view how) {
-  store::Change change;
+Status RotationSteps::BeginHandOver(std::string_view how, store::Change change) {
   ASSIGN_OR_RETURN(auto expected, ExpectKeyslot(agent_, record, Place(record.sink)));
   if (expected) change.luks_bindings.push_back(std::move(*expected));
   return Commit(RotationStep::kHandingOver, Outcome::kPending, how, std::move(change));

@@ -27,7 +27,7 @@ class RotationSteps {
   Status Commit(store::RotationStep step, audit::Outcome outcome, std::string_view how,
                 store::Change change = {});
   // BeginHandOver commits kHandingOver, and where a volume's keyslot may come from it.
-  Status BeginHandOver(std::string_view how);
+  Status BeginHandOver(std::string_view how, store::Change change = {});
   // RollBack ends the rotation: the old version is in use, the new one can be restored by its
   // number. It was not handed over, or is not where it was to go.
   Status RollBack(const std::string& why);

@@ -402,7 +402,8 @@ class Discard(Replace):
         run.must(run.root, *super().command(run))
 
     def command(self, run):
-        return ("restore", "app/key", "--to", "out.key", "--discard-previous", "--yes")
+        return ("restore", "app/key", "--to", "out.key", "--discard-previous",
+                "--confirm", "app/key")
 
     def check(self, run, root, acknowledged):
         run.consistent(root)

@@ -19,6 +19,8 @@ constexpr OptionSpec kOptions[] = {
                       "write over another key; the old one is kept as PATH.keyescrow-previous"),
     Flag<&O::discard_previous>("--discard-previous",
                                "restore nothing: remove PATH.keyescrow-previous of --to"),
+    Option<&O::confirm>("--confirm", "NAME",
+                        "the name once more, where what is discarded may be escrowed nowhere"),
     Option<&O::module>("--module", "SO", "the PKCS#11 module, where no token is registered").File(),
     Option<&O::agent>("--agent", "THUMBPRINT", "trust this signer of a file"),
     Flag<&O::accept_unknown_agent>("--accept-unknown-agent",
@@ -53,6 +55,9 @@ Status Check(const CommandOptions& command) {
   if (options.event_log == "-") {
     return UsageError("--event-log takes a file: the event must be durable before the key is used",
                       "keyescrow restore --help");
+  }
+  if (!options.confirm.empty() && !options.discard_previous) {
+    return UsageError("--confirm is for --discard-previous", "keyescrow restore --help");
   }
   if (!options.agent.empty() && options.accept_unknown_agent) {
     return UsageError("--agent and --accept-unknown-agent exclude each other",

@@ -8,6 +8,7 @@
 #include "agent/cli/session.h"
 #include "agent/cli/view_json.h"
 #include "agent/usecases/inventory.h"
+#include "agent/usecases/put_aside.h"
 #include "agent/usecases/restore.h"
 #include "agent/usecases/shell_word.h"
 
@@ -88,6 +89,29 @@ std::string RenderResult(const Json& document) {
          "\n" + RenderFields(document, kFields);
 }
 
+// ConfirmDiscard asks as `destroy` does where what would be removed may be escrowed nowhere; it
+// returns whether that was confirmed.
+Result<bool> ConfirmDiscard(Agent& agent, const RestoreOptions& options, const std::string& sink,
+                            Session& session) {
+  ASSIGN_OR_RETURN(const PutAside aside, FindPutAside(agent, sink));
+  const std::string what = "to remove for good the key that was put aside beside " + sink;
+  const std::string& name = aside.record.key_name;
+  if (!aside.MayBeTheOnlyCopy()) {
+    if (options.confirm != name) RETURN_IF_ERROR(session.Confirm(what, name));
+    return false;
+  }
+  if (options.confirm == name) return true;
+  if (!options.confirm.empty()) {
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 "--confirm names another key than the one that was put aside: nothing was done",
+                 "give its name once more: --confirm " + name);
+  }
+  RETURN_IF_ERROR(
+      session.ConfirmTyped(what + ", which may be the only copy (" + aside.why_not + ")", name,
+                           "add --confirm " + name));
+  return true;
+}
+
 Result<int> DoDiscard(const RestoreOptions& options, Session& session) {
   if (options.replace || !options.via.empty()) {
     return Error(ErrorCode::kUsage, Action::kFixInput,
@@ -105,14 +129,14 @@ Result<int> DoDiscard(const RestoreOptions& options, Session& session) {
     }
     sink = declared->source;
   }
-  RETURN_IF_ERROR(session.Confirm("to remove for good the key that was put aside beside " + sink,
-                                  options.name_or_file));
-  ASSIGN_OR_RETURN(const Discarded discarded, DiscardPrevious(*agent, sink));
+  ASSIGN_OR_RETURN(const bool only_copy_too, ConfirmDiscard(*agent, options, sink, session));
+  ASSIGN_OR_RETURN(const PutAside discarded, DiscardPrevious(*agent, sink, only_copy_too));
   Json document = NewDocument("restore-discard-previous");
-  document["removed"] = discarded.path;
-  document["was_there"] = discarded.was_there;
-  const std::string path = EscapeForTerminal(discarded.path);
-  return session.Finish(document, discarded.was_there
+  document["removed"] = discarded.record.previous_path;
+  document["was_there"] = discarded.is_there;
+  document["escrowed_version"] = discarded.version ? Json(*discarded.version) : Json(nullptr);
+  const std::string path = EscapeForTerminal(discarded.record.previous_path);
+  return session.Finish(document, discarded.is_there
                                       ? "removed " + path + "\n"
                                       : path + " was gone already, and is listed no more\n");
 }

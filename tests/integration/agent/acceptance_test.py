@@ -35,6 +35,7 @@ from luks_cases import *  # noqa: E402,F403
 from monitoring_cases import *  # noqa: E402,F403
 from offline_cases import *  # noqa: E402,F403
 from options_cases import *  # noqa: E402,F403
+from other_key_cases import *  # noqa: E402,F403
 from outages_cases import *  # noqa: E402,F403
 from pack_cases import *  # noqa: E402,F403
 from pack_log_cases import *  # noqa: E402,F403

@@ -95,7 +95,9 @@ class Destination(AcceptanceCase):
         self.assertIn(str(previous), json.dumps(status))
         self.refused("not_found", 8, *RESTORE, "--to", "other.key", "--discard-previous", "--yes",
                      cwd="/", num_runs=1)
-        self.succeeds(*RESTORE, "--to", "./other.key", "--discard-previous", "--yes")
+        # Nobody escrowed it: it is not removed by --yes alone.
+        self.refused("usage", 2, *RESTORE, "--to", "./other.key", "--discard-previous", "--yes")
+        self.succeeds(*RESTORE, "--to", "./other.key", "--discard-previous", "--confirm", "app/key")
         self.assertFalse(previous.exists())
         self.world.write("other.key", b"a third key of 27 bytes ...")
         self.succeeds(*RESTORE, "--to", "other.key", "--replace")

@@ -1,0 +1,125 @@
+"""What nobody escrowed is not taken for the old key, and not removed as one."""
+
+import os
+import shutil
+
+from life_cases import PATHS, LifeCase
+from world import UNLOCK
+
+
+class OtherKeys(LifeCase):
+    """Without a fingerprint to compare with, a version is opened: never guessed."""
+
+    def error(self, code, status, *arguments):
+        return self.check_json(self.world.run(*arguments, "--json"), code, status)
+
+    def previous(self, file):
+        return file.with_name(file.name + ".keyescrow-previous")
+
+    def lose_fingerprints(self):
+        (self.world.path("state") / "fingerprint.key").unlink(missing_ok=True)
+
+    def other_bytes_stay(self, name, file):
+        other = os.urandom(32)
+        file.write_bytes(other)
+        error = self.error("destination_other_key", 12, "rotate", name, *UNLOCK)
+        self.assertIn(f"{file} holds other bytes than version 1", error["message"])
+        self.assertIn(f"keyescrow backup {name}", error["hint"])
+        self.assertEqual((file.read_bytes(), self.previous(file).exists()), (other, False))
+        self.assertEqual((self.in_use(name), self.rules(name) & {"rotation_open"}), (1, set()))
+        # Escrowed first, as it says, it is the old key.
+        self.succeeds("backup", name, *PATHS, *UNLOCK)
+        self.rotate(name)
+        self.assertEqual(self.version(name, 2), other)
+        self.assertEqual(self.previous(file).read_bytes(), other)
+        self.succeeds("restore", name, "--discard-previous", "--yes")
+
+    def test_after_the_fingerprints_were_lost(self):
+        file = self.make("lost")
+        self.lose_fingerprints()
+        self.other_bytes_stay("lost", file)
+
+    def test_on_a_rebuilt_host(self):
+        world = self.world
+        shutil.move(world.path("state"), world.path("old.state"))
+        world.must("init")
+        world.must("token", "add", "ops", "pkcs11:token=ops", "--module", world.module,
+                   "--pin-file", "pin")
+        world.must("trust", "add", world.thumbprint)
+        world.must("import", "app.escrow")
+        file = world.path("app.key")
+        world.must("key", "add", "app/key", "--source", file)
+        self.other_bytes_stay("app/key", file)
+
+    def test_the_very_key_goes_on(self):
+        file = self.make("same")
+        old = file.read_bytes()
+        self.lose_fingerprints()
+        done = self.rotate("same")
+        self.assertEqual((done["outcome"], self.in_use("same")), ("confirmed", 2), done)
+        self.assertEqual((self.previous(file).read_bytes(), self.version("same", 1)), (old, old))
+        # It was seen to be version 1, which is known from now on.
+        self.assertEqual(self.rules("same"), {"previous_generation"})
+        self.succeeds("restore", "same", "--discard-previous", "--yes")
+        self.assertFalse(self.previous(file).exists())
+
+    def test_what_cannot_be_opened_is_not_put_aside(self):
+        file = self.make("closed")
+        old = file.read_bytes()
+        self.lose_fingerprints()
+        error = self.error("wrong_password", 3, "rotate", "closed", "--password-file", "wrong",
+                           "--pin-file", "pin")
+        self.assertIn("whether", error["message"])
+        self.assertEqual((file.read_bytes(), self.previous(file).exists()), (old, False))
+        self.assertEqual(self.in_use("closed"), 1)
+        self.assertNotIn("rotation_open", self.rules("closed"))
+
+    def put_aside(self, file):
+        """A key that nobody escrowed, in whose place app/key was restored."""
+        other = os.urandom(32)
+        self.world.write(file.name, other)
+        self.succeeds("restore", "app/key", "--to", file, "--replace", *UNLOCK)
+        return other
+
+    def discard(self, file, *more):
+        return self.world.run("restore", "app/key", "--discard-previous", "--to", file, *more)
+
+    def newest(self):
+        return self.succeeds("audit", "log", "--json").json()["entries"][-1]
+
+    def test_a_key_that_is_escrowed_nowhere_is_not_discarded_by_yes(self):
+        file = self.world.path("other.key")
+        other = self.put_aside(file)
+        told, = (f for f in self.world.run("status", "app/key", "--json").json()["findings"]
+                 if f["rule"] == "previous_generation")
+        self.assertIn("no escrowed version of app/key", told["what"])
+        for more in (("--yes",), ("--confirm", "app/other"), ("--no-input",)):
+            done = self.discard(file, *more)
+            self.check_text(done, 2)
+            self.assertIn("--confirm app/key", done.err.decode())
+            self.assertEqual(self.previous(file).read_bytes(), other)
+        self.assertIn("no escrowed version", self.discard(file, "--yes").err.decode())
+        done = self.discard(file, "--confirm", "app/key", "--json")
+        self.assertEqual((done.status, done.json()["escrowed_version"]), (0, None), str(done))
+        self.assertFalse(self.previous(file).exists())
+        self.assertIn("no escrowed version", str(self.newest()))
+
+    def test_a_key_of_a_version_is_discarded_by_yes(self):
+        file = self.world.write("used.key", self.world.key)
+        self.world.write("app.key", os.urandom(32))
+        self.succeeds("backup", "app/key", "--from", "app.key", *PATHS, *UNLOCK)
+        self.succeeds("restore", "app/key", "--to", file, "--replace", *UNLOCK)
+        done = self.discard(file, "--yes", "--json")
+        self.assertEqual((done.status, done.json()["escrowed_version"]), (0, 1), str(done))
+        self.assertEqual(self.newest()["key"], {"name": "app/key", "version": 1})
+
+    def test_without_fingerprints_it_is_not_known(self):
+        file = self.world.path("other.key")
+        self.put_aside(file)
+        self.lose_fingerprints()
+        told, = (f for f in self.world.run("status", "app/key", "--json").json()["findings"]
+                 if f["rule"] == "previous_generation")
+        self.assertIn("not known", told["what"])
+        self.check_text(self.discard(file, "--yes"), 2)
+        self.assertEqual(self.discard(file, "--confirm", "app/key").status, 0)
+        self.assertFalse(self.previous(file).exists())
