@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "agent/usecases/edit_guard.h"
 #include "agent/usecases/edit_secrets.h"
 #include "agent/usecases/enroll.h"
 #include "agent/usecases/envelope_source.h"
@@ -116,7 +117,8 @@ class Editor {
   Status AddPathEvents(const SealedEnvelope& old, const SealedEnvelope& next, const EditPlan& plan,
                        std::vector<audit::Event>& events, store::Change& change);
   std::string Reason(const SealedEnvelope& old, const EditPlan& plan, const std::string& via) const;
-  Result<AppendReceipt> Commit(std::vector<audit::Event> events, const store::Change& change);
+  Result<AppendReceipt> Commit(const EditGuard& guard, std::vector<audit::Event> events,
+                               const store::Change& change);
   // FindProvenBefore fills in what was proven before; a removal that leaves no portable path that
   // is, and takes one that was, is refused. Errors: kPathForbidden.
   Status FindProvenBefore(const SealedEnvelope& old, const EditPlan& plan, EditResult& result);
@@ -344,8 +346,9 @@ Status Editor::AddPathEvents(const SealedEnvelope& old, const SealedEnvelope& ne
   return Ok();
 }
 
-Result<AppendReceipt> Editor::Commit(std::vector<audit::Event> events,
+Result<AppendReceipt> Editor::Commit(const EditGuard& guard, std::vector<audit::Event> events,
                                      const store::Change& change) {
+  ASSIGN_OR_RETURN(const RotationLock lock, guard.BeforeCommit(agent_));
   auto committed = agent_.journal().Append(std::move(events), change);
   if (committed || committed.error().code() != ErrorCode::kAlreadyExists) return committed;
   return Error(
@@ -388,6 +391,7 @@ Status Editor::FindProvenBefore(const SealedEnvelope& old, const EditPlan& plan,
 }
 
 Result<EditResult> Editor::Run() {
+  ASSIGN_OR_RETURN(const EditGuard guard, EditGuard::Begin(agent_, request_.key_name));
   ASSIGN_OR_RETURN(const EnvelopeToEdit source, FindToEdit(agent_, request_));
   const SealedEnvelope& old = source.sealed;
   ASSIGN_OR_RETURN(const EditPlan plan, PlanEdit(agent_, old.header(), request_));
@@ -451,7 +455,7 @@ Result<EditResult> Editor::Run() {
   tokens_.Finish();
   RETURN_IF_ERROR(FindProvenBefore(old, plan, result));
   PausePoint("before-commit");
-  ASSIGN_OR_RETURN(const AppendReceipt receipt, Commit(std::move(events), change));
+  ASSIGN_OR_RETURN(const AppendReceipt receipt, Commit(guard, std::move(events), change));
   PausePoint("committed");
   ASSIGN_OR_RETURN(const store::EnvelopeRecord written,
                    agent_.store().FindEnvelope(header.key_name, header.key_version));

@@ -43,7 +43,7 @@ struct EditResult {
 // path whose factors are at hand, and commits it with its events and proofs in one transaction. A
 // path that is made anew, is at hand and does not open ends it: then nothing was changed.
 // Errors: PlanEdit's, those of opening, of EnrollPaths and Journal::Append; kStoreBusy where
-// another edit came between.
+// another edit came between, EditGuard's.
 Result<EditResult> EditPaths(Agent& agent, const EditRequest& request, Secrets& secrets,
                              Progress& progress);
 

@@ -104,9 +104,23 @@ Status RotationSteps::Confirm(const HeldKey& held, const std::string& by) {
   result.keyslot = held.keyslot;
   result.log_seq = receipt.seq;
   result.p256_signed = receipt.p256_signed;
+  TellOfEdits();
   Told("confirmed");
   PausePoint("rotation-confirmed");
   return Ok();
+}
+
+void RotationSteps::TellOfEdits() {
+  const std::string& name = record.key_name;
+  const auto copied = agent_.store().FindEnvelope(name, record.old_version);
+  const auto made = agent_.store().FindEnvelope(name, record.key_version);
+  if (!copied || !made || copied->log_seq < made->log_seq) return;  // `verify` tells of damage
+  result.settled = false;
+  result.findings.push_back(fmt::format(
+      "the paths of version {} were edited after version {} was made, which has those of before: a "
+      "path that was removed, and a password that was changed, open it. Look at 'keyescrow path "
+      "list {}', and make the edit again",
+      record.old_version, record.key_version, name));
 }
 
 // AddPlace records where the new version is now, whose file it is, and where the old generation

@@ -55,6 +55,8 @@ class RotationSteps {
   Status End(const std::string& why, const std::string& empty);
   void ForgetCommand();
   Status AddPlace(const HeldKey& held, store::Change& change);
+  // TellOfEdits: the old version's paths were edited after they were copied.
+  void TellOfEdits();
   // UnlockedByOld: the unlock file has the old key. Who unlocks the volume by it would be locked
   // out once its keyslot is gone.
   Result<bool> UnlockedByOld();

@@ -267,6 +267,11 @@ class Operations:
                         *self.passwords_of(made, "--new-password-file"), "--json",
                         tokens=tuple(sorted(tokens)), tpm=tpm, host=key.host)
         self.count("edit " + kind)
+        if key.open:  # what it changes would be undone by the version that is to come
+            self.check(done.killed or done.status == 9, "an edit beside a rotation", done.status)
+            self.check(self.world.store(key.host).versions(key.name)[number] == version.row(),
+                       "refused, and done")
+            return
         row = self.world.store(key.host).versions(key.name)[number]
         may_refuse = kind in ("replace", "remove") and done.status == 7 and (
             b'"path_forbidden"' in done.err)

@@ -26,6 +26,7 @@ from devices_cases import *  # noqa: E402,F403
 from doctor_cases import *  # noqa: E402,F403
 from drill_cases import *  # noqa: E402,F403
 from environment_cases import *  # noqa: E402,F403
+from edit_and_rotation_cases import *  # noqa: E402,F403
 from envelopes_cases import *  # noqa: E402,F403
 from evidence_cases import *  # noqa: E402,F403
 from foreign_cases import *  # noqa: E402,F403

@@ -374,12 +374,13 @@ class Rotation(LifeCase):  # one test
         self.succeeds("key", "remove", "alone", "--yes")
 
     def test_paths_are_edited_meanwhile(self):
-        """Edits and exports go on beside an open rotation, and the next one has the new path."""
+        """Exports go on beside an open rotation, edits after it; the next one has the new path."""
         file = self.make("edited")
-        self.succeeds("export", "edited", "-o", "edited.escrow")
         self.assertEqual(self.world.run("rotate", "edited", *UNLOCK, "--apply", "true").status, 1)
-        self.succeeds("path", "add", "edited", "--path", "second=password & token:ops", *UNLOCK)
-        self.assertEqual(self.succeeds("show", "edited", "--json").json()["revision"], 2)
+        self.succeeds("export", "edited", "-o", "edited.escrow")
+        self.refused("store_busy", 9, "path", "add", "edited", "--path",
+                     "second=password & token:ops", *UNLOCK)
+        self.assertEqual(self.succeeds("show", "edited", "--json").json()["revision"], 1)
         done = self.rotate("edited", "--to", file)
         self.assertEqual(done["interrupted"]["outcome"], "handed over again", done)
         self.assertEqual(self.version("edited"), file.read_bytes())

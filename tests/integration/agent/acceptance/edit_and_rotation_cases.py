@@ -1,0 +1,113 @@
+"""A password that was changed and a path that was removed are not undone by a rotation."""
+
+import os
+import shutil
+import time
+
+from life_cases import PATHS, LifeCase
+from world import UNLOCK, within
+
+CHANGE = ("--password-file", "pw", "--new-password-file", "pw2", "--pin-file", "pin")
+
+
+class EditAndRotation(LifeCase):
+    def setUp(self):
+        self.world.write("pw2", "another horse battery staple 9\n")
+
+    def open_rotation(self, name):
+        self.assertEqual(self.world.run("rotate", name, "--apply", "true", *UNLOCK).status, 1)
+
+    def revision(self, name):
+        return self.succeeds("show", name, "--json").json()["revision"]
+
+    def test_an_edit_is_refused_while_a_rotation_is_open(self):
+        self.make("open", "--path", "spare=password & token:ops")
+        self.open_rotation("open")
+        for words in (("password", "change", "open", *CHANGE),
+                      ("password", "change", "open", "--version", "1", *CHANGE),
+                      ("password", "change", "open", "--version", "2", *CHANGE),
+                      ("path", "remove", "open", "spare", *UNLOCK),
+                      ("path", "add", "open", "--path", "third=password & token:ops", *UNLOCK),
+                      ("path", "replace", "open", "spare", *PATHS, *UNLOCK)):
+            error = self.refused("store_busy", 9, *words, num_runs=1)
+            self.assertIn("rotate open", error["hint"])
+            self.assertIn("--abandon", error["hint"])
+        self.assertEqual(self.revision("open"), 1)
+        # As it says: rolled back, it is done, and the next rotation has it.
+        self.succeeds("rotate", "open", "--abandon")
+        self.succeeds("password", "change", "open", *CHANGE)
+        self.succeeds("path", "remove", "open", "spare", "--password-file", "pw2", "--pin-file",
+                      "pin")
+        done = self.succeeds("rotate", "open", "--json", "--password-file", "pw2", "--pin-file",
+                             "pin").json()
+        self.assertEqual([path["id"] for path in done["paths"]], ["token-ops"])
+        self.check_json(self.world.run("restore", "open", "--to", "o.key", *UNLOCK, "--json"),
+                        "wrong_password", 3)
+        self.succeeds("restore", "open", "--to", "o.key", "--password-file", "pw2", "--pin-file",
+                      "pin")
+
+    def waiting(self, *arguments):
+        """The command, which waits for its new password."""
+        pipe = self.world.path("new.pw")
+        os.mkfifo(pipe, 0o600)
+        self.addCleanup(pipe.unlink)
+        child = self.world.start(*arguments, "--json")
+        deadline = time.monotonic() + within(60)
+        while time.monotonic() < deadline:
+            try:
+                return child, os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:
+                self.assertIsNone(child.poll(), "it ended by itself")
+                time.sleep(0.02)
+        self.fail("it does not ask")
+
+    def test_a_version_that_comes_into_use_while_an_edit_waits(self):
+        for name, other in (("rotated", ("rotate",)), ("backed", ("backup",))):
+            self.make(name)
+            child, password = self.waiting("password", "change", name, "--password-file", "pw",
+                                           "--new-password-file", "new.pw", "--pin-file", "pin")
+            self.succeeds(*other, name, *UNLOCK)
+            os.write(password, b"another horse battery staple 9\n")
+            os.close(password)
+            out, err = child.communicate(timeout=within(60))
+            self.assertEqual((child.returncode, out), (9, b""), err)
+            self.assertIn(b"nothing was changed", err)
+            self.assertEqual((self.in_use(name), self.revision(name)), (2, 1))
+            self.version(name)  # by the old password
+            self.version(name, 1)
+            self.doCleanups()
+
+    def test_an_edit_does_not_end_beside_a_rotation_that_runs(self):
+        self.make("beside")
+        child, password = self.waiting("password", "change", "beside", "--password-file", "pw",
+                                       "--new-password-file", "new.pw", "--pin-file", "pin")
+        rotation = self.world.start("rotate", "beside", *UNLOCK, "--apply",
+                                    "touch beside.began; read line <beside.go; cat <&4 >beside.key")
+        go = self.world.path("beside.go")
+        os.mkfifo(go)
+        while not self.world.path("beside.began").exists():
+            self.assertIsNone(rotation.poll())
+            time.sleep(0.02)
+        os.write(password, b"another horse battery staple 9\n")
+        os.close(password)
+        _, err = child.communicate(timeout=within(60))
+        self.assertEqual(child.returncode, 9, err)
+        go.write_text("\n")
+        rotation.communicate(timeout=within(60))
+        self.assertEqual(rotation.returncode, 0)
+        self.assertEqual((self.in_use("beside"), self.revision("beside")), (2, 1))
+
+    def test_paths_that_came_by_an_import_are_told(self):
+        """Another copy of the state edited the version: what is confirmed has the paths of before."""
+        file = self.make("told")
+        world = self.world
+        copied = world.path("copy")
+        shutil.copytree(world.path("state"), copied)
+        world.must("password", "change", "told", *CHANGE, "--state", copied)
+        world.must("export", "told", "-o", "told.2", "--state", copied)
+        self.open_rotation("told")
+        world.must("import", "told.2")
+        world.must("restore", "told", "--version", "2", "--to", file, "--replace", *UNLOCK)
+        done = world.run("rotate", "told", "--json", *UNLOCK)
+        self.assertEqual((done.status, self.in_use("told")), (1, 2), str(done))
+        self.assertIn("version 1 were edited", "".join(done.json()["findings"]))
