@@ -37,6 +37,7 @@ except ImportError:  # before Python 3.11
 
 NEWEST_SIGNATURES = 200
 EVERY_DRILL = 1000  # up to as many proofs of paths, each signature is checked
+NOTE_BYTES, NOTE_LINES = 65536, 100
 ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
 ESCROWED = ("escrow.created", "escrow.rewrapped")
 IMPORTABLE = ("restore.requested", "restore.completed", "restore.failed", "drill.passed",
@@ -131,6 +132,15 @@ def whole(*numbers):
 
 # ---- signed notes (C2SP signed-note)
 
+# White space (Unicode's White_Space), controls and `+`.
+NOT_IN_NAMES = re.compile(
+    "[\0-\x20+\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
+
+
+def is_note_name(name):
+    return name != "" and not NOT_IN_NAMES.search(name)
+
+
 class Key:
     """One verification key: `name+hex8(id)+base64(alg || key)`."""
 
@@ -140,7 +150,7 @@ class Key:
             raw = from_b64(encoded)
         except ValueError as error:
             raise Bad("not a verification key: %r" % vkey) from error
-        if not re.fullmatch(r"[^\s+]+", self.name) or not raw:
+        if not is_note_name(self.name) or not raw:
             raise Bad("not a verification key: %r" % vkey)
         self.algorithm, self.key = raw[0], raw[1:]
         if self.algorithm == 1 and len(self.key) == 32:
@@ -182,18 +192,25 @@ def drill_verifies(key, statement, signature):
 
 
 def split_note(data):
-    """The signed text, and (name, id, signature) of each line."""
-    head, blank, tail = data.rpartition(b"\n\n")
-    if not blank or not tail.endswith(b"\n"):
+    """The signed text, and (name, id, signature) of each line: agent/audit/FORMAT.md, "Notes"."""
+    if len(data) > NOTE_BYTES:
+        raise Bad("the note is too long")
+    try:
+        head, blank, tail = data.decode().rpartition("\n\n")
+    except UnicodeDecodeError as error:
+        raise Bad("the note has characters that a note may not have") from error
+    if re.search("[\0-\x09\x0b-\x1f]", head + tail):
+        raise Bad("the note has characters that a note may not have")
+    if not blank or not tail.endswith("\n"):
         raise Bad("not a signed note")
     lines = []
-    for line in tail[:-1].split(b"\n"):
-        match = re.fullmatch("— ([^ +]+) ([A-Za-z0-9+/]+=*)".encode(), line)
-        if not match:
+    for line in tail[:-1].split("\n"):
+        match = re.fullmatch("— ([^ ]+) ([A-Za-z0-9+/]+=*)", line)
+        raw = from_b64(match.group(2)) if match and is_note_name(match.group(1)) else b""
+        if len(raw) < 5 or len(lines) == NOTE_LINES:
             raise Bad("a signature line that is none")
-        raw = from_b64(match.group(2).decode())
-        lines.append((match.group(1).decode(), raw[:4], raw[4:]))
-    return head + b"\n", lines
+        lines.append((match.group(1), raw[:4], raw[4:]))
+    return (head + "\n").encode(), lines
 
 
 def signers(data, keys):

@@ -448,6 +448,41 @@ class Packs(PackCase):  # one test: its methods read the packs of one world
                 seen.add(done.status)
         self.assertIn(4, seen)
 
+    def test_lines_that_no_note_has(self):
+        """Whoever holds the pack can append a line to a note; no key is needed."""
+        def line(name="other", blob=b"an id and a signature"):
+            return "\u2014 {} {}\n".format(name, base64.b64encode(blob).decode()).encode()
+        name = "MANIFEST.sig"
+        good = Pack(self.world.path("pack.tar")).members[name]
+        mine = good.partition(b"\n\n")[2].count(b"\n")
+        lines = [("none", b"", 0), ("of an unknown key", line(), 0),
+                 ("with a letter", line("\xf6\u20ac\U0001f600\x7f"), 0),
+                 ("of five bytes", line(blob=b"12345"), 0),
+                 ("of four bytes", line(blob=b"1234"), 4), ("of three bytes", line(blob=b"123"), 4),
+                 ("of none", line(blob=b""), 4), ("without a name", line(""), 4),
+                 ("not canonical", line(blob=b"12345")[:-3] + b"V=\n", 4),
+                 ("not utf-8", line().replace(b"other", b"\xff"), 4),
+                 ("a surrogate", line().replace(b"other", b"\xed\xa0\x80"), 4),
+                 ("100 lines", line() * (100 - mine), 0), ("101 lines", line() * (101 - mine), 4)]
+        lines += [(f"U+{ord(c):04X}", line(f"f{c}oo"), 4) for c in
+                  "\0\t\r\x1b\x1f +\x85\xa0\u1680\u2000\u200a\u2028\u2029\u202f\u205f\u3000"]
+        room = 65536 - len(good) - len(line(""))
+        lines += [("64 KiB", line("a" * room), 0), ("more", line("a" * (room + 1)), 4)]
+        for what, more, status in lines:
+            with self.subTest(what):
+                pack = Pack(self.world.path("pack.tar"))
+                pack.members[name] += more
+                self.trusted(self.written(pack), status, *(["MANIFEST.sig"] if status else []))
+        # The policy's note, which the log's key must sign for, and the checkpoint that was kept.
+        tab = line("f\too")
+        pack = Pack(self.world.path("pack.tar"))
+        pack.edit("policy/policy.toml.sig", lambda data: data + tab)
+        self.signed(pack)
+        since = self.world.path("since").read_bytes()
+        for more, status in ((line(), 0), (tab, 4)):
+            self.world.write("kept", since + more)
+            self.both("pack.tar", status, "--trust", "trust.json", "--since", "kept")
+
     def test_one_byte_between_the_members(self):
         good = self.world.path("pack.tar").read_bytes()
         places = sorted(Pack(self.world.path("pack.tar")).places.values())
