@@ -351,6 +351,7 @@ class Trust:
             for kind in ("hosts", "keys"):
                 need_texts("keys/trusted-agents.json", dict(enumerate(agent[kind])),
                            *range(len(agent[kind])))
+        need_one_each("keys/trusted-agents.json", agents, "thumbprint")
         self.agents = {agent["thumbprint"]: agent for agent in agents}
         for name, agent in self.agents.items():
             changes = self.changes.get(name)
@@ -423,6 +424,7 @@ class RecoveryKeys:
             time_or_none(row["retired"])
             check_factors(what, row["factors"])
             need_texts(what, dict(enumerate(row["covers"])), *range(len(row["covers"])))
+        need_one_each(what, rows)
         self.size = len(rows)
         for row in rows:
             name = row["name"]
@@ -807,6 +809,7 @@ class Claims:
         self.num_releases, self.keys = 0, {}
 
     def read(self, status):
+        need_one_each("status.json", status["keys"])
         for key in status["keys"]:
             if key["escrowed"] is not True:
                 continue
@@ -1654,6 +1657,15 @@ def thumbprint_of(document):
     return thumbprint
 
 
+def need_one_each(what, rows, member="name"):
+    """No second row of one name: one reader would take the first, and the next the last."""
+    seen = set()
+    for row in rows:
+        if row[member] in seen:
+            raise Bad("%s has two rows of %s" % (what, row[member]))
+        seen.add(row[member])
+
+
 def need_texts(what, row, *names):
     if not all(isinstance(row[name], str) for name in names):
         raise Bad("%s is not of the form that a pack has" % what)
@@ -1945,10 +1957,11 @@ class Verifier:
         return {name: at[2] for name, at in newest.items()}
 
     def check_tokens(self):
-        for row in self.pack.rows("keys/tokens.json"):
+        rows = self.pack.rows("keys/tokens.json")
+        for row in rows:
             need_texts("keys/tokens.json", row, "name", "uri", "spki")
-        listed = {row["name"]: b64u(sha256(from_b64u(row["spki"])))
-                  for row in self.pack.rows("keys/tokens.json")}
+        need_one_each("keys/tokens.json", rows)
+        listed = {row["name"]: b64u(sha256(from_b64u(row["spki"]))) for row in rows}
         self.num_tokens = len(listed)
         for name, digest in listed.items():
             enrolled, logged = self.tokens.get(name, (False, None))
@@ -2326,6 +2339,8 @@ class Verifier:
                 continue
             newest[name] = max(newest.get(name, (0,)), fact)
         inventory, status = self.pack.json("inventory.json"), self.pack.json("status.json")
+        need_one_each("inventory.json", inventory["escrowed"])
+        need_one_each("inventory.json", inventory["declared"])
         listed = {item["name"]: (item["version"], item["revision"], item["envelope_sha256"],
                                  item["log_seq"]) for item in inventory["escrowed"]}
         if listed != newest:

@@ -108,11 +108,13 @@ std::string TrustedAgentsJson(const std::vector<store::TrustRecord>& agents) {
 Result<std::vector<store::TrustRecord>> ParseTrustedAgents(std::string_view text) {
   const Json json = ParsePackJson(text);
   bool good = json.is_array();
+  OnePerName names("keys/trusted-agents.json");
   std::vector<store::TrustRecord> rows;
   for (std::size_t i = 0; good && i < json.size(); ++i) {
     PackFields fields(json[i]);
     store::TrustRecord& row = rows.emplace_back();
     row.thumbprint = fields.Text("thumbprint");
+    RETURN_IF_ERROR(names.Add(row.thumbprint));
     row.name = fields.Text("host");
     row.hosts = Patterns(fields, "hosts");
     row.keys = Patterns(fields, "keys");
@@ -136,11 +138,13 @@ std::string TokensJson(const std::vector<store::TokenRecord>& tokens) {
 Result<std::vector<store::TokenRecord>> ParseTokens(std::string_view text) {
   const Json json = ParsePackJson(text);
   bool good = json.is_array();
+  OnePerName names("keys/tokens.json");
   std::vector<store::TokenRecord> rows;
   for (std::size_t i = 0; good && i < json.size(); ++i) {
     PackFields fields(json[i]);
     store::TokenRecord& row = rows.emplace_back();
     row.name = fields.Text("name");
+    RETURN_IF_ERROR(names.Add(row.name));
     row.uri = fields.Text("uri");
     const auto spki = DecodeBase64Url(fields.Text("spki"));
     fields.Need(spki.has_value());

@@ -214,17 +214,22 @@ Result<PackStatus> ComparePackStatus(std::string_view inventory_text, std::strin
   const Json status = ParsePackJson(status_text);
   Fields inventory_fields(inventory);
   std::map<std::string, Newest> listed;
+  OnePerName escrowed_names("inventory.json");
   for (const Json& item : inventory_fields.List("escrowed")) {
     Fields key(item);
-    listed[key.Text("name")] = {
-        key.NumberOf<std::uint32_t>("version"), key.NumberOf<std::uint32_t>("revision"),
-        key.Hash("envelope_sha256"), key.NumberOf<std::uint64_t>("log_seq")};
+    const std::string name = key.Text("name");
+    RETURN_IF_ERROR(escrowed_names.Add(name));
+    listed[name] = {key.NumberOf<std::uint32_t>("version"), key.NumberOf<std::uint32_t>("revision"),
+                    key.Hash("envelope_sha256"), key.NumberOf<std::uint64_t>("log_seq")};
     inventory_fields.Need(key.good());
   }
   std::set<std::string> declared;
+  OnePerName declared_names("inventory.json");
   for (const Json& item : inventory_fields.List("declared")) {
     Fields key(item);
-    declared.insert(key.Text("name"));
+    const std::string name = key.Text("name");
+    RETURN_IF_ERROR(declared_names.Add(name));
+    declared.insert(name);
     inventory_fields.Need(key.good());
   }
   if (!inventory_fields.good()) return MisshapenPart("inventory.json");

@@ -23,6 +23,21 @@ inline Error MisshapenPart(std::string_view what) {
   return report::PackDamaged(fmt::format("{} is not of the form that a pack has", what));
 }
 
+// OnePerName refuses a second row of one name in a list of `what`: one reader would take the first,
+// and the next the last.
+class OnePerName {
+ public:
+  explicit OnePerName(std::string_view what) : what_(what) {}
+  Status Add(const std::string& name) {
+    if (names_.insert(name).second) return Ok();
+    return report::PackDamaged(fmt::format("{} has two rows of {}", what_, name));
+  }
+
+ private:
+  std::string what_;
+  std::set<std::string> names_;
+};
+
 // JsonLine: a line of a `.jsonl` member; JsonText: a document, indented by two.
 inline std::string JsonLine(const nlohmann::ordered_json& json) {
   return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";

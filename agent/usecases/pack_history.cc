@@ -98,9 +98,11 @@ Result<StatusClaims> StatusClaims::Parse(std::string_view status) {
   // Another form may tell conditions otherwise, and is not made anew either.
   const bool has_conditions = report::FormOf(status) == report::kReportForm;
   const std::string own_agent = has_conditions ? fields.Text("agent") : "";
+  OnePerName names("status.json");
   for (const Json& item : fields.List("keys")) {
     PackFields key(item);
     const std::string name = key.Text("name");
+    RETURN_IF_ERROR(names.Add(name));
     if (key.Of("escrowed") != true) continue;
     const auto version = key.NumberOf<std::uint32_t>("version");
     const auto revision = key.NumberOf<std::uint32_t>("revision");

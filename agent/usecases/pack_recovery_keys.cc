@@ -57,11 +57,13 @@ Result<std::string> RecoveryKeysJson(const std::vector<store::RecoveryKeyRecord>
 Result<RecoveryKeyList> RecoveryKeyList::Parse(std::string_view text) {
   const Json json = ParsePackJson(text);
   bool good = json.is_array();
+  OnePerName names("keys/recovery-keys.json");
   RecoveryKeyList list;
   for (std::size_t i = 0; good && i < json.size(); ++i) {
     PackFields fields(json[i]);
     store::RecoveryKeyRecord& row = list.rows_.emplace_back();
     row.name = fields.Text("name");
+    RETURN_IF_ERROR(names.Add(row.name));
     row.thumbprint = fields.Text("thumbprint");
     row.sha256 = fields.Hash("record_sha256");
     row.added = fields.Time("added");

@@ -994,6 +994,36 @@ class PackForms(PackCase):  # one test: its methods read the packs of one world
             rb'"recovery_thumbprint":"[^"]*"', b'"recovery_thumbprint":"other"', data))
         self.signed(pack, "the keys that go to team are not those of the summaries")
 
+    def test_two_rows_of_one_name(self):
+        """One reader would take the first, and the next the last: nobody takes either."""
+        def lie(name, find, row, at):
+            pack = Pack(self.world.path("pack.tar"))
+            document = json.loads(pack.members[name])
+            rows = find(document)
+            rows.insert(at * len(rows), {**rows[-1], **row})
+            pack.members[name] = (json.dumps(document, indent=2) + "\n").encode()
+            return pack
+        for name, find, row, of in (
+                ("keys/tokens.json", lambda rows: rows, {"uri": "pkcs11:token=x"}, "ops"),
+                ("keys/trusted-agents.json", lambda rows: rows, {"host": "x"}, ""),
+                ("keys/recovery-keys.json", lambda rows: rows, {"opened": None}, "team"),
+                ("inventory.json", lambda inventory: inventory["escrowed"], {"version": 1},
+                 "app/other")):
+            for at in (0, 1):
+                with self.subTest(member=name, at=at):
+                    self.signed(lie(name, find, row, at), f"{name} has two rows of {of}")
+        declared = {"name": "app/key", "source": "file:/x", "paths": []}
+        pack = Pack(self.world.path("pack.tar"))
+        pack.edit("inventory.json", lambda data: data.replace(
+            b'"declared": []', b'"declared": %s' % json.dumps([declared] * 2).encode()))
+        self.forge(pack, lambda status: status["keys"][0].update(declared=True, source="file:/x"))
+        self.signed(pack, "inventory.json has two rows of app/key")
+        for at in (0, 1):
+            pack = Pack(self.world.path("pack.tar"))
+            self.forge(pack, lambda status: status["keys"].insert(
+                at, {**status["keys"][0], "version": 9}))
+            self.signed(pack, "status.json has two rows of app/key")
+
     def test_members_that_are_signed_away(self):
         pack = Pack(self.world.path("pack.tar"))
         proofs = [name for name in pack.members if name.startswith("proofs/")]
