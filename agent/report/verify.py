@@ -1694,7 +1694,7 @@ class Verifier:
         self.interrupted = set()  # who was taken to have ended, and may still tell
         self.unsure = set()  # requests of which another of the same name may have had the end
         self.roots, self.policies, self.anchor_lines, self.last_time = {}, [], "", None
-        self.policy_signers = []
+        self.policy_sets = []  # entry, serial and hash, time, digest of the signers or ""
         self.by_hash, self.proven, self.num_tiles, self.trails = {}, set(), 0, ()
         self.agents, self.imported = {options.agent} - {None}, set()
         self.stateless, self.num_unknown_drills = {}, 0
@@ -2056,9 +2056,9 @@ class Verifier:
                     event["outcome"] == "success"):
                 policy = event["policy"]
                 self.policies.append((policy["id"], policy["serial"], policy["sha256"]))
-                begin, mark, digest = event.get("reason", "").partition(", signers ")
-                if mark and begin.startswith("policy set, mode "):
-                    self.policy_signers.append((self.policies[-1][1:], digest))
+                begin, _, digest = event.get("reason", "").partition(", signers ")
+                self.policy_sets.append((seq, self.policies[-1][1:], event["time"], digest if
+                                         begin.startswith("policy set, mode ") else ""))
         if "anchor" in event:
             self.read_anchor(seq, line, event, stateless)
         elif stateless and event["type"] not in IMPORTABLE:
@@ -2218,8 +2218,13 @@ class Verifier:
             if not 0 < int(lines[0]) <= len({key.key for key in good}):
                 raise Bad("too few of the signers signed policy/policy.toml")
             listed = b64u(sha256(self.pack.read("policy/signers")))
-            if any(set_ == mine[1:] and digest != listed for set_, digest in self.policy_signers):
-                raise Bad("policy/signers is not what the entry of the policy says")
+            for seq, policy, time, digest in self.policy_sets:
+                if policy == mine[1:] and digest not in ("", listed):
+                    raise Bad("policy/signers is not what the entry of the policy says")
+                if policy == mine[1:] and (abs(seconds(time) - seconds(facts["set"])) >
+                                           CLOCK_TOLERANCE_S):
+                    raise Bad("policy/policy.json says that the policy was set at %s, and entry "
+                              "%d sets it at %s" % (facts["set"], seq, time))
         self.checked.append("the policy %s serial %d" % mine[:2])
         self.hold_to_policy(text.decode(), 0 if facts["set"] is None else seconds(facts["set"]))
 

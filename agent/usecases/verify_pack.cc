@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <set>
 #include <utility>
 
@@ -14,6 +15,7 @@
 #include "agent/usecases/pack_log.h"
 #include "agent/usecases/pack_policy.h"
 #include "agent/usecases/pack_report.h"
+#include "agent/usecases/registration_check.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
 
@@ -284,7 +286,7 @@ class PackVerifier {
     }
     if (facts.serial != 0) {
       RETURN_IF_ERROR(CheckPolicySignature(text, facts));
-      RETURN_IF_ERROR(CheckPolicySigners(log, facts));
+      RETURN_IF_ERROR(CheckPolicyEntry(log, facts));
     }
     item_.checked.push_back(fmt::format("the policy {} serial {}", facts.name, facts.serial));
     return HoldToPolicy(log, text, facts);
@@ -317,13 +319,20 @@ class PackVerifier {
     return Ok();
   }
 
-  // CheckPolicySigners: a pack's own list of who may sign proves nothing by itself.
-  Status CheckPolicySigners(const PackLog& log, const PolicyFacts& facts) {
+  // CheckPolicyEntry: what the entry tells that set the policy. A pack's own list of who may sign
+  // proves nothing by itself, and from when it was set the graces run.
+  Status CheckPolicyEntry(const PackLog& log, const PolicyFacts& facts) {
     ASSIGN_OR_RETURN(const std::string signers, pack_.Read("policy/signers"));
     for (const PolicySet& set : log.policy_sets()) {
-      const bool is_it = set.serial == facts.serial && set.sha256 == facts.sha256;
-      if (is_it && !set.signers.empty() && set.signers != PolicySigners(signers)) {
+      if (set.serial != facts.serial || set.sha256 != facts.sha256) continue;
+      if (!set.signers.empty() && set.signers != PolicySigners(signers)) {
         return report::PackDamaged("policy/signers is not what the entry of the policy says");
+      }
+      if (std::llabs(set.time - facts.set_time) > kProofToleranceSeconds) {
+        return report::PackDamaged(fmt::format(
+            "policy/policy.json says that the policy was set at {}, and entry {} sets it "
+            "at {}",
+            FormatUtc(facts.set_time), set.seq, FormatUtc(set.time)));
       }
     }
     return Ok();

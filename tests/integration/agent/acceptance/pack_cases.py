@@ -855,6 +855,26 @@ class PackLies(PackCase):  # one test: its methods read the packs of one world
                 words = () if trusted else (f"its agent {agent} was not trusted for it",)
                 self.signed(pack, *words, status=1 if trusted else 4)
 
+    def test_when_the_policy_was_set(self):
+        """From then on its graces run: no other time than that of the entry that set it."""
+        def at(shift):
+            def change(data):
+                facts = json.loads(data)
+                moment = datetime.datetime.strptime(facts["set"], "%Y-%m-%dT%H:%M:%SZ")
+                facts["set"] = shift(moment).strftime("%Y-%m-%dT%H:%M:%SZ")
+                return (json.dumps(facts, indent=2) + "\n").encode()
+            return change
+        said = "policy/policy.json says that the policy was set at "
+        for shift, status in (
+                (lambda _: datetime.datetime(9999, 12, 31, 23, 59, 59), 4),
+                (lambda _: datetime.datetime(1970, 1, 1), 4),
+                (lambda moment: moment + datetime.timedelta(days=1), 4),
+                (lambda moment: moment - datetime.timedelta(seconds=90), 4),
+                (lambda moment: moment + datetime.timedelta(seconds=30), 1)):
+            pack = Pack(self.world.path("pack.tar"))
+            pack.edit("policy/policy.json", at(shift))
+            self.signed(pack, *([said] if status == 4 else []), status=status)
+
     def test_another_policy_in_its_place(self):
         """The one that was in force before, and the built-in one that nobody signs."""
         for name, word in (
