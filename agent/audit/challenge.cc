@@ -242,6 +242,9 @@ Result<TokenAnswers> ParseTokenAnswers(std::string_view file) {
       answers.answers.push_back(
           {ToBytes32(row.Base64Url("key_sha256", 32)), ToBytes32(row.Base64Url("answer", 32))});
       RETURN_IF_ERROR(row.Finish());
+      in.Require(std::ranges::count(answers.answers, answers.answers.back().key_sha256,
+                                    &TokenAnswer::key_sha256) == 1,
+                 "has two answers of one token key");
     }
     return in.Finish();
   };

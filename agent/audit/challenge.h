@@ -17,7 +17,7 @@
 namespace keyescrow::agent::audit {
 
 inline constexpr std::size_t kMaxChallengeBytes = 3U << 20;
-inline constexpr std::size_t kMaxDrawn = 65536;
+inline constexpr std::size_t kMaxDrawn = 30000;  // as many as strict JSON has values for
 inline constexpr std::size_t kMaxTokenNonces = 256;
 
 // DrawnPath: what the auditor drew: a key, or one version of it, or one path.

@@ -38,6 +38,7 @@ except ImportError:  # before Python 3.11
 NEWEST_SIGNATURES = 200
 EVERY_DRILL = 1000  # up to as many proofs of paths, each signature is checked
 NOTE_BYTES, NOTE_LINES = 65536, 100
+MAX_CHALLENGE, MAX_DRAWN, MAX_ANSWERS = 3 << 20, 30000, 256  # bytes, rows, rows
 ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
 ESCROWED = ("escrow.created", "escrow.rewrapped")
 IMPORTABLE = ("restore.requested", "restore.completed", "restore.failed", "drill.passed",
@@ -1404,10 +1405,10 @@ class Trail:
 # ---- the pack's files
 
 class Sample:
-    """What an auditor drew (agent/report/FORMAT.md, "A sample")."""
+    """What an auditor drew (agent/report/FORMAT.md, "A sample"; agent/audit/FORMAT.md, "Challenges")."""
 
     def __init__(self, options):
-        document = self.read(options.challenge, "keyescrow/challenge/1")
+        document = self.read(options.challenge, "keyescrow/challenge/1", self.check_challenge)
         self.nonce, self.created = document["challenge"], document["created"]
         self.origin, self.drawn = document.get("origin", ""), document.get("drawn", [])
         self.tokens = {b64u(sha256(from_b64u(token["spki"])))
@@ -1422,25 +1423,85 @@ class Sample:
                 raise Usage("the expected answers do not belong to the challenge")
 
     @staticmethod
-    def read(file, schema):
+    def read(file, schema, check):
+        """Strictly: the auditor's own file, and the answers, which come from the host."""
         try:
-            document = parse_json(pathlib.Path(file).read_text(encoding="utf-8"))
-            if document["schema"] == schema:
-                return document
-        except (Bad, ValueError, KeyError, TypeError):
-            pass
-        raise Usage("%s is no file of the schema %s" % (ascii(file)[1:-1], schema))
+            if not pathlib.Path(file).is_file():
+                raise Bad("it is no regular file")
+            data = pathlib.Path(file).read_bytes()
+            line = data.removesuffix(b"\n").decode("ascii")
+            document = parse_json(line)
+            # One line without spaces, escapes and control characters.
+            if len(data) > MAX_CHALLENGE or "\\" in line or line != json.dumps(
+                    document, separators=(",", ":"), ensure_ascii=False):
+                raise Bad("it is not of the form")
+            if document["schema"] != schema:
+                raise Bad("it has another schema")
+            check(document)
+            return document
+        except (Bad, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise Usage("%s is no file of the schema %s: %s" % (
+                ascii(file)[1:-1], schema, str(error) or type(error).__name__)) from error
+
+    @staticmethod
+    def members(item, needed, optional=()):
+        if not isinstance(item, dict) or not set(needed) <= set(item) <= {*needed, *optional}:
+            raise Bad("members are missing, or there are others")
+
+    @staticmethod
+    def texts(item, *names):
+        for name in names:
+            if name in item and not (isinstance(item[name], str) and item[name]):
+                raise Bad("%s is no text" % name)
+
+    @staticmethod
+    def rows(document, name, most, least=1):
+        if not isinstance(document[name], list) or not least <= len(document[name]) <= most:
+            raise Bad("%s has too many rows or none" % name)
+        return document[name]
+
+    @classmethod
+    def check_challenge(cls, document):
+        cls.members(document, ("schema", "challenge", "created"), ("origin", "drawn", "tokens"))
+        cls.texts(document, "challenge", "created", "origin")
+        hash_of(document["challenge"])
+        seconds(document["created"])
+        for row in cls.rows(document, "drawn", MAX_DRAWN) if "drawn" in document else ():
+            cls.members(row, ("key",), ("version", "path"))
+            cls.texts(row, "key", "path")
+            if "version" in row and not 1 <= whole(row["version"]) < 1 << 32:
+                raise Bad("a drawn version is none")
+        for row in cls.rows(document, "tokens", MAX_ANSWERS) if "tokens" in document else ():
+            own = {"pkcs11-rsa": ("alg", "wrapped"), "pkcs11-ecdh": ("crv", "epk")}[row["type"]]
+            cls.members(row, ("type", "token", "uri", "spki", *own))
+            cls.texts(row, *row)
+            for name in {"spki", own[1]}:
+                from_b64u(row[name])
+
+    @classmethod
+    def check_answers(cls, document):
+        cls.members(document, ("schema", "challenge", "answers"))
+        hash_of(document["challenge"])
+        keys = set()
+        for row in cls.rows(document, "answers", MAX_ANSWERS, 0):
+            cls.members(row, ("key_sha256", "answer"))
+            hash_of(row["key_sha256"])
+            hash_of(row["answer"])
+            keys.add(row["key_sha256"])
+        if len(keys) != len(document["answers"]):
+            raise Bad("it has two answers of one token key")
 
     @classmethod
     def answers(cls, file):
-        document = cls.read(file, "keyescrow/challenge-answers/1")
+        document = cls.read(file, "keyescrow/challenge-answers/1", cls.check_answers)
         return document["challenge"], {row["key_sha256"]: row["answer"]
                                        for row in document["answers"]}
 
     def notice(self, seq, item, path):
-        """A proof under the challenge that holds; they come from the newest on."""
+        """A proof under the challenge that holds."""
         version = (item["key"]["name"], item["key"]["version"], path)
-        self.proofs[version] = max(self.proofs.get(version, (-1, 0)), (seq, item["revision"]))
+        revisions = self.proofs.setdefault(version, {})
+        revisions[item["revision"]] = max(revisions.get(item["revision"], 0), seq)
 
     def compare(self, verifier):
         newest, in_use = {}, verifier.newest_in_use()
@@ -1448,19 +1509,23 @@ class Sample:
             version = (item["key"]["name"], item["key"]["version"])
             if newest.get(version, item)["revision"] <= item["revision"]:
                 newest[version] = item
-        whole_keys = num_paths = 0
+        proven = {}  # by version; None where one of its drawn paths does not hold
         for drawn in self.drawn:
             name, number = drawn["key"], drawn.get("version", 0)
             item = newest.get((name, number))
             if not number and name in in_use:
                 item = verifier.summaries[in_use[name]]
-            faults, proven = self.faults_of(drawn, item, verifier.destroyed)
+            if item is None and (name, number) in proven:
+                continue  # told once
+            faults, num = self.faults_of(drawn, item, verifier.destroyed)
             verifier.findings += faults
-            if not faults:
-                whole_keys, num_paths = whole_keys + 1, num_paths + proven
+            before = proven.setdefault((name, number), 0)
+            proven[name, number] = None if faults or before is None else before + num
+        whole_keys = [num for num in proven.values() if num is not None]
         verifier.checked.append(
-            "the sample of %s: of %s drawn, %d opened by all their paths (%d) under its challenge"
-            % (self.created, plural(len(self.drawn), "key"), whole_keys, num_paths))
+            "the sample of %s: of %s drawn, %d opened by all their drawn paths (%d) under its "
+            "challenge" % (self.created, plural(len(proven), "key"), len(whole_keys),
+                           sum(whole_keys)))
         if not self.tokens:
             return
         tokens = plural(len(self.tokens), "token")
@@ -1485,13 +1550,13 @@ class Sample:
             return ["%s version %d has no path %s, which was drawn" % (*version, only)], 0
         faults = []
         for path in paths:
-            seq, revision = self.proofs.get((*version, path), (-1, 0))
+            revisions = self.proofs.get((*version, path), {})
             which = "%s version %d, path %s, " % (*version, path)
-            if seq < 0:
+            if not revisions:
                 faults.append(which + "was not opened under the challenge")
-            elif revision != item["revision"]:
+            elif item["revision"] not in revisions:
                 faults.append(which + "was opened under the challenge as revision %d, and is "
-                              "revision %d now" % (revision, item["revision"]))
+                              "revision %d now" % (max(revisions), item["revision"]))
         return faults, len(paths)
 
     def wrong_answers(self):
@@ -2382,16 +2447,24 @@ def joined(words):
     return words
 
 
+class Once(argparse.Action):
+    """An option with a value that is not empty, given once: what was left out by mistake would else
+    count as checked."""
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        if not value:
+            parser.error("%s has an empty value" % option_string)
+        if getattr(namespace, self.dest) is not None:
+            parser.error("%s was given twice" % option_string)
+        setattr(namespace, self.dest, value)
+
+
 def main():
-    parser = argparse.ArgumentParser(usage=__doc__)
+    parser = argparse.ArgumentParser(usage=__doc__, allow_abbrev=False)
     parser.add_argument("pack", nargs="?", type=pathlib.Path,
                         default=pathlib.Path(__file__).resolve().parent)
-    parser.add_argument("--trust")
-    parser.add_argument("--agent")
-    parser.add_argument("--since")
-    parser.add_argument("--challenge")
-    parser.add_argument("--expected")
-    parser.add_argument("--answers")
+    for name in ("--trust", "--agent", "--since", "--challenge", "--expected", "--answers"):
+        parser.add_argument(name, action=Once)
     parser.add_argument("--all-signatures", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(joined(sys.argv[1:]))

@@ -20,11 +20,12 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Drawable: the newest version of a key, with the hashes of its tokens' public keys.
+// Drawable: the version of a key that is in use, with its paths and the hashes of its tokens'
+// public keys.
 struct Drawable {
   std::uint32_t version = 0;
-  std::uint32_t revision = 0;
-  std::set<std::string> token_keys;  // b64u
+  std::vector<std::string> path_ids;  // none where the envelope could not be read
+  std::set<std::string> token_keys;   // b64u
 };
 
 struct Population {
@@ -45,16 +46,29 @@ void AddTokenKeys(const Json& factors, std::set<std::string>& token_keys) {
 
 Status AddSummary(std::string_view line, Population& population) {
   ASSIGN_OR_RETURN(const EnvelopeSummary summary, ParseSummary(line));
-  Drawable& newest = population.keys[summary.key_name];
-  const std::pair place(summary.key_version, summary.revision);
-  if (place <= std::pair(newest.version, newest.revision)) return Ok();
-  newest = {summary.key_version, summary.revision, {}};
+  // Versions of one key follow each other; the one in use stays.
+  Drawable& drawable = population.keys[summary.key_name];
+  drawable = {summary.key_version, {}, {}};
   const Json json = ParsePackJson(line);
   for (const Json& path : json["paths"]) {
     PackFields fields(path);
-    AddTokenKeys(fields.List("factors"), newest.token_keys);
+    drawable.path_ids.push_back(fields.Text("id"));
+    AddTokenKeys(fields.List("factors"), drawable.token_keys);
   }
   return Ok();
+}
+
+// EntriesInUse: the entries whose envelopes the pack's inventory has as those in use.
+Result<std::set<std::uint64_t>> EntriesInUse(const report::TarReader& pack) {
+  ASSIGN_OR_RETURN(const std::string text, pack.Read("inventory.json"));
+  const Json json = ParsePackJson(text);
+  PackFields inventory(json);
+  std::set<std::uint64_t> entries;
+  for (const Json& item : inventory.List("escrowed")) {
+    PackFields fields(item);
+    entries.insert(fields.NumberOf<std::uint64_t>("log_seq"));
+  }
+  return entries;
 }
 
 Result<Population> OfState(Agent& agent, bool with_tokens) {
@@ -71,7 +85,7 @@ Result<Population> OfState(Agent& agent, bool with_tokens) {
       // One that is damaged is drawn as well: its drill will tell.
       const auto sealed = envelope::SealedEnvelope::Read(record.bytes, any);
       if (!sealed) {
-        population.keys[record.key_name] = {record.key_version, record.revision, {}};
+        population.keys[record.key_name] = {record.key_version, {}, {}};
       } else {
         status = AddSummary(SummaryLine(record, *sealed), population);
       }
@@ -94,8 +108,12 @@ Result<Population> OfPack(Agent* agent, const SampleRequest& request) {
   ASSIGN_OR_RETURN(const std::string document, pack.Read("keys/agent-key.json"));
   ASSIGN_OR_RETURN(const TrustDocument keys, ParseAgentKeyDocument(document));
   population.origin = keys.origin;
-  RETURN_IF_ERROR(
-      ForSummaries(pack, [&](std::string_view line) { return AddSummary(line, population); }));
+  // Not the highest version: a rotation that was abandoned left a newer one.
+  ASSIGN_OR_RETURN(const std::set<std::uint64_t> in_use, EntriesInUse(pack));
+  RETURN_IF_ERROR(ForSummaries(pack, [&](std::string_view line) -> Status {
+    ASSIGN_OR_RETURN(const EnvelopeSummary summary, ParseSummary(line));
+    return in_use.contains(summary.log_seq) ? AddSummary(line, population) : Ok();
+  }));
   ASSIGN_OR_RETURN(const std::string tokens, pack.Read("keys/tokens.json"));
   ASSIGN_OR_RETURN(population.tokens, ParseTokens(tokens));
   return population;
@@ -134,7 +152,8 @@ Status AddNonces(const Population& population, const std::set<std::string>& toke
 Result<Sample> DrawSample(const Environment& environment, Agent* agent,
                           const SampleRequest& request) {
   if (request.num_keys == 0 || request.num_keys > audit::kMaxDrawn) {
-    return Error(ErrorCode::kUsage, Action::kFixInput, "a sample has 1 to 65536 keys",
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 "a sample has 1 to " + std::to_string(audit::kMaxDrawn) + " keys",
                  "give that many with -n");
   }
   ASSIGN_OR_RETURN(const Population population, request.pack.empty()
@@ -157,10 +176,23 @@ Result<Sample> DrawSample(const Environment& environment, Agent* agent,
   for (std::size_t i = 0; i < num_drawn; ++i) {
     ASSIGN_OR_RETURN(const std::size_t at, Below(*environment.random, keys.size() - i));
     std::swap(keys[i], keys[i + at]);
-    sample.challenge.drawn.push_back({keys[i]->first, keys[i]->second.version, ""});
-    token_keys.insert(keys[i]->second.token_keys.begin(), keys[i]->second.token_keys.end());
+    const auto& [name, drawable] = *keys[i];
+    sample.drawn.emplace_back(name, drawable.version);
+    token_keys.insert(drawable.token_keys.begin(), drawable.token_keys.end());
+    // By name, so that a path that is removed before the drill is missed.
+    for (const std::string& path_id : drawable.path_ids) {
+      sample.challenge.drawn.push_back({name, drawable.version, path_id});
+    }
+    if (drawable.path_ids.empty()) sample.challenge.drawn.push_back({name, drawable.version, ""});
   }
-  std::ranges::sort(sample.challenge.drawn, {}, &audit::DrawnPath::key_name);
+  if (sample.challenge.drawn.size() > audit::kMaxDrawn) {
+    return Error(ErrorCode::kUsage, Action::kFixInput,
+                 "the drawn keys have " + std::to_string(sample.challenge.drawn.size()) +
+                     " paths, and a challenge holds " + std::to_string(audit::kMaxDrawn),
+                 "draw fewer keys with -n");
+  }
+  std::ranges::sort(sample.drawn);
+  std::ranges::stable_sort(sample.challenge.drawn, {}, &audit::DrawnPath::key_name);
   if (request.with_nonces) {
     RETURN_IF_ERROR(AddNonces(population, token_keys, *environment.random, sample));
   }

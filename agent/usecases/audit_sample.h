@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "agent/audit/challenge.h"
@@ -15,7 +16,7 @@ namespace keyescrow::agent {
 // SampleRequest: from an evidence pack, which an auditor can draw from on a machine of their own;
 // or from this host's state.
 struct SampleRequest {
-  std::size_t num_keys = 0;  // 1–65536
+  std::size_t num_keys = 0;  // 1–kMaxDrawn
   bool with_nonces = false;  // one for each token of the drawn keys
   std::string pack;          // FILE; "": this host's state
   std::optional<TrustDocument> trust;
@@ -23,7 +24,8 @@ struct SampleRequest {
 };
 
 struct Sample {
-  audit::Challenge challenge;          // `drawn`: each key's newest version, by name
+  audit::Challenge challenge;  // `drawn`: each path of each key's version in use
+  std::vector<std::pair<std::string, std::uint32_t>> drawn;  // the keys and versions, by name
   audit::TokenAnswers expected;        // the tokens' answers, for the auditor alone
   std::size_t num_population = 0;      // keys it was drawn from
   std::vector<std::string> no_nonces;  // hashes of tokens' keys that are not registered

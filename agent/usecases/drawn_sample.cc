@@ -60,8 +60,8 @@ Result<DrawnSample> DrawnSample::Make(audit::Challenge challenge,
 
 void DrawnSample::Notice(std::uint64_t seq, const audit::Event& event) {
   if (event.drill->challenge != challenge_.nonce) return;
-  proofs_[{{event.key->name, event.key->version}, event.paths.front().id}] = {
-      seq, event.envelope->revision};
+  proofs_[{{event.key->name, event.key->version}, event.paths.front().id}]
+         [event.envelope->revision] = seq;
 }
 
 std::optional<std::size_t> DrawnSample::CheckDrawn(const audit::DrawnPath& drawn,
@@ -93,11 +93,11 @@ std::optional<std::size_t> DrawnSample::CheckDrawn(const audit::DrawnPath& drawn
     const auto proof = proofs_.find({version, path.id});
     if (proof == proofs_.end()) {
       missing(0, which + ", was not opened under the challenge");
-    } else if (proof->second.revision != newest->revision) {
-      missing(proof->second.seq,
-              fmt::format("{}, was opened under the challenge as revision {}, and is revision {} "
-                          "now",
-                          which, proof->second.revision, newest->revision));
+    } else if (!proof->second.contains(newest->revision)) {
+      const auto& [revision, seq] = *proof->second.rbegin();
+      missing(seq, fmt::format("{}, was opened under the challenge as revision {}, and is revision "
+                               "{} now",
+                               which, revision, newest->revision));
     } else {
       ++num_proven;
     }
@@ -113,19 +113,25 @@ void DrawnSample::Finish(const Summaries& summaries, const VersionLife& life,
                          audit::LogFindings& findings, std::vector<std::string>& checked,
                          std::vector<std::string>& not_checked) const {
   const auto newest = NewestEnvelopes(summaries, life);
+  std::map<KeyVersion, std::optional<std::size_t>> proven;  // nothing where one does not hold
+  for (const audit::DrawnPath& drawn : challenge_.drawn) {
+    const KeyVersion version(drawn.key_name, drawn.key_version);
+    const auto found = newest.find(version);
+    if (found == newest.end() && proven.contains(version)) continue;  // told once
+    const auto num_proven =
+        CheckDrawn(drawn, found == newest.end() ? nullptr : found->second, life, findings);
+    std::optional<std::size_t>& of_key = proven.try_emplace(version, 0).first->second;
+    of_key = of_key && num_proven ? std::optional(*of_key + *num_proven) : std::nullopt;
+  }
   std::size_t num_whole = 0;
   std::size_t num_paths = 0;
-  for (const audit::DrawnPath& drawn : challenge_.drawn) {
-    const auto found = newest.find({drawn.key_name, drawn.key_version});
-    const auto proven =
-        CheckDrawn(drawn, found == newest.end() ? nullptr : found->second, life, findings);
-    num_whole += proven ? 1U : 0U;
-    num_paths += proven.value_or(0);
+  for (const auto& [version, num_proven] : proven) {
+    num_whole += num_proven ? 1U : 0U;
+    num_paths += num_proven.value_or(0);
   }
   checked.push_back(fmt::format(
-      "the sample of {}: of {} drawn, {} opened by all their paths ({}) under its challenge",
-      FormatUtc(challenge_.created), Plural(challenge_.drawn.size(), "key", "keys"), num_whole,
-      num_paths));
+      "the sample of {}: of {} drawn, {} opened by all their drawn paths ({}) under its challenge",
+      FormatUtc(challenge_.created), Plural(proven.size(), "key", "keys"), num_whole, num_paths));
   if (challenge_.tokens.empty()) return;
   const std::string tokens = Plural(challenge_.tokens.size(), "token", "tokens");
   if (!answers_) {

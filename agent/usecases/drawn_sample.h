@@ -42,22 +42,19 @@ class DrawnSample {
 
  private:
   using PathOfVersion = std::pair<KeyVersion, std::string>;
-  struct Proof {
-    std::uint64_t seq = 0;
-    std::uint32_t revision = 0;
-  };
 
   DrawnSample(audit::Challenge challenge, std::optional<AnswersOfTokens> answers)
       : challenge_(std::move(challenge)), answers_(std::move(answers)) {}
 
-  // CheckDrawn returns how many of its paths hold; nothing where one does not.
+  // CheckDrawn returns how many of the row's paths hold; nothing where one does not.
   std::optional<std::size_t> CheckDrawn(const audit::DrawnPath& drawn,
                                         const EnvelopeSummary* newest, const VersionLife& life,
                                         audit::LogFindings& findings) const;
 
   audit::Challenge challenge_;
   std::optional<AnswersOfTokens> answers_;
-  std::map<PathOfVersion, Proof> proofs_;  // the newest under the challenge
+  // Under the challenge: by revision, the newest entry.
+  std::map<PathOfVersion, std::map<std::uint32_t, std::uint64_t>> proofs_;
 };
 
 }  // namespace keyescrow::agent

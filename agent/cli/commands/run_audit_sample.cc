@@ -42,16 +42,17 @@ Result<int> DoSample(const AuditSampleOptions& options, Session& session) {
   document["origin"] = sample.challenge.origin;
   document["population"] = sample.num_population;
   document["drawn"] = Json::array();
-  for (const audit::DrawnPath& key : sample.challenge.drawn) {
-    document["drawn"].push_back(KeyJson(key.key_name, key.key_version));
+  for (const auto& [name, version] : sample.drawn) {
+    document["drawn"].push_back(KeyJson(name, version));
   }
+  document["paths"] = sample.challenge.drawn.size();
   document["tokens"] = sample.challenge.tokens.size();
   document["tokens_without_nonce"] = sample.no_nonces;
   std::string text =
-      fmt::format("drew {} of {} into {}\n", sample.challenge.drawn.size(),
+      fmt::format("drew {} of {} into {}\n", sample.drawn.size(),
                   Count(sample.num_population, "key"), EscapeForTerminal(options.output));
-  for (const audit::DrawnPath& key : sample.challenge.drawn) {
-    text += fmt::format("  {} version {}\n", EscapeForTerminal(key.key_name), key.key_version);
+  for (const auto& [name, version] : sample.drawn) {
+    text += fmt::format("  {} version {}\n", EscapeForTerminal(name), version);
   }
   if (request.with_nonces) {
     text += fmt::format("  a nonce for {}\n", Count(sample.challenge.tokens.size(), "token"));

@@ -1,6 +1,8 @@
 """An auditor's sample: drawn from a pack, drilled on the host, held against the pack that follows."""
 
 import base64
+import contextlib
+import io
 import json
 import stat
 from unittest import mock
@@ -35,7 +37,7 @@ class PackSamples(PackCase):  # one test: its methods read the packs of one worl
     def changed(self, source, change, target="changed"):
         document = json.loads(self.world.path(source).read_bytes())
         change(document)
-        self.world.write(target, json.dumps(document).encode())
+        self.world.write(target, json.dumps(document, separators=(",", ":")).encode())
         return target
 
     def held(self, pack, status, *words, challenge="q.challenge", answers=()):
@@ -58,26 +60,28 @@ class PackSamples(PackCase):  # one test: its methods read the packs of one worl
         item, script = self.held("pack.tar", 1,
                                  "app/key version 1, path tpm, was not opened under the challenge",
                                  "app/other version 2, path token-ops, was not opened under",
-                                 "of 2 keys drawn, 0 opened by all their paths (0)",
+                                 "of 2 keys drawn, 0 opened by all their drawn paths (0)",
                                  "the answers of 1 token to the challenge: give --expected")
         self.assertEqual({f["fault"] for f in item["findings"]}, {"sample_unproven"})
         self.assertEqual(sorted(f["what"] for f in item["findings"]), sorted(script["findings"]))
         self.assertEqual(len(item["findings"]), 4)
         # One of them is.
-        one = self.changed("q.challenge", lambda q: q.update(drawn=q["drawn"][:1]), "one.challenge")
+        one = self.changed("q.challenge", lambda q: q.update(
+            drawn=[row for row in q["drawn"] if row["key"] == "app/key"]), "one.challenge")
         self.succeeds("drill", "--challenge", one, "--json", *UNLOCK)
         self.held(self.new_pack(), 1, "app/other version 2, path token-ops, was not opened under",
-                  "of 2 keys drawn, 1 opened by all their paths (2)")
-        self.held("new.tar", 0, "of 1 key drawn, 1 opened by all their paths (2)", challenge=one)
+                  "of 2 keys drawn, 1 opened by all their drawn paths (2)")
+        self.held("new.tar", 0, "of 1 key drawn, 1 opened by all their drawn paths (2)", challenge=one)
         done = self.drilled("--answers", "q.answers")
         self.assertEqual([key["key"] for key in done["keys"]], document["drawn"])
+        self.assertEqual(document["paths"], 4)
         for key in done["keys"]:
             for path in key["paths"]:
                 self.assertEqual(path["statement"].split("\n")[7], document["challenge"])
         # A later drill takes the newest proof's place, and nothing from the sample.
         self.world.must("drill", "app/key", "--via", "tpm", *UNLOCK)
         answers = ("--expected", "q.expected", "--answers", "q.answers")
-        item, _ = self.held(self.new_pack(), 0, "of 2 keys drawn, 2 opened by all their paths (4)",
+        item, _ = self.held(self.new_pack(), 0, "of 2 keys drawn, 2 opened by all their drawn paths (4)",
                             "the answers of 1 token to the challenge", answers=answers)
         self.assertEqual(item["findings"], [])
         self.assertFalse([line for line in item["not_checked"] if "answers" in line])
@@ -120,8 +124,9 @@ class PackSamples(PackCase):  # one test: its methods read the packs of one worl
             return lambda q: q.update(drawn=[row])
 
         for row, status, word in (
-                ({"key": "app/key"}, 0, "of 1 key drawn, 1 opened by all their paths (2)"),
-                ({"key": "app/other", "version": 2, "path": "token-ops"}, 0, "(1) under its challenge"),
+                ({"key": "app/key"}, 0, "of 1 key drawn, 1 opened by all their drawn paths (2)"),
+                ({"key": "app/other", "version": 2, "path": "token-ops"}, 0,
+                 "(1) under its challenge"),
                 ({"key": "app/other", "version": 1, "path": "token-ops"}, 1,
                  "app/other version 1, path token-ops, was not opened under the challenge"),
                 ({"key": "app/key", "path": "nobody"}, 1,
@@ -146,10 +151,86 @@ class PackSamples(PackCase):  # one test: its methods read the packs of one worl
         self.world.must("path", "add", "app/other", "--path", "tpm & password", "--via", "token-ops",
                         *UNLOCK)
         self.held(self.new_pack(), 1, "app/other version 2, path token-ops, was opened under the "
-                  "challenge as revision 1, and is revision 2 now", "of 2 keys drawn, 1 opened")
+                  "challenge as revision ", "of 2 keys drawn, 1 opened")
+        self.succeeds("export", "app/other", "-o", "older.escrow")
         self.drilled()
-        self.held(self.new_pack(), 0, "of 2 keys drawn, 2 opened by all their paths (5)")
+        self.held(self.new_pack(), 0, "of 2 keys drawn, 2 opened by all their drawn paths (4)")
+        # A drill of an older copy takes nothing from that.
         self.world.must("path", "remove", "app/other", "tpm", "--via", "token-ops", "--yes", *UNLOCK)
+        self.drilled()
+        self.succeeds("drill", "older.escrow", "--via", "token-ops", "--challenge", "q.challenge",
+                      *UNLOCK)
+        self.held(self.new_pack(), 0, "of 2 keys drawn, 2 opened by all their drawn paths (4)")
+
+    def test_a_path_that_is_gone_before_the_drill_is_missed(self):
+        self.world.must("path", "add", "app/other", "--path", "brief=tpm & password", "--via",
+                        "token-ops", *UNLOCK)
+        self.world.path("pack.tar").rename(self.world.path("kept.tar"))
+        self.world.must("audit", "export", "-o", "pack.tar")
+        self.drawn(2)
+        self.world.path("kept.tar").rename(self.world.path("pack.tar"))
+        self.world.must("path", "remove", "app/other", "brief", "--via", "token-ops", "--yes",
+                        *UNLOCK)
+        self.succeeds("drill", "app/key", "--challenge", "q.challenge", *UNLOCK)
+        self.succeeds("drill", "app/other", "--challenge", "q.challenge", *UNLOCK)
+        self.held(self.new_pack(), 1, "app/other version 2 has no path brief, which was drawn",
+                  "of 2 keys drawn, 1 opened by all")
+
+    def test_the_version_in_use_is_drawn(self):
+        """A rotation that was abandoned left a higher one, of which nobody has the key."""
+        self.world.write("turned.key", b"a key that is not turned after all")
+        self.world.must("backup", "app/turned", "--from", "turned.key", "--path", self.paths[0],
+                        "--kdf", "pbkdf2-sha512", *UNLOCK)
+        self.world.run("rotate", "app/turned", "--generate", "32", "--apply", "exit 1", *UNLOCK)
+        self.world.run("rotate", "app/turned", "--abandon", "--yes")
+        self.world.path("pack.tar").rename(self.world.path("kept.tar"))
+        self.world.must("audit", "export", "-o", "pack.tar")
+        documents = [self.drawn(9), self.sample(9, name="here")]
+        self.world.path("kept.tar").rename(self.world.path("pack.tar"))
+        for document in documents:
+            self.assertIn({"name": "app/turned", "version": 1}, document["drawn"])
+        self.world.must("destroy", "app/turned", "--confirm", "app/turned")
+
+    def test_hostile_files_are_no_verdict_on_the_host(self):
+        """Both refuse them alike: the answers come from the host, and a challenge may be mistaken."""
+        self.drawn(1)
+        good = {name: json.loads(self.world.path(f"q.{name}").read_bytes())
+                for name in ("challenge", "expected")}
+        row = good["expected"]["answers"][0]
+        token = good["challenge"]["tokens"][0]
+
+        def with_(name, **members):
+            return {**good[name], **members}
+
+        files = [("answers", with_("expected", answers=answers)) for answers in (
+            None, {}, "x", ["x"], [{"answer": row["answer"]}], [{**row, "key_sha256": [1]}],
+            [row, {**row, "answer": "A" * 43}], [row, row], [{**row, "more": 1}])]
+        files += [("challenge", with_("challenge", **members)) for members in (
+            {"drawn": {}}, {"drawn": ["x"]}, {"drawn": [{}]}, {"drawn": [{"key": "a", "version": "1"}]},
+            {"drawn": [{"key": "a", "version": 0}]}, {"drawn": [{"key": "a", "version": True}]},
+            {"drawn": [{"key": "a", "path": ""}]}, {"challenge": "-"}, {"challenge": 7},
+            {"created": None}, {"origin": None}, {"origin": 5}, {"tokens": None},
+            {"tokens": [{**token, "spki": "!"}]}, {"tokens": [{"type": "x"}]}, {"more": 1},
+            {"drawn": [{"key": "a"}] * 30001})]
+        given = {"challenge": "q.challenge", "expected": "q.expected", "answers": "q.expected"}
+        for kind, document in files:
+            for spaced in (False, True) if document is files[0][1] else (False,):
+                text = json.dumps(document, separators=None if spaced else (",", ":"))
+                self.world.write("odd", text.encode() + b"\n")
+                names = {**given, kind: "odd"}
+                arguments = ["pack.tar", *TRUST] + [word for name in names
+                                                    for word in ("--" + name, names[name])]
+                with self.subTest(kind=kind, text=text[:300]):
+                    self.usage(*arguments, word="hint")
+                    err = io.StringIO()
+                    with contextlib.redirect_stderr(err):
+                        script = self.verify_py(*arguments)
+                    self.assertEqual((script.returncode, script.stdout), (2, ""), err.getvalue())
+        for arguments in (("--challenge", ""), ("--trust", ""), ("--since", ""),
+                          ("--challenge", "q.challenge", "--challenge", "q.challenge"),
+                          ("--chal", "q.challenge")):
+            script = self.verify_py_alone("pack.tar", *arguments)
+            self.assertEqual(script.returncode, 2, script.stdout + script.stderr)
 
     def test_what_was_destroyed_since(self):
         self.world.write("brief.key", b"a key that does not live for long")
