@@ -10,6 +10,7 @@
 #include "agent/key_locations/luks_location.h"
 #include "agent/report/qr_code.h"
 #include "agent/usecases/envelope_source.h"
+#include "agent/usecases/policy_in_force.h"
 #include "agent/usecases/recovery_key_failure.h"
 #include "agent/usecases/registered_recovery_key.h"
 #include "agent/usecases/token_sessions.h"
@@ -50,6 +51,7 @@ class Needs {
       Bad("store", read.error());
       return {std::move(checks_), {}};
     }
+    CheckPolicy();
     CheckSheets();
     CheckRecoveryKeys();
     std::set<Bytes32> officers = CheckOfficers();
@@ -82,6 +84,28 @@ class Needs {
       Bad("luks", std::move(there).error().WithContext(keys.Text()));
     } else {
       Good("luks", "libcryptsetup is there, for " + keys.Text());
+    }
+  }
+
+  void CheckPolicy() {
+    const auto in_force = agent_->Policy();
+    if (!in_force) return Bad("policy", in_force.error());
+    const policy::Policy& policy = (*in_force)->policy;
+    if ((*in_force)->IsBuiltin()) {
+      Good("policy", "no policy was set: " + policy.name + ", which comes with keyescrow, holds");
+    } else {
+      Good("policy", fmt::format("{} serial {} is in force since {} and {}; its signatures hold",
+                                 policy.name, policy.serial, FormatUtc((*in_force)->set_time),
+                                 policy.mode == policy::Mode::kEnforce ? "enforces" : "reports"));
+    }
+    for (const Finding& finding : (*in_force)->findings) {
+      Warn("policy", finding.what, finding.remedy);
+    }
+    policy::Facts facts;
+    facts.host = agent_->identity().host;
+    facts.now = agent_->Now();
+    for (const Finding& finding : policy::EvaluatePolicy(policy, facts)) {
+      Warn("policy", finding.what, finding.remedy);
     }
   }
 

@@ -21,12 +21,15 @@ Error Damaged(const store::PolicyRecord& record, const std::string& why) {
                "with --state of an empty folder still works");
 }
 
-Finding NewerAgentNeeded(const std::string& host, const std::string& policy_name,
+// NewerAgentNeeded: a warning of one that was never taken, since what complies with the policy
+// before it starts; critical of one that was in force, which an older program must not put out of
+// it.
+Finding NewerAgentNeeded(Severity severity, const std::string& host, const std::string& policy_name,
                          std::string_view serial, std::string_view version) {
   return {"policy_needs_newer_agent",
           "",
           host,
-          Severity::kWarning,  // the policy before it holds, and what complies with that starts
+          severity,
           fmt::format("the policy {} serial {} asks for keyescrow {} or newer; this is {}, and the "
                       "policy before it holds",
                       policy_name, serial, version, policy::kAgentVersion),
@@ -67,9 +70,9 @@ Status AddPending(store::EscrowStore& store, const std::string& host, PolicyInFo
   std::uint64_t serial = 0;
   std::from_chars(pending->data(), pending->data() + first, serial);
   if (serial <= in_force.policy.serial) return Ok();
-  in_force.findings.push_back(NewerAgentNeeded(host, pending->substr(first + 1, second - first - 1),
-                                               pending->substr(0, first),
-                                               pending->substr(second + 1)));
+  in_force.findings.push_back(
+      NewerAgentNeeded(Severity::kWarning, host, pending->substr(first + 1, second - first - 1),
+                       pending->substr(0, first), pending->substr(second + 1)));
   return Ok();
 }
 
@@ -114,8 +117,8 @@ Result<PolicyInForce> LoadPolicy(store::EscrowStore& store, const std::string& h
       if (read.error().code() != ErrorCode::kPolicyNewerAgent) return std::move(read).error();
       ASSIGN_OR_RETURN(const policy::Policy head,
                        policy::ParsePolicyHead(record.text, "policy " + record.name));
-      findings.push_back(NewerAgentNeeded(host, record.name, std::to_string(record.serial),
-                                          head.min_agent_version));
+      findings.push_back(NewerAgentNeeded(Severity::kCritical, host, record.name,
+                                          std::to_string(record.serial), head.min_agent_version));
     }
     if (records.empty()) break;
   }

@@ -21,7 +21,7 @@ constexpr Example kCheckpointExamples[] = {
     {"keyescrow audit checkpoint > db1.checkpoint", "keep it elsewhere"},
     {"keyescrow verify --since db1.checkpoint", "later: nothing was deleted or rewritten"},
 };
-constexpr std::uint8_t kCheckpointExits[] = {0, 4, 5, 8, 9};
+constexpr std::uint8_t kCheckpointExits[] = {0, 2, 4, 5, 8, 9};
 
 constexpr OptionSpec kProveArguments[] = {
     Argument<&AuditProveOptions::name>("NAME", "an escrowed key"),
@@ -30,7 +30,7 @@ constexpr Example kProveExamples[] = {
     {"keyescrow audit prove prod/db > db.proof", "a proof that its entry is in the log"},
     {"keyescrow audit prove prod/db --json", "the same for a program"},
 };
-constexpr std::uint8_t kProveExits[] = {0, 4, 8, 9};
+constexpr std::uint8_t kProveExits[] = {0, 2, 4, 8, 9};
 
 constexpr OptionSpec kAnchorOptions[] = {
     Flag<&AuditAnchorOptions::renew>("--new",

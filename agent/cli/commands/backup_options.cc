@@ -41,7 +41,7 @@ constexpr Example kExamples[] = {
     {"keyescrow backup --all --path recovery-key:security-team --no-input",
      "every declared key to a recovery key, with nobody present"},
 };
-constexpr std::uint8_t kExits[] = {0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12};
+constexpr std::uint8_t kExits[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
 
 Status Check(const CommandOptions& command) {
   const auto& options = std::get<O>(command);

@@ -21,13 +21,13 @@ constexpr Example kAddExamples[] = {
      "'password & tpm'",
      "declare the key file of a LUKS volume, with two paths"},
 };
-constexpr std::uint8_t kAddExits[] = {0, 2, 8, 9, 11};
+constexpr std::uint8_t kAddExits[] = {0, 2, 4, 8, 9, 11};
 
 constexpr Example kListExamples[] = {
     {"keyescrow key list", "what is declared, and what of it is escrowed"},
     {"keyescrow key list --json", "the same for a program"},
 };
-constexpr std::uint8_t kListExits[] = {0, 2, 8, 9};
+constexpr std::uint8_t kListExits[] = {0, 2, 4, 8, 9};
 
 constexpr OptionSpec kRemoveArguments[] = {
     Argument<&KeyRemoveOptions::name>("NAME", "a declared key"),
@@ -36,7 +36,7 @@ constexpr Example kRemoveExamples[] = {
     {"keyescrow key remove prod/old", "take back the declaration; its envelopes stay"},
     {"keyescrow key remove prod/old --yes", "without asking"},
 };
-constexpr std::uint8_t kRemoveExits[] = {0, 2, 8, 9, 11};
+constexpr std::uint8_t kRemoveExits[] = {0, 2, 4, 8, 9, 11};
 
 }  // namespace
 

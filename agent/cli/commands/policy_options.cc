@@ -8,7 +8,7 @@ constexpr Example kShowExamples[] = {
     {"keyescrow policy show", "what holds here, since when, and who may change it"},
     {"keyescrow policy show --json", "the same for a program, with the policy's text"},
 };
-constexpr std::uint8_t kShowExits[] = {0, 4, 8, 9};
+constexpr std::uint8_t kShowExits[] = {0, 2, 4, 8, 9};
 
 constexpr OptionSpec kCheckArguments[] = {
     Argument<&PolicyCheckOptions::file>("FILE", "a policy; its signatures are in FILE.sig").File(),
@@ -59,7 +59,7 @@ constexpr Example kSignExamples[] = {
      "/usr/lib/opensc-pkcs11.so --name carol",
      "her signature, made in the token"},
 };
-constexpr std::uint8_t kSignExits[] = {0, 2, 3, 5, 6, 7, 8, 10, 11};
+constexpr std::uint8_t kSignExits[] = {0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
 
 constexpr OptionSpec kSetArguments[] = {
     Argument<&PolicySetOptions::file>("FILE", "a policy; its signatures are in FILE.sig").File(),

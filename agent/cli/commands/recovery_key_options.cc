@@ -24,13 +24,13 @@ constexpr Example kCreateExamples[] = {
     {"keyescrow backup prod/db --from /etc/db/master.key --path recovery-key:security-team",
      "then keys are escrowed to it with nobody present"},
 };
-constexpr std::uint8_t kCreateExits[] = {0, 1, 2, 3, 5, 6, 7, 8, 9, 10};
+constexpr std::uint8_t kCreateExits[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
 
 constexpr Example kListExamples[] = {
     {"keyescrow recovery-key list", "names, what opens them, and when they were last opened"},
     {"keyescrow recovery-key list --json", "the same for a program"},
 };
-constexpr std::uint8_t kListExits[] = {0, 8, 9};
+constexpr std::uint8_t kListExits[] = {0, 2, 4, 8, 9};
 
 constexpr OptionSpec kShowArguments[] = {
     Argument<&RecoveryKeyShowOptions::name>("NAME", "a registered recovery key"),
@@ -40,7 +40,7 @@ constexpr Example kShowExamples[] = {
      "its thumbprint, the SHA-256 of its record, and what is escrowed to it"},
     {"keyescrow recovery-key show security-team --json", "the same for a program"},
 };
-constexpr std::uint8_t kShowExits[] = {0, 8, 9};
+constexpr std::uint8_t kShowExits[] = {0, 2, 4, 8, 9};
 
 constexpr OptionSpec kExportArguments[] = {
     Argument<&Export::name>("NAME", "a registered recovery key"),
@@ -55,7 +55,7 @@ constexpr Example kExportExamples[] = {
      "the public record, for other hosts"},
     {"keyescrow recovery-key export security-team", "the same on standard output"},
 };
-constexpr std::uint8_t kExportExits[] = {0, 2, 8, 9, 11, 12};
+constexpr std::uint8_t kExportExits[] = {0, 2, 4, 8, 9, 11, 12};
 
 constexpr OptionSpec kImportArguments[] = {
     Argument<&Import::file>("FILE", "what 'recovery-key export' wrote on another host"),
@@ -84,7 +84,7 @@ constexpr Example kPasswordExamples[] = {
      "--pin-file pin",
      "from a script"},
 };
-constexpr std::uint8_t kPasswordExits[] = {0, 1, 2, 3, 5, 6, 7, 8, 9, 10};
+constexpr std::uint8_t kPasswordExits[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
 
 constexpr OptionSpec kRetireArguments[] = {
     Argument<&RecoveryKeyRetireOptions::name>("NAME", "a registered recovery key"),
@@ -93,7 +93,7 @@ constexpr Example kRetireExamples[] = {
     {"keyescrow recovery-key retire security-team", "list the keys that it strands, then ask"},
     {"keyescrow recovery-key retire security-team --yes", "without asking"},
 };
-constexpr std::uint8_t kRetireExits[] = {0, 1, 2, 7, 8, 9};
+constexpr std::uint8_t kRetireExits[] = {0, 1, 2, 4, 7, 8, 9};
 
 }  // namespace
 

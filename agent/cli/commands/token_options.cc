@@ -30,7 +30,7 @@ constexpr Example kAddExamples[] = {
      "'pkcs11:token=hsm?module-path=/usr/lib/hsm.so&pin-source=/run/hsm.pin'",
      "module and PIN file in the URI; later commands read the PIN there too"},
 };
-constexpr std::uint8_t kAddExits[] = {0, 2, 3, 5, 6, 8, 10};
+constexpr std::uint8_t kAddExits[] = {0, 2, 3, 4, 5, 6, 8, 9, 10};
 
 constexpr OptionSpec kKeygenArguments[] = {
     Argument<&Keygen::name>("NAME", "what paths call the token: token:NAME"),
@@ -52,13 +52,13 @@ constexpr Example kKeygenExamples[] = {
      "/usr/lib/opensc-pkcs11.so",
      "the same with a P-256 key"},
 };
-constexpr std::uint8_t kKeygenExits[] = {0, 1, 2, 3, 5, 6, 8, 10};
+constexpr std::uint8_t kKeygenExits[] = {0, 1, 2, 3, 4, 5, 6, 8, 9, 10};
 
 constexpr Example kListExamples[] = {
     {"keyescrow token list", "the registered tokens"},
     {"keyescrow token list --json", "the same for a program"},
 };
-constexpr std::uint8_t kListExits[] = {0, 8, 9};
+constexpr std::uint8_t kListExits[] = {0, 2, 4, 8, 9};
 
 constexpr OptionSpec kShowArguments[] = {
     Argument<&TokenShowOptions::name>("NAME", "a registered token"),
@@ -67,7 +67,7 @@ constexpr Example kShowExamples[] = {
     {"keyescrow token show ops", "its public key, URI, module and evidence"},
     {"keyescrow token show ops --json", "the same for a program"},
 };
-constexpr std::uint8_t kShowExits[] = {0, 5, 8, 9};
+constexpr std::uint8_t kShowExits[] = {0, 2, 4, 5, 8, 9};
 
 constexpr OptionSpec kRemoveArguments[] = {
     Argument<&TokenRemoveOptions::name>("NAME", "a registered token"),

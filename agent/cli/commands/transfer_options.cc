@@ -17,7 +17,7 @@ constexpr Example kExportExamples[] = {
     {"keyescrow export prod/db -o /mnt/usb/db.escrow", "a file for the safe"},
     {"keyescrow export prod/db -o - | ssh vault 'cat > db.escrow'", "to another machine"},
 };
-constexpr std::uint8_t kExportExits[] = {0, 2, 4, 8, 9, 11, 12};
+constexpr std::uint8_t kExportExits[] = {0, 2, 4, 7, 8, 9, 11, 12};
 
 constexpr OptionSpec kImportArguments[] = {
     Argument<&ImportOptions::file>(

@@ -8,7 +8,7 @@ constexpr Example kKeyShowExamples[] = {
     {"keyescrow agent-key show", "its thumbprint, and whether it lives in the TPM"},
     {"keyescrow agent-key show --json", "the same for a program"},
 };
-constexpr std::uint8_t kKeyShowExits[] = {0, 5, 8, 9};
+constexpr std::uint8_t kKeyShowExits[] = {0, 2, 4, 5, 8, 9};
 
 constexpr OptionSpec kKeyExportOptions[] = {
     Option<&AgentKeyExportOptions::output>("--output", "SINK",
@@ -20,7 +20,7 @@ constexpr Example kKeyExportExamples[] = {
     {"keyescrow agent-key export -o db1.pub", "the public key, for an auditor or another host"},
     {"keyescrow agent-key export > db1.pub", "the same, by redirection"},
 };
-constexpr std::uint8_t kKeyExportExits[] = {0, 5, 8, 9, 11, 12};
+constexpr std::uint8_t kKeyExportExits[] = {0, 2, 4, 5, 8, 9, 11, 12};
 
 constexpr OptionSpec kAddArguments[] = {
     Argument<&TrustAddOptions::agent>("THUMBPRINT|FILE",
@@ -43,7 +43,7 @@ constexpr Example kListExamples[] = {
     {"keyescrow trust list", "the trusted agents, with their hosts and key names"},
     {"keyescrow trust list --json", "the same for a program"},
 };
-constexpr std::uint8_t kListExits[] = {0, 8, 9};
+constexpr std::uint8_t kListExits[] = {0, 2, 4, 8, 9};
 
 constexpr OptionSpec kRemoveArguments[] = {
     Argument<&TrustRemoveOptions::agent>("THUMBPRINT", "a trusted agent"),

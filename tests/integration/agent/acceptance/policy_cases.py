@@ -210,6 +210,11 @@ class Policies(AcceptanceCase):
         # The policy before it holds: what complies with that still starts.
         self.assertEqual([f["severity"] for f in status["findings"]
                           if f["rule"] == "policy_needs_newer_agent"], ["warning"])
+        checks = self.world.run("doctor", "--json").json()["checks"]
+        told = [check for check in checks if check["area"] == "policy"]
+        self.assertEqual([check["outcome"] for check in told], ["good", "warning"], told)
+        self.assertIn("its signatures hold", told[0]["what"])
+        self.assertIn("asks for keyescrow", told[1]["what"])
         # The next one that this agent can read ends it.
         self.write_signed(self.policy(serial + 1, "report"), "alice", "bob")
         self.succeeds("policy", "set", "p.toml")
