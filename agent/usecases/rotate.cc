@@ -7,7 +7,6 @@
 
 #include "agent/key_locations/apply_command.h"
 #include "agent/key_locations/key_location.h"
-#include "agent/policy/facts.h"
 #include "agent/usecases/backup_batch.h"
 #include "agent/usecases/backup_plan.h"
 #include "agent/usecases/declared_sink.h"
@@ -232,7 +231,8 @@ class Rotation {
     backup.key_name = request_.key_name;
     backup.paths = request_.paths;
     if (backup.paths.empty()) {
-      for (const policy::PathFacts& path : policy::FactsOf(in_use).paths) {
+      ASSIGN_OR_RETURN(const auto kept, PathsInUse(agent_, request_.key_name));
+      for (const envelope::PathOption& path : kept) {
         backup.paths.push_back(path.id + "=" + envelope::FormatPathExpression(path.expression));
       }
     }
@@ -267,30 +267,9 @@ class Rotation {
 
   // ---- handing over
 
-  // AddLeftBehind: the key went elsewhere than it is declared, where `status` will look.
-  void AddLeftBehind(const SecretBytes& new_key) {
-    const RotationRecord& record = steps_.record;
-    const std::string declared = steps_.Place("");
-    if (!steps_.result.rotated || declared.empty() || declared == steps_.Place(record.sink)) return;
-    const auto held = steps_.LookAt("", &new_key);
-    if (!held) return;
-    const bool other_volume = IsVolume(declared) && held->is_not_new;
-    if (held->held != Held::kOld && held->held != Held::kOther && !other_volume) return;
-    steps_.result.settled = false;
-    const std::string what =
-        held->held == Held::kOther
-            ? "holds neither version"
-            : fmt::format("{} version {}", IsVolume(declared) ? "is not opened by" : "still has",
-                          IsVolume(declared) ? record.key_version : record.old_version);
-    steps_.result.findings.push_back(fmt::format(
-        "{}, where the key is declared, {}: put the new one there too, with 'keyescrow restore {} "
-        "--to {} --replace', or declare where it is now",
-        declared, what, record.key_name, declared));
-  }
-
   Status HandOver(const SecretBytes& old_key, const SecretBytes& new_key) {
     RETURN_IF_ERROR(HandOverAndConfirm(old_key, new_key));
-    AddLeftBehind(new_key);
+    steps_.TellOfLeftBehind(new_key);
     return Ok();
   }
 

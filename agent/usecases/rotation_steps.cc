@@ -247,6 +247,61 @@ Result<bool> RotationSteps::RetireLeft() {
   return true;
 }
 
+void RotationSteps::TellOfDeclaredPlace(const std::string& declared, const SecretBytes& new_key) {
+  if (declared == Place(record.sink)) return;
+  const auto held = LookAt("", &new_key);
+  if (!held) return;
+  const bool other_volume = IsVolume(declared) && held->is_not_new;
+  if (held->held != Held::kOld && held->held != Held::kOther && !other_volume) return;
+  result.settled = false;
+  const std::string what =
+      held->held == Held::kOther
+          ? "holds neither version"
+          : fmt::format("{} version {}", IsVolume(declared) ? "is not opened by" : "still has",
+                        IsVolume(declared) ? record.key_version : record.old_version);
+  result.findings.push_back(
+      fmt::format("{}, where the key is declared, {}: put the new one there too, with 'keyescrow "
+                  "restore {} --to {} --replace', or declare where it is now",
+                  declared, what, record.key_name, declared));
+}
+
+Result<std::vector<std::string>> RotationSteps::KnownPlaces() {
+  std::vector<std::string> places;
+  ASSIGN_OR_RETURN(const auto seen,
+                   agent_.store().FindFingerprint(record.key_name, record.old_version));
+  if (seen && !seen->source.empty()) places.push_back(seen->source);
+  ASSIGN_OR_RETURN(const auto bindings, agent_.store().LuksBindings(record.key_name));
+  for (const store::LuksBindingRecord& binding : bindings) {
+    const bool was_seen = binding.keyslot && binding.keyslot->IsKnown();
+    if (binding.key_version == record.old_version && was_seen) {
+      places.push_back("luks:" + binding.device);
+    }
+  }
+  return places;
+}
+
+void RotationSteps::TellOfLeftBehind(const SecretBytes& new_key) {
+  if (!result.rotated) return;
+  if (const std::string declared = Place(""); !declared.empty()) {
+    TellOfDeclaredPlace(declared, new_key);
+    return;
+  }
+  if (record.sink.empty()) return;  // a command's exit status is its word: it knows the place
+  const auto places = KnownPlaces();
+  for (const std::string& place : places ? *places : std::vector<std::string>()) {
+    const auto held = WhatStands(agent_, record, place, &new_key);
+    if (!held || held->held != Held::kOld) continue;
+    result.settled = false;
+    const bool is_volume = IsVolume(place);
+    result.findings.push_back(fmt::format(
+        "{}, where version {} was, {} version {}: put the new one there too, with 'keyescrow "
+        "restore {} --to {}{}', or leave none there",
+        held->where, record.old_version, is_volume ? "is not opened by" : "still has",
+        is_volume ? record.key_version : record.old_version, record.key_name, place,
+        is_volume ? "" : " --replace"));
+  }
+}
+
 std::string RotationSteps::Place(const std::string& sink) const {
   return PlaceOf(agent_, request_.key_name, sink);
 }

@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "agent/store/escrow_store.h"
 #include "agent/usecases/agent.h"
@@ -42,6 +43,9 @@ class RotationSteps {
   // RetireLeft does it for a rotation that was interrupted before this step; false where none was.
   Result<bool> RetireLeft();
 
+  // TellOfLeftBehind: the key went elsewhere than it is known to live, where `status` may not look.
+  void TellOfLeftBehind(const SecretBytes& new_key);
+
   // LookAt tells what stands where the new key was to go to.
   Result<HeldKey> LookAt(const std::string& sink, const SecretBytes* new_key);
   std::string Place(const std::string& sink) const;
@@ -55,6 +59,9 @@ class RotationSteps {
   Status End(const std::string& why, const std::string& empty);
   void ForgetCommand();
   Status AddPlace(const HeldKey& held, store::Change& change);
+  void TellOfDeclaredPlace(const std::string& declared, const SecretBytes& new_key);
+  // KnownPlaces of an undeclared key: where its old version was seen.
+  Result<std::vector<std::string>> KnownPlaces();
   // TellOfEdits: the old version's paths were edited after they were copied.
   void TellOfEdits();
   // UnlockedByOld: the unlock file has the old key. Who unlocks the volume by it would be locked

@@ -111,3 +111,31 @@ class EditAndRotation(LifeCase):
         done = world.run("rotate", "told", "--json", *UNLOCK)
         self.assertEqual((done.status, self.in_use("told")), (1, 2), str(done))
         self.assertIn("version 1 were edited", "".join(done.json()["findings"]))
+
+    def test_tokens_are_followed_by_their_keys(self):
+        """The token's name is another's now: the new version goes to the key, as a backup does."""
+        self.make("named")
+        world = self.world
+        world.make_token("second")
+        add = ("--module", world.module, "--pin-file", "pin")
+        self.world.run("token", "remove", "ops", "--yes")
+        self.succeeds("token", "add", "ops-old", "pkcs11:token=ops", *add)
+        self.succeeds("token", "add", "ops", "pkcs11:token=second", *add)
+        done = self.rotate("named")
+        self.assertIn("token:ops-old", str(done["paths"]))
+        made = [{factor.get("key_sha256") for path in entry["paths"] for factor in path["factors"]}
+                for entry in self.succeeds("audit", "log", "--json").json()["entries"]
+                if entry["type"] == "escrow.created" and entry["key"]["name"] == "named"]
+        self.assertEqual((len(made), made[0]), (2, made[1]), made)
+        self.version("named")
+
+    def test_the_place_of_an_undeclared_key_is_known(self):
+        """From where it was escrowed: what is left there is told."""
+        world = self.world
+        done = world.run("rotate", "app/key", "--generate", "32", "--to", "elsewhere.key", "--json",
+                         *UNLOCK)
+        self.assertEqual((done.status, done.json()["outcome"]), (1, "confirmed"), str(done))
+        told = "".join(done.json()["findings"])
+        self.assertIn(f"{world.path('app.key')}, where version 1 was", told)
+        self.assertIn("still has version 1", told)
+        self.assertEqual(world.path("app.key").read_bytes(), world.key)
