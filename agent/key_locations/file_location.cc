@@ -70,8 +70,10 @@ Result<SecretBytes> ReadPresent(int fd, const std::string& path) {
 }
 
 // KeepPrevious makes sure that the old key stands at PATH.keyescrow-previous. The old key gets a
-// copy, not a link: a link would keep the old owner and mode.
-Result<std::string> KeepPrevious(const FileReplacement& target, const SecretBytes& old_key) {
+// copy, not a link: a link would keep the old owner and mode. What stands there already gives way
+// where it is `new_key`, which takes its place again: a hand-over is taken back.
+Result<std::string> KeepPrevious(const FileReplacement& target, const SecretBytes& old_key,
+                                 const SecretBytes& new_key) {
   ASSIGN_OR_RETURN(FileReplacement previous, target.Beside(kPreviousSuffix));
   struct stat found {};
   ASSIGN_OR_RETURN(const bool exists, previous.Inspect(&found));
@@ -83,6 +85,11 @@ Result<std::string> KeepPrevious(const FileReplacement& target, const SecretByte
   ASSIGN_OR_RETURN(const int fd, previous.OpenExisting());
   const Descriptor existing(fd);
   ASSIGN_OR_RETURN(SecretBytes kept, ReadPresent(existing.get(), previous.path()));
+  if (kept.EqualsConstantTime(new_key)) {
+    RETURN_IF_ERROR(previous.Stage(old_key.Expose()));
+    RETURN_IF_ERROR(previous.Publish(FileReplacement::Existing::kReplace));
+    return previous.path();
+  }
   if (!kept.EqualsConstantTime(old_key)) {
     return OtherKey(previous.path() + " still holds a key that was put aside earlier",
                     "when it is needed no more, remove it with 'restore --discard-previous'; then "
@@ -166,7 +173,7 @@ class FileLocation final : public KeyLocation {
     // there, the new file takes its place at once.
     RETURN_IF_ERROR(target.Sync());
     if (!present.empty()) {
-      ASSIGN_OR_RETURN(outcome.previous_path, KeepPrevious(target, present));
+      ASSIGN_OR_RETURN(outcome.previous_path, KeepPrevious(target, present, key));
     }
     struct stat now {};
     ASSIGN_OR_RETURN(const bool still_there, target.Inspect(&now));

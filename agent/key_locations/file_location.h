@@ -18,8 +18,8 @@ inline constexpr char kPreviousSuffix[] = ".keyescrow-previous";
 //   the same bytes: done, nothing written
 //   other bytes: kDestinationOtherKey; with `replace` the old bytes first get a copy of their own
 //   at PATH.keyescrow-previous (0600), then the new ones take the name. A copy of an interrupted
-//   run is taken over; another key that was put aside earlier is never overwritten:
-//   kDestinationOtherKey.
+//   run is taken over, and the key that is written may lie there: the two change places. Another
+//   key that was put aside earlier is never overwritten: kDestinationOtherKey.
 // At every instant PATH is one whole key.
 std::unique_ptr<KeyLocation> MakeFileLocation(std::string path);
 

@@ -444,7 +444,9 @@ Result<BackupResult> BackupAfter(Agent& agent, const BackupRequest& request,
   BackupResult result;
   result.findings = FindingTexts(reported);
   // That a key which was made just now is another one is no news.
-  if (!succession.finding.empty() && !(request.generate_bytes > 0 && succession.other_bytes)) {
+  const bool is_news =
+      request.generate_bytes == 0 || (!succession.other_bytes && !succession.not_compared);
+  if (!succession.finding.empty() && is_news) {
     result.findings.push_back(succession.finding);
   }
   result.key_name = draft.key_name;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "agent/key_locations/file_location.h"
@@ -18,6 +19,7 @@ namespace keyescrow::agent {
 namespace {
 
 using store::RotationRecord;
+using store::RotationStep;
 
 constexpr std::size_t kKeyslotBytes = 64;
 
@@ -163,10 +165,15 @@ Result<SecretBytes> RotationKeys::New() {
 
 Status RotationKeys::CheckIsNew(const SecretBytes& key) {
   ASSIGN_OR_RETURN(const auto records, agent_.store().Fingerprints(request_.key_name));
+  ASSIGN_OR_RETURN(const auto rotations, agent_.store().Rotations(request_.key_name));
   const auto fingerprinter = Fingerprinter::Load(agent_.environment().state_dir);
   if (!fingerprinter) return Ok();
   for (const store::FingerprintRecord& row : records) {
-    if (!fingerprinter->Matches(row, key)) continue;
+    // That of a rotation that was rolled back, by a wrong PIN for one, never was in use.
+    const bool abandoned = std::ranges::any_of(rotations, [&](const RotationRecord& rotation) {
+      return rotation.key_version == row.key_version && rotation.step == RotationStep::kAbandoned;
+    });
+    if (abandoned || !fingerprinter->Matches(row, key)) continue;
     return Error(ErrorCode::kUsage, Action::kFixInput,
                  fmt::format("{} holds the key of version {}: that is no new key", request_.source,
                              row.key_version),

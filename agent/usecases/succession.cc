@@ -74,8 +74,16 @@ Result<Succession> FindSuccession(Agent& agent, const std::string& key_name, std
     ASSIGN_OR_RETURN(succession.finding, NotCompared(agent, key_name, *in_use, version));
     return succession;
   }
-  succession.other_bytes =
-      fingerprinter.Made(*fingerprint) && !fingerprinter.Matches(*fingerprint, key);
+  if (!fingerprinter.Made(*fingerprint)) {
+    succession.not_compared = true;
+    succession.finding = fmt::format(
+        "whether these are the bytes of version {} is not known: the key of the fingerprints "
+        "(fingerprint.key) was lost or replaced, and version {} is in its place now. 'keyescrow "
+        "restore {} --version {} --to FILE' gives the other",
+        *in_use, version, key_name, *in_use);
+    return succession;
+  }
+  succession.other_bytes = !fingerprinter.Matches(*fingerprint, key);
   if (succession.other_bytes) {
     succession.finding = fmt::format(
         "these are other bytes than version {} has: the key was changed, or it is a wrong one. "

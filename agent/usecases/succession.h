@@ -31,7 +31,8 @@ Result<std::uint32_t> NextKeyVersion(Agent& agent, const std::string& key_name);
 struct Succession {
   std::optional<store::RotationRecord> rotation;
   std::optional<std::uint32_t> superseded;
-  bool other_bytes = false;  // than the superseded version has
+  bool other_bytes = false;   // than the superseded version has
+  bool not_compared = false;  // no fingerprint tells whether they are
   // finding: what a person should know of the bytes that take its place, or "".
   std::string finding = {};
 };

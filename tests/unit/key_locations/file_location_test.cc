@@ -154,6 +154,18 @@ TEST_F(FileLocation, ReplaceNeverOverwritesAKeyPutAsideEarlier) {
   EXPECT_EQ(Get("key.keyescrow-previous"), "second");
 }
 
+TEST_F(FileLocation, ReplaceTakesBackWhatWasPutAside) {
+  Put("key", "second");
+  Put("key.keyescrow-previous", "first");
+  auto outcome = Write("key", "first", true);
+  ASSERT_TRUE(outcome) << outcome.error().message();
+  EXPECT_EQ(outcome->previous_path, At("key.keyescrow-previous"));
+  EXPECT_EQ(Get("key"), "first");
+  EXPECT_EQ(Get("key.keyescrow-previous"), "second");
+  EXPECT_EQ(ModeOf("key.keyescrow-previous"), 0600u);
+  EXPECT_THAT(Names(), ElementsAre("key", "key.keyescrow-previous"));
+}
+
 TEST_F(FileLocation, FillsAnEmptyFileThatWasPreparedForTheKey) {
   Put("key", "", 0640);
   auto outcome = Write("key", "secret");

@@ -4,7 +4,7 @@ import os
 import shutil
 
 from life_cases import PATHS, LifeCase
-from world import UNLOCK
+from world import UNLOCK, build_folder
 
 
 class OtherKeys(LifeCase):
@@ -123,3 +123,60 @@ class OtherKeys(LifeCase):
         self.check_text(self.discard(file, "--yes"), 2)
         self.assertEqual(self.discard(file, "--confirm", "app/key").status, 0)
         self.assertFalse(self.previous(file).exists())
+
+    def test_a_backup_says_that_it_could_not_compare(self):
+        file = self.make("blind")
+        self.lose_fingerprints()
+        file.write_bytes(os.urandom(32))
+        done = self.succeeds("backup", "blind", *PATHS, *UNLOCK, "--json").json()
+        told = [text for text in done["findings"] if "version 1" in text]
+        self.assertEqual(len(told), 1, done)
+        self.assertIn("is not known", told[0])
+        self.assertIn("restore blind --version 1", told[0])
+        # A key that is made just now is another one: that is no news.
+        done = self.succeeds("backup", "blind", "--generate", "32", "--to", "made.key", *PATHS,
+                             *UNLOCK, "--json").json()
+        self.assertEqual([text for text in done["findings"] if "version 2" in text], [], done)
+
+    def test_the_key_of_an_abandoned_version_is_taken(self):
+        self.make("again")
+        new = os.urandom(32)
+        self.world.write("new.key", new)
+        self.world.write("bad.pin", b"999999\n")
+        self.error("wrong_pin", 3, "rotate", "again", "--from", "new.key", "--password-file", "pw",
+                   "--pin-file", "bad.pin")
+        self.rotate("again", "--from", "new.key")
+        self.assertEqual((self.in_use("again"), self.version("again")), (3, new))
+        self.error("usage", 2, "rotate", "again", "--from", "new.key", "--apply", "true", *UNLOCK)
+
+    def killed_after_the_rename(self, name, file):
+        old = file.read_bytes()
+        kill_at = build_folder(self.world.binary) / "simulators/kill_at"
+        self.addCleanup(setattr, self.world, "launcher", [])
+        for moment in range(1, 60):
+            self.world.launcher = [kill_at, "0", f"{moment}/fsync/{self.world.folder}",
+                                   self.world.path("calls")]
+            self.world.run("rotate", name, *UNLOCK)
+            self.world.launcher = []
+            if "rotation_open" in self.rules(name) and file.read_bytes() != old:
+                return old
+            self.assertEqual(file.read_bytes(), old)
+            self.world.run("rotate", name, "--abandon")
+            self.previous(file).unlink(missing_ok=True)
+        self.fail("it never was between")
+
+    def test_what_was_handed_over_can_be_taken_back(self):
+        """By what --abandon says: the old key takes its place again, and the new one is put aside."""
+        file = self.make("back")
+        old = self.killed_after_the_rename("back", file)
+        new = file.read_bytes()
+        error = self.error("findings", 1, "rotate", "back", "--abandon")
+        self.assertIn(f"restore back --version 1 --to {file} --replace", error["hint"])
+        done = self.succeeds("restore", "back", "--version", "1", "--to", file, "--replace",
+                             *UNLOCK, "--json").json()
+        self.assertEqual(done["previous"], str(self.previous(file)))
+        self.assertEqual((file.read_bytes(), self.previous(file).read_bytes()), (old, new))
+        self.succeeds("rotate", "back", "--abandon")
+        self.assertEqual((self.in_use("back"), self.rules("back")), (1, {"previous_generation"}))
+        self.succeeds("restore", "back", "--discard-previous", "--yes")
+        self.assertEqual((self.version("back"), self.rules("back")), (old, set()))
