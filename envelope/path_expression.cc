@@ -195,6 +195,11 @@ class Parser {
       return PathError(Column(), fmt::format("expected ',' or ')', found '{}'", Found()), kForm);
     }
     if (term.members.size() < 2) return PathError(column, "shares need two members or more", kForm);
+    // One way to write a number: whoever compares texts sees one path.
+    if (number.front() == '0') {
+      return PathError(column, fmt::format("the number {} begins with a zero", number.substr(0, 8)),
+                       kForm);
+    }
     // The text is bounded, the number's value is not.
     for (char digit : number) {
       term.threshold = std::min(term.threshold * 10 + static_cast<unsigned>(digit - '0'), 1000u);

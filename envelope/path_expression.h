@@ -6,8 +6,8 @@
 //   shares     = K "of" "(" "token:" NAME {"," "token:" NAME} ")"    2 ≤ K ≤ members ≤ 16
 //   NAME, HOST = [A-Za-z0-9._-]{1,64}      ID = [A-Za-z0-9._-]{1,16}
 //
-// Blanks may stand between words. At most one of password, tpm and shares; no token twice in one
-// expression, members included. Words are lower case; names are compared as they stand.
+// Blanks may stand between words; K has no leading zero. At most one of password, tpm and shares;
+// no token twice in one expression, members included. Words are lower case, names as they stand.
 #pragma once
 
 #include <cstdint>

@@ -387,6 +387,10 @@ Result<Policy> WithTable(std::string_view text, const std::string& file, Read re
   if (text.size() > kMaxPolicyBytes) {
     return reader.Wrong({1, 1}, "the file is larger than 256 KiB", "check that it is a policy");
   }
+  if (text.starts_with("\xEF\xBB\xBF")) {
+    return reader.Wrong({1, 1}, "the file begins with a byte order mark",
+                        "save it as UTF-8 without a byte order mark (BOM), and sign it then");
+  }
   if (const std::uint32_t line = LineOfLongKey(text); line != 0) {
     return reader.Wrong({line, 1}, "a key has more than 64 parts", "correct that line");
   }

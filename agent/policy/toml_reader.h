@@ -259,7 +259,12 @@ class TomlReader {
                                           time.date.month, time.date.day, time.time.hour,
                                           time.time.minute, time.time.second));
     if (!utc) return Wrong(At(*node), fmt::format("'{}' is no day of a calendar", key));
-    *out = *utc - std::int64_t{time.offset->minutes} * 60;
+    const std::int64_t seconds = *utc - std::int64_t{time.offset->minutes} * 60;
+    if (seconds < 0) {  // not every reader of a policy has such a time
+      return Wrong(At(*node), fmt::format("'{}' is before 1970", key),
+                   fmt::format("write {} = 2027-12-31T00:00:00Z, without quotes", key));
+    }
+    *out = seconds;
     return true;
   }
 

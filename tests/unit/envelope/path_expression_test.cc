@@ -85,6 +85,8 @@ TEST(PathExpression, RefusesThresholdsOutOfRange) {
   ExpectRefused("1 of (token:a, token:b)", "is not a threshold");
   ExpectRefused("3 of (token:a, token:b)", "is not a threshold");
   ExpectRefused("4294967298 of (token:a, token:b)", "is not a threshold");
+  ExpectRefused("02 of (token:a, token:b)", "column 1: the number 02 begins with a zero");
+  ExpectRefused("00 of (token:a, token:b)", "begins with a zero");
   ExpectRefused("2 of (token:a)", "two members or more");
   ExpectRefused("2 of (token:a, password)", "shares go to tokens alone");
   ExpectRefused("2 of (token:a, token:b", "expected ',' or ')'");

@@ -207,6 +207,12 @@ TEST(Policy, NamesPlaceAndNearestWord) {
        "no rule is called 'q'"},
       {rule + "[[exception]]\nkey = \"k\"\nrule = \"r\"\nreason = \"x\"\n",
        "[[exception]] has no 'until'"},
+      {rule + "[[exception]]\nkey = \"k\"\nrule = \"r\"\nuntil = 0000-01-01T00:00:00Z\nreason = "
+              "\"x\"\n",
+       "'until' is before 1970"},
+      {head + "expires = 1970-01-01T00:00:00+00:01\n" + kRule, "'expires' is before 1970"},
+      {"\xEF\xBB\xBF" + rule, "begins with a byte order mark"},
+      {rule + "require = [\"02 of (token:a, token:b)\"]\n", "the number 02 begins with a zero"},
       {"[policy\n", "line 1"},
       {"a." + std::string(200, 'a') + "\n" + std::string(1000, '.'), "more than 64 parts"},
       {std::string(300 * 1024, ' '), "larger than 256 KiB"},
