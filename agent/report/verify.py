@@ -15,6 +15,10 @@ Exit status, as of `keyescrow verify PACK`: 0 the pack is whole, authentic, and 
 1 it is whole, and there are findings (nobody vouched for its key, or the host does not comply);
 2 usage; 4 it was changed, is not whole, or is not signed by the key you trust; 8 a file that you
 named is not there.
+
+It checks less than `keyescrow verify PACK` in this: report.html is not made anew; of an entry's
+values, and of the words of policy.toml beside its name, serial, modes and what the rules named above
+ask, it does not check the form; and the older signatures, without --all-signatures.
 """
 
 import argparse
@@ -35,6 +39,7 @@ try:
 except ImportError:  # before Python 3.11
     tomllib = None
 
+VERSION = "0.1.0"  # of the keyescrow that this program is part of
 NEWEST_SIGNATURES = 200
 EVERY_DRILL = 1000  # up to as many proofs of paths, each signature is checked
 NOTE_BYTES, NOTE_LINES = 65536, 100
@@ -653,13 +658,26 @@ def survival_of(item):
     return text + (" or in %d more ways" % (len(thefts) - 2) if len(thefts) > 2 else "")
 
 
+def asks_for_newer(policy):
+    """The policy is for a newer keyescrow, which may read it in another way."""
+    def numbers(version):
+        return [*map(int, version.split(".")), 0, 0][:3]
+
+    asked = policy["policy"].get("min_agent_version")
+    return (isinstance(asked, str) and len(asked) <= 512 and
+            re.fullmatch("[0-9]+([.][0-9]+){0,2}", asked) is not None and
+            max(numbers(asked)) < 1 << 32 and numbers(asked) > numbers(VERSION))
+
+
 class Policy:
     """The rules of policy.toml that summaries tell enough for: require, forbid, portable, survive,
     withstand, kdf, fips and pins. What is a finding, and under which name, is as in keyescrow."""
 
-    def __init__(self, text, set_at, now):
-        policy = tomllib.loads(text)
+    def __init__(self, policy, set_at, now):
         self.mode, self.rules = policy["policy"]["mode"], policy["rule"]
+        for mode in (self.mode, *(rule.get("mode", self.mode) for rule in self.rules)):
+            if mode not in ("report", "enforce"):
+                raise Bad("policy/policy.toml has a mode that is none")
         self.exceptions = policy.get("exception", [])
         self.pins = {(bytes.fromhex(pin["spki_sha256"]) if len(pin["spki_sha256"]) == 64 else
                       from_b64u(pin["spki_sha256"])): name
@@ -1115,6 +1133,8 @@ class Report:
         if tomllib is None:
             return
         policy = tomllib.loads(pack.read("policy/policy.toml").decode())
+        if asks_for_newer(policy):
+            return
         periods = [int(rule["drill_every"][:-1]) * SECONDS[rule["drill_every"][-1]]
                    for rule in policy["rule"] if "drill_every" in rule]
         period = {"shortest": min(periods), "longest": max(periods)} if periods else None
@@ -1746,6 +1766,8 @@ class Verifier:
             "that a path opens: that takes its factors",
             "the policy's other rules (drills, rotation, and what devices are): status.json is "
             "the host's own judgement",
+            "the form of the policy's words beside its name, serial and modes: 'keyescrow verify' "
+            "refuses what no policy may hold",
             "what status.json says beside that: its findings, that a path is stale or unproven, "
             "numbers of versions, and what was checked for it, are the host's word",
             "report.html: 'keyescrow verify' makes it anew and compares it",
@@ -2291,13 +2313,23 @@ class Verifier:
                     raise Bad("policy/policy.json says that the policy was set at %s, and entry "
                               "%d sets it at %s" % (facts["set"], seq, time))
         self.checked.append("the policy %s serial %d" % mine[:2])
-        self.hold_to_policy(text.decode(), 0 if facts["set"] is None else seconds(facts["set"]))
+        self.hold_to_policy(text.decode(), facts)
 
-    def hold_to_policy(self, text, set_at):
+    def hold_to_policy(self, text, facts):
         if tomllib is None:
-            self.not_checked.append("the paths against the policy: that takes Python 3.11 or newer")
+            self.not_checked.append("the paths against the policy, and its own name and serial: that "
+                                    "takes Python 3.11 or newer")
             return
-        policy = Policy(text, set_at, self.time)
+        document = tomllib.loads(text)
+        name, serial = (document["policy"][word] for word in ("name", "serial"))
+        if facts["serial"] != 0 and (
+                (name, whole(serial)) != (facts["name"], facts["serial"]) or serial >= 1 << 53 or
+                not re.fullmatch("[A-Za-z0-9._-]{1,64}", name)):
+            raise Bad("policy/policy.toml is not that of policy/policy.json")
+        if asks_for_newer(document):
+            self.not_checked.append("the paths against the policy: it asks for a newer keyescrow")
+            return
+        policy = Policy(document, time_or_none(facts["set"]) or 0, self.time)
         findings = self.pack.json("status.json")["findings"]
         stated = {(finding["key"], finding["rule"]) for finding in findings
                   if finding["severity"] == "critical"}

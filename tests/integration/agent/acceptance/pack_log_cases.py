@@ -7,8 +7,9 @@ the report but for its page), so that each verifier has the entry alone to find 
 import base64
 import json
 import os
+import subprocess
 
-from pack_cases import NOBODY, Pack, PackCase, note
+from pack_cases import ED25519_PKCS8, NOBODY, Pack, PackCase, note
 
 ENTRIES, CHECKPOINTS = "entries/000000000000.jsonl", "checkpoints/000000000000.jsonl"
 SUMMARIES = "summaries/000000000000.jsonl"
@@ -106,6 +107,71 @@ class PackLogs(PackCase):  # one test: its methods read the packs of one world
         self.assertIn(fault, {finding["fault"] for finding in done.json()["items"][0]["findings"]},
                       str(done))
         self.assertTrue(any(text in finding for finding in document["findings"]), document)
+
+    def with_policy(self, text, name="corp", serial=7):
+        """The pack whose log sets this policy, by a signer whom the liar made."""
+        program, folder, seed = self.program, self.world.folder, bytes(32)
+        (folder / "lie.der").write_bytes(ED25519_PKCS8 + seed)
+        public = subprocess.run(
+            ["openssl", "pkey", "-inform", "DER", "-in", folder / "lie.der", "-pubout", "-outform",
+             "DER"], check=True, capture_output=True).stdout[-32:]
+        key_id = program.sha256(b"eve\n\1" + public)[:4]
+        signers = f"1\neve+{key_id.hex()}+{base64.b64encode(bytes([1]) + public).decode()}\n"
+        digest = program.sha256(text.encode())
+        facts = {"schema": "keyescrow/pack-policy/1", "name": name, "serial": serial,
+                 "sha256": program.b64u(digest)}
+        pack = self.written_on({
+            "type": "policy.changed",
+            "policy": {"id": name, "serial": serial, "sha256": facts["sha256"]},
+            "reason": "policy set, mode enforce, signers " +
+                      program.b64u(program.sha256(signers.encode()))})
+        facts["set"] = json.loads(pack.members[ENTRIES].splitlines()[-1])["time"]
+        statement = f"keyescrow-policy/1\n{name}\n{serial}\n{base64.b64encode(digest).decode()}\n"
+        pack.members.update({
+            "policy/policy.json": (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode(),
+            "policy/policy.toml": text.encode(), "policy/signers": signers.encode(),
+            "policy/policy.toml.sig": note(statement, "eve", key_id, seed, folder)})
+        self.forge(pack, lambda status: status.update(policy=name, drill_every_s=None))
+        return pack
+
+    def test_policies_of_another_name_serial_or_mode(self):
+        head = '[policy]\nname = "corp"\nserial = 7\nmode = "enforce"\nsimulators = "allowed"\n'
+        rule = '[[rule]]\nname = "all"\nmatch = "**"\n'
+        nobody = 'require = ["recovery-key:nobody"]\n'
+        self.lied(self.with_policy(head + rule))
+        other = "policy/policy.toml is not that of policy/policy.json"
+        for word, of_keyescrow, text, facts in (
+                (other, other, head.replace("7", "3") + rule, {}),
+                (other, other, head.replace("corp", "corq") + rule, {}),
+                (other, "not a whole number", head.replace("7", str(1 << 53)) + rule,
+                 {"serial": 1 << 53}),
+                (other, "is not a name", head.replace("corp", "c\xf6rp") + rule,
+                 {"name": "c\xf6rp"}),
+                ("has a mode that is none", "unknown mode 'maybe'",
+                 head.replace("enforce", "maybe") + rule + nobody, {}),
+                ("has a mode that is none", "unknown mode 'maybe'",
+                 head + rule + 'mode = "maybe"\n' + nobody, {})):
+            with self.subTest(text=text):
+                pack = self.with_policy(text, **facts)
+                self.finds("pack_contents", word, pack)
+                self.assertIn(of_keyescrow, str(self.keyescrow("lie.tar", "--trust", "trust.json")))
+        # One for a newer keyescrow is held for its name and serial alone.
+        newer = head + 'min_agent_version = "%s"\nnew = 1\n'
+        for version in ("99", self.program.VERSION + "1", "4294967295.0"):
+            done, document = self.lied(self.with_policy(newer % version + rule + nobody))
+            for said in (str(done), " ".join(document["not_checked"])):
+                self.assertIn("the paths against the policy: it asks for a newer keyescrow", said)
+        self.finds("pack_contents", other, self.with_policy(
+            newer.replace("corp", "corq") % "99" + rule))
+        for version in ("0.0.9", self.program.VERSION):
+            _, document = self.lied(self.with_policy(
+                head + f'min_agent_version = "{version}"\n' + rule + nobody))
+            self.assertTrue(any("requires the path 'recovery-key:nobody'" in line
+                                for line in document["findings"]), document)
+
+    def test_its_version_is_the_programs(self):
+        status = json.loads(Pack(self.world.path("pack.tar")).members["status.json"])
+        self.assertEqual(self.program.VERSION, status["keyescrow"])
 
     def test_a_log_that_goes_on(self):
         """The page of the report alone is another: what is found below, the entry shows."""
