@@ -64,8 +64,11 @@ class ServiceUnits(AcceptanceCase):  # one test: its methods read one world
                     for path in settings["ReadWritePaths"].split()]
         self.assertEqual(settings["ProtectSystem"], "strict")
         self.assertEqual(settings["PrivateNetwork"], "yes")
-        mounts = ["mount --make-rprivate /", *(f"mount --bind {path} {path}" for path in writable),
-                  "mount -o remount,bind,ro /", "! touch app.key 2>/dev/null"]
+        # The folder of the test may be on another file system than the root.
+        mounts = ["mount --make-rprivate /", *(f"mount --bind {path} {path}"
+                                               for path in [str(world.folder), *writable]),
+                  *(f"mount -o remount,bind,ro {path}" for path in ("/", world.folder)),
+                  f"cd {world.folder}", "! touch app.key 2>/dev/null"]
         capabilities = settings["CapabilityBoundingSet"].split()
         log = world.path("calls")
         inner = ["setpriv", "--no-new-privs", "--bounding-set",
