@@ -17,22 +17,10 @@ namespace {
 using Binding = store::LuksBindingRecord;
 using store::RotationRecord;
 
-// kNoKeyslot is a number that no keyslot has: nothing was left.
-constexpr std::uint32_t kNoKeyslot = UINT32_MAX;
-
 std::string Device(const std::string& place) {
   const auto location = ParseLocation(place.empty() ? "-" : place);
   return location && !(*location)->VolumePath().empty() ? AbsolutePath((*location)->VolumePath())
                                                         : "";
-}
-
-// Remedy removes the keyslot that the version opens, whichever it is, and no other.
-std::string Remedy(const Binding& binding) {
-  return fmt::format(
-      "this removes it where that version opens it, and no other: keyescrow restore {} --version "
-      "{} --to {}",
-      binding.key_name, binding.key_version,
-      ShellWord("exec:cryptsetup luksRemoveKey " + ShellWord(binding.device) + " -"));
 }
 
 std::string What(const Binding& binding) {
@@ -71,6 +59,14 @@ std::vector<Binding> NotSeen(const std::vector<Binding>& all, const RotationReco
 
 }  // namespace
 
+std::string RemovesKeyslot(const Binding& binding) {
+  return fmt::format(
+      "this removes it where that version opens it, and no other: keyescrow restore {} --version "
+      "{} --to {}",
+      binding.key_name, binding.key_version,
+      ShellWord("exec:cryptsetup luksRemoveKey " + ShellWord(binding.device) + " -"));
+}
+
 Result<std::optional<Binding>> ExpectKeyslot(Agent& agent, const RotationRecord& record,
                                              const std::string& place) {
   const std::optional<Binding> none;
@@ -107,7 +103,8 @@ Result<LeftAtVolumes> LookForLeft(Agent& agent, const RotationRecord& record,
     }
     const bool can_be_read = ReadLuksHeader(binding.device).has_value();
     const auto hash = StandingHash(binding, all);
-    if (hash || !can_be_read) left.findings.push_back(What(binding) + ": " + Remedy(binding));
+    if (hash || !can_be_read)
+      left.findings.push_back(What(binding) + ": " + RemovesKeyslot(binding));
     if (!can_be_read) continue;  // `status` looks again
     binding.time = agent.Now();
     binding.keyslot->hash = hash.value_or(Bytes32{});
@@ -133,7 +130,7 @@ Result<std::vector<Finding>> AbandonedKeyslotFindings(
     });
     if (!was_left || !binding.keyslot || !StandingHash(binding, bindings)) continue;
     findings.push_back({"keyslot_abandoned", binding.key_name, agent.identity().host,
-                        Severity::kWarning, What(binding), Remedy(binding)});
+                        Severity::kWarning, What(binding), RemovesKeyslot(binding)});
   }
   return findings;
 }

@@ -17,6 +17,13 @@
 
 namespace keyescrow::agent {
 
+// kNoKeyslot is a number that no keyslot has: nothing was left.
+inline constexpr std::uint32_t kNoKeyslot = UINT32_MAX;
+
+// RemovesKeyslot is the remedy that removes the keyslot which the version opens, whichever it is,
+// and no other.
+std::string RemovesKeyslot(const store::LuksBindingRecord& binding);
+
 // ExpectKeyslot is the record that `record`'s new version is about to be handed over to `place`:
 // the lowest number that no keyslot of the volume has. None where it is no volume, where its header
 // does not read, and where the version was about to be handed over there before. Errors: kStore*.

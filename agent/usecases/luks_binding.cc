@@ -6,6 +6,7 @@
 
 #include "agent/key_locations/luks_header.h"
 #include "agent/usecases/fingerprint.h"
+#include "agent/usecases/superseded_keyslot.h"
 
 namespace keyescrow::agent {
 namespace {
@@ -261,24 +262,56 @@ Result<std::vector<std::string>> StandingKeyslots(Agent& agent, const std::strin
   return standing;
 }
 
-Result<std::optional<unsigned>> RetireKeyslot(Agent& agent, const std::string& key_name,
-                                              std::uint32_t old_version, KeyLocation& location,
-                                              const SecretBytes& in_use) {
-  if (location.VolumePath().empty()) return std::optional<unsigned>();
-  ASSIGN_OR_RETURN(const auto bindings, agent.store().LuksBindings(key_name));
-  for (const Binding* binding : BindingsAt(bindings, key_name, location)) {
-    if (binding->key_version != old_version || !binding->keyslot) continue;
-    ASSIGN_OR_RETURN(const bool removed,
-                     location.Retire({binding->keyslot->number, binding->keyslot->hash}, in_use));
-    if (removed) return std::optional<unsigned>(binding->keyslot->number);
+Result<OldKeyslot> FindOldKeyslot(Agent& agent, const store::RotationRecord& rotation,
+                                  const KeyLocation& location,
+                                  std::optional<unsigned> new_keyslot) {
+  using State = OldKeyslot::State;
+  OldKeyslot old;
+  const std::string path = AbsolutePath(location.VolumePath());
+  const auto header = ReadLuksHeader(path);
+  if (!header) return old;
+  ASSIGN_OR_RETURN(const auto bindings, agent.store().LuksBindings(rotation.key_name));
+  bool was_here = false;
+  bool may_stand = false;
+  for (const Binding& binding : bindings) {
+    if (binding.key_version != rotation.old_version || !binding.keyslot) continue;
+    if (binding.device != path && binding.uuid != header->uuid) continue;
+    was_here = true;
+    if (!binding.keyslot->IsKnown()) {
+      may_stand = may_stand || IsNotKnownWhich(binding);
+      continue;
+    }
+    const unsigned number = binding.keyslot->number;
+    switch (Compare(binding, path, *header)) {
+      case Comparison::kSame:
+        old.state = State::kStands;
+        old.keyslot = RetiredSecret{number, binding.keyslot->hash};
+        return old;
+      case Comparison::kKeyslotGone: break;
+      case Comparison::kKeyslotChanged:
+        if (new_keyslot == number) break;  // the new key has its place
+        old.changed = number;
+        may_stand = true;
+        break;
+      default: may_stand = true;
+    }
   }
-  return std::optional<unsigned>();
+  if (!was_here) {
+    // Whatever was handed over to a volume here was seen there. One that was imported was not.
+    ASSIGN_OR_RETURN(const auto fingerprint,
+                     agent.store().FindFingerprint(rotation.key_name, rotation.old_version));
+    const DeclaredKey* declared = agent.environment().config->FindKey(rotation.key_name);
+    const auto lives = ParseLocation(declared == nullptr ? "-" : declared->source);
+    may_stand = !fingerprint || (lives && !(*lives)->VolumePath().empty());
+  }
+  old.state = may_stand ? State::kUnknown : State::kGone;
+  return old;
 }
 
 Result<std::optional<SupersededKeyslot>> FindSupersededKeyslot(
     Agent& agent, const store::RotationRecord& rotation) {
   const std::optional<SupersededKeyslot> none;
-  if (rotation.step != store::RotationStep::kConfirmed || !rotation.command.empty()) return none;
+  if (rotation.step != store::RotationStep::kConfirmed) return none;
   const auto location = ParseLocation(rotation.sink.empty() ? "-" : rotation.sink);
   if (!location || (*location)->VolumePath().empty()) return none;
   const std::string device = AbsolutePath((*location)->VolumePath());

@@ -51,13 +51,21 @@ Result<std::optional<std::uint32_t>> KeyslotInUse(Agent& agent, const std::strin
 // "keyslot 1 of /dev/sda3"; where one is the volume's own key, "the volume /dev/sda3".
 Result<std::vector<std::string>> StandingKeyslots(Agent& agent, const std::string& key_name);
 
-// RetireKeyslot removes the keyslot of an older version, once `in_use`, the newer version's bytes,
-// opens another one: KeyLocation::Retire, by what the store knows of the old keyslot. For a
-// rotation whose new key is confirmed. Returns the keyslot's number; none where it is gone already
-// or was never known. Any place but a volume: none. Errors: Retire's, kStore*.
-Result<std::optional<unsigned>> RetireKeyslot(Agent& agent, const std::string& key_name,
-                                              std::uint32_t old_version, KeyLocation& location,
-                                              const SecretBytes& in_use);
+// OldKeyslot: what a volume's header tells of the keyslot of a version that is superseded.
+struct OldKeyslot {
+  enum class State : std::uint8_t {
+    kStands,   // as it was seen
+    kGone,     // removed, or the version was never at a volume
+    kUnknown,  // changed, of a volume that was re-encrypted, or of a version that was imported
+  };
+  State state = State::kUnknown;
+  std::optional<RetiredSecret> keyslot;  // of kStands
+  std::optional<unsigned> changed;       // of kUnknown: the number of the one that was changed
+};
+// FindOldKeyslot looks for that of the rotation's old version at `location`. `new_keyslot`: that of
+// the new version. Errors: kStore*.
+Result<OldKeyslot> FindOldKeyslot(Agent& agent, const store::RotationRecord& rotation,
+                                  const KeyLocation& location, std::optional<unsigned> new_keyslot);
 
 // SupersededKeyslot: a keyslot of a version that a rotation superseded still stands at the volume
 // where that rotation put the new one: it ended between its last two steps.
@@ -66,8 +74,8 @@ struct SupersededKeyslot {
   store::LuksBindingRecord::Keyslot old_keyslot;
   store::LuksBindingRecord::Keyslot new_keyslot;
 };
-// FindSupersededKeyslot looks, without any secret, for what a confirmed rotation left. Not for what
-// was put back there since, nor for a rotation by a command. Errors: kStore*.
+// FindSupersededKeyslot looks, without any secret, for what a confirmed rotation left where it
+// added a keyslot itself. Not for what was put back there since. Errors: kStore*.
 Result<std::optional<SupersededKeyslot>> FindSupersededKeyslot(
     Agent& agent, const store::RotationRecord& rotation);
 // RetireSuperseded removes it, where the new version's keyslot is as it was when it was proven.

@@ -100,7 +100,7 @@ class Rotation {
     if (held.held == Held::kNew) {
       if (request_.abandon) return IsInUse(record, held);
       RETURN_IF_ERROR(steps_.Confirm(held, "the key at " + held.where));
-      if (new_key) steps_.Retire(*new_key);
+      if (new_key) Retire(*new_key);
       return Ok();
     }
     // Where a sink follows a command, what stands there tells nothing of the command.
@@ -267,7 +267,15 @@ class Rotation {
 
   // ---- handing over
 
+  void Retire(const SecretBytes& new_key) {
+    steps_.Retire(new_key, [this]() -> Result<SecretBytes> {
+      if (old_key_ != nullptr) return SecretBytes::CopyOf(old_key_->Expose());
+      return keys_.Open(steps_.record.key_name, steps_.record.old_version);
+    });
+  }
+
   Status HandOver(const SecretBytes& old_key, const SecretBytes& new_key) {
+    if (!old_key.empty()) old_key_ = &old_key;
     RETURN_IF_ERROR(HandOverAndConfirm(old_key, new_key));
     steps_.TellOfLeftBehind(new_key);
     return Ok();
@@ -296,7 +304,7 @@ class Rotation {
     }
     if (held.held == Held::kNew) {
       RETURN_IF_ERROR(steps_.Confirm(held, "the key at " + held.where));
-      steps_.Retire(new_key);
+      Retire(new_key);
       return Ok();
     }
     if (held.held == Held::kUnknown && !held.is_not_new) {
@@ -416,7 +424,7 @@ class Rotation {
     ASSIGN_OR_RETURN(const HeldKey held, steps_.LookAt(record.sink, &new_key));
     if (held.held == Held::kNew && record.command.empty()) {
       RETURN_IF_ERROR(steps_.Confirm(held, "the key at " + held.where));
-      steps_.Retire(new_key);
+      Retire(new_key);
       return held.keyslot;
     }
     if ((held.held == Held::kOld || held.held == Held::kNothing) && record.command.empty()) {
@@ -440,7 +448,8 @@ class Rotation {
   Progress& progress_;
   RotationKeys keys_;
   RotationSteps steps_;
-  Refusals refusals_;   // of the new version's paths
+  Refusals refusals_;                     // of the new version's paths
+  const SecretBytes* old_key_ = nullptr;  // while a command has it; else null
   bool again_ = false;  // the version was handed over before, and how that ended is not known
 };
 

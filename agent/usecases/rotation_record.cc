@@ -16,6 +16,7 @@
 #include "agent/usecases/fingerprint.h"
 #include "agent/usecases/luks_binding.h"
 #include "agent/usecases/rotation_place.h"
+#include "agent/usecases/superseded_keyslot.h"
 #include "agent/usecases/version_life.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
@@ -226,6 +227,8 @@ Result<std::vector<Finding>> RotationFindings(Agent& agent, const std::string& k
                      record->old_version, superseded->device, superseded->old_keyslot.number),
          "'keyescrow rotate " + record->key_name + "' removes it"});
   }
+  ASSIGN_OR_RETURN(auto may_open, SupersededFindings(agent, key_name));
+  std::ranges::move(may_open, std::back_inserter(findings));
   ASSIGN_OR_RETURN(auto abandoned, AbandonedKeyslotFindings(agent, key_name, rotations));
   std::ranges::move(abandoned, std::back_inserter(findings));
   return findings;

@@ -8,11 +8,11 @@
 #include "agent/key_locations/crash_safe_file.h"
 #include "agent/key_locations/file_location.h"
 #include "agent/key_locations/key_location.h"
-#include "agent/key_locations/secret_file.h"
 #include "agent/usecases/abandoned_keyslot.h"
 #include "agent/usecases/fingerprint.h"
 #include "agent/usecases/luks_binding.h"
 #include "agent/usecases/rotation_errors.h"
+#include "agent/usecases/superseded_keyslot.h"
 #include "envelope/base/pause_point.h"
 
 namespace keyescrow::agent {
@@ -123,6 +123,18 @@ void RotationSteps::TellOfEdits() {
       record.old_version, record.key_version, name));
 }
 
+// AddOldKeyslot records that the old version may still open the volume: before that is looked into,
+// which may end with this process.
+Status RotationSteps::AddOldKeyslot(const KeyLocation& volume, std::optional<unsigned> new_keyslot,
+                                    store::Change& change) {
+  ASSIGN_OR_RETURN(const OldKeyslot old, FindOldKeyslot(agent_, record, volume, new_keyslot));
+  const bool is_left = old.state == OldKeyslot::State::kStands && !IsVolume(record.sink);
+  if (old.state != OldKeyslot::State::kUnknown && !is_left) return Ok();
+  ASSIGN_OR_RETURN(auto may_open, MayOpen(record, volume.VolumePath(), old, new_keyslot));
+  if (may_open) change.luks_bindings.push_back(std::move(*may_open));
+  return Ok();
+}
+
 // AddPlace records where the new version is now, whose file it is, and where the old generation
 // lies.
 Status RotationSteps::AddPlace(const HeldKey& held, store::Change& change) {
@@ -133,7 +145,7 @@ Status RotationSteps::AddPlace(const HeldKey& held, store::Change& change) {
     ASSIGN_OR_RETURN(auto binding, MakeLuksBinding(agent_, record.key_name, record.key_version,
                                                    *location, held.keyslot));
     if (binding) change.luks_bindings.push_back(std::move(*binding));
-    return Ok();
+    return AddOldKeyslot(*location, held.keyslot, change);
   }
   const auto access = StatKeyFile(held.where);
   if (!access) return Ok();
@@ -152,99 +164,6 @@ Status RotationSteps::AddPlace(const HeldKey& held, store::Change& change) {
       {held.where, record.key_name, record.old_version, previous, agent_.Now()});
   result.previous_path = previous;
   return Ok();
-}
-
-Status RotationSteps::LogRetired(std::uint32_t old_version, unsigned keyslot,
-                                 const std::string& volume) {
-  audit::Event event;
-  event.type = audit::EventType::kKeyDestroyed;
-  event.key = audit::EventKey{record.key_name, old_version};
-  event.reason = fmt::format("keyslot {} of {} removed: version {} is in use", keyslot, volume,
-                             record.key_version);
-  ASSIGN_OR_RETURN(const AppendReceipt receipt, agent_.journal().Append(std::move(event)));
-  result.log_seq = receipt.seq;
-  result.retired_keyslot = keyslot;
-  return Ok();
-}
-
-Result<bool> RotationSteps::UnlockedByOld() {
-  if (request_.luks_unlock_file.empty()) return false;
-  ASSIGN_OR_RETURN(const auto old_key,
-                   agent_.store().FindFingerprint(record.key_name, record.old_version));
-  const auto fingerprinter = Fingerprinter::Load(agent_.environment().state_dir);
-  if (!old_key || !fingerprinter) return false;
-  ASSIGN_OR_RETURN(const SecretBytes unlock, ReadWholeSecretFile(request_.luks_unlock_file));
-  if (fingerprinter->Matches(*old_key, unlock)) return true;
-  const ByteView bytes = unlock.Expose();
-  if (bytes.empty() || bytes.back() != '\n') return false;
-  ASSIGN_OR_RETURN(const SecretBytes line, SecretBytes::CopyOf(bytes.first(bytes.size() - 1)));
-  return fingerprinter->Matches(*old_key, line);
-}
-
-Error RotationSteps::KeyslotIsLeft() const {
-  const std::string& file = request_.luks_unlock_file;
-  return Error(
-      ErrorCode::kFindings, Action::kFixInput,
-      fmt::format("the keyslot of version {}, which was superseded, is left: {} has its key",
-                  record.old_version, file),
-      fmt::format("put the new one there with 'keyescrow restore {} --to {} --replace'; "
-                  "then 'keyescrow rotate {}' removes that keyslot",
-                  record.key_name, file, record.key_name));
-}
-
-void RotationSteps::Retire(const SecretBytes& new_key) {
-  if (!record.command.empty() || !IsVolume(record.sink)) return;
-  const auto unlocked_by_old = UnlockedByOld();
-  if (unlocked_by_old && *unlocked_by_old) {
-    result.retired_all = false;
-    const Error left = KeyslotIsLeft();
-    result.findings.push_back(left.message() + ": " + left.hint());
-    return;
-  }
-  const Status retired = [&]() -> Status {
-    if (!unlocked_by_old) return unlocked_by_old.error();
-    ASSIGN_OR_RETURN(const auto location, ParseLocation(record.sink));
-    ASSIGN_OR_RETURN(const auto keyslot, RetireKeyslot(agent_, record.key_name, record.old_version,
-                                                       *location, new_key));
-    PausePoint("rotation-retired");
-    if (!keyslot) return Ok();
-    return LogRetired(record.old_version, *keyslot, location->VolumePath());
-  }();
-  if (retired) return;
-  result.retired_all = false;
-  result.findings.push_back(fmt::format(
-      "version {} is in use, and version {} may still open the volume: {}; 'keyescrow rotate {}' "
-      "removes its keyslot",
-      record.key_version, record.old_version, retired.error().message(), record.key_name));
-}
-
-Result<bool> RotationSteps::RetireLeft() {
-  ASSIGN_OR_RETURN(const auto rotations, agent_.store().Rotations(request_.key_name));
-  const RotationRecord* last = nullptr;
-  for (const RotationRecord& row : rotations) {
-    if (row.step == RotationStep::kConfirmed) last = &row;
-  }
-  if (last == nullptr) return false;
-  ASSIGN_OR_RETURN(const auto superseded, FindSupersededKeyslot(agent_, *last));
-  if (!superseded) return false;
-  record = *last;
-  ASSIGN_OR_RETURN(const bool unlocked_by_old, UnlockedByOld());
-  if (unlocked_by_old) return KeyslotIsLeft();
-  result.old_version = record.old_version;
-  result.new_version = record.key_version;
-  result.interrupted = InterruptedRotation{
-      record.key_version,
-      fmt::format("after it was confirmed, before keyslot {} of version {} was removed",
-                  superseded->old_keyslot.number, record.old_version),
-      ""};
-  RETURN_IF_ERROR(RetireSuperseded(*superseded));
-  RETURN_IF_ERROR(
-      LogRetired(record.old_version, superseded->old_keyslot.number, superseded->device));
-  result.rotated = true;
-  result.keyslot = superseded->new_keyslot.number;
-  result.sink = record.sink;
-  Told("old keyslot removed");
-  return true;
 }
 
 void RotationSteps::TellOfDeclaredPlace(const std::string& declared, const SecretBytes& new_key) {

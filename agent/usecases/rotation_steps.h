@@ -1,10 +1,13 @@
 // The durable steps of a rotation: what is committed before each of them, and how it ends.
 #pragma once
 
+#include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "agent/key_locations/key_location.h"
 #include "agent/store/escrow_store.h"
 #include "agent/usecases/agent.h"
 #include "agent/usecases/rotate.h"
@@ -38,8 +41,11 @@ class RotationSteps {
   Status Confirm(const HeldKey& held, const std::string& by);
 
   // Retire is the last step at a LUKS volume: the old version's keyslot is removed, now that the
-  // new one is in use. What stands in its way is a finding: the rotation is done.
-  void Retire(const SecretBytes& new_key);
+  // new one is in use. Where the header does not tell which it is, it is seen by the old key, which
+  // `open_old` gives. What stands in its way is a finding: the rotation is done. What a command
+  // left is a finding as well.
+  using OpenOld = std::function<Result<SecretBytes>()>;
+  void Retire(const SecretBytes& new_key, const OpenOld& open_old);
   // RetireLeft does it for a rotation that was interrupted before this step; false where none was.
   Result<bool> RetireLeft();
 
@@ -67,8 +73,14 @@ class RotationSteps {
   // UnlockedByOld: the unlock file has the old key. Who unlocks the volume by it would be locked
   // out once its keyslot is gone.
   Result<bool> UnlockedByOld();
+  Result<bool> UnlockedBy(const std::function<bool(const SecretBytes&)>& is_old);
   Error KeyslotIsLeft() const;
-  Status LogRetired(std::uint32_t old_version, unsigned keyslot, const std::string& volume);
+  Status AddOldKeyslot(const KeyLocation& volume, std::optional<unsigned> new_keyslot,
+                       store::Change& change);
+  Status TryToRetire(const std::string& place, const SecretBytes& new_key, const OpenOld& open_old);
+  Status Remove(KeyLocation& volume, const RetiredSecret& keyslot, const SecretBytes& new_key);
+  // LogRetired: without a keyslot none was opened by the old key.
+  Status LogRetired(std::optional<unsigned> keyslot, const std::string& volume);
 
   Agent& agent_;
   const RotateRequest& request_;

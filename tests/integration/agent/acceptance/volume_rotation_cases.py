@@ -1,6 +1,10 @@
 """Rotations at LUKS2 volumes: which volume is written to, and what of the old key stays in it."""
 
 import os
+import shlex
+import shutil
+import subprocess
+import unittest
 
 import world as world_module
 from luks_cases import KILL_AT, LuksCase, PATH
@@ -168,3 +172,120 @@ class VolumeRotation(LuksCase):  # one test
         # Where no key is known to have stood, that none stands there is as it was.
         self.killed(f"fsync/{mount}", lambda: True, *rotate, "--to", "mnt/new.key")
         self.rotates("mnt/key", "rolled back")
+
+    # ---- what of the superseded key stays
+
+    def opened_by(self, image):
+        """Which of the files NAME.1, NAME.2 … open NAME.img."""
+        files = sorted(self.world.folder.glob(image.stem + ".[0-9]"))
+        return [int(file.suffix[1:]) for file in files if self.opens(image, file.name)]
+
+    def convert(self, image, key_file):
+        """The keyslot is the same key's, and its header another."""
+        self.cryptsetup("luksConvertKey", "--key-file", key_file, "--key-slot", 1, "--pbkdf",
+                        "pbkdf2", "--pbkdf-force-iterations", 2000, image)
+
+    def test_a_keyslot_that_was_changed(self):
+        key, image = self.make("convert")
+        self.convert(image, "convert.1")
+        done = self.succeeds("rotate", key, *PASS, *UNLOCK, "--json").json()
+        self.assertEqual((done["keyslot"], done["retired_keyslot"]), (2, 1), done)
+        self.restored_to(key, 2, "convert.2")
+        self.assertEqual(self.opened_by(image), [2])
+        self.assertEqual((self.status(key), self.in_use), ({}, "escrowed"))
+
+    def reencrypt(self, image, slot, key_file):
+        """All other keyslots go."""
+        subprocess.run(["cryptsetup", "-q", "reencrypt", "--force-offline-reencrypt",
+                        "--resilience", "none", "--key-slot", str(slot), "--key-file", key_file,
+                        image], cwd=self.world.folder, check=True, capture_output=True,
+                       stdin=subprocess.DEVNULL)
+
+    @unittest.skipUnless(os.geteuid() == 0, "cryptsetup takes the lock of a re-encryption as root")
+    def test_a_volume_that_was_re_encrypted(self):
+        key, image = self.make("turned")
+        self.reencrypt(image, 1, "turned.1")
+        self.cryptsetup("luksAddKey", "--key-file", "turned.1", "--pbkdf", "pbkdf2",
+                        "--pbkdf-force-iterations", 1000, image, "pass")
+        self.assertEqual(self.opened_by(image), [1])
+        done = self.succeeds("rotate", key, *PASS, *UNLOCK, "--json").json()
+        self.assertIsNotNone(done["retired_keyslot"], done)
+        self.restored_to(key, 2, "turned.2")
+        self.assertEqual(self.opened_by(image), [2])
+        self.assertEqual((self.status(key), self.in_use), ({}, "escrowed"))
+        # Where it went with the re-encryption, nothing is left to do.
+        key, image = self.make("went")
+        self.reencrypt(image, 0, "pass")
+        self.assertEqual(self.opened_by(image), [])
+        done = self.succeeds("rotate", key, *PASS, *UNLOCK, "--json").json()
+        self.assertIsNone(done["retired_keyslot"], done)
+        self.assertEqual((self.status(key), self.in_use), ({}, "escrowed"))
+
+    def test_with_a_command_before_the_sink(self):
+        key, image = self.make("both")
+        done = self.succeeds("rotate", key, *PASS, *UNLOCK, "--apply", "true", "--to",
+                             f"luks:{image}", "--json").json()
+        self.assertEqual(done["retired_keyslot"], 1, done)
+        self.restored_to(key, 2, "both.2")
+        self.assertEqual(self.opened_by(image), [2])
+
+    def told(self, key, image, *arguments):
+        """A rotation that leaves version 1 in the volume tells of it, until its remedy is followed."""
+        done = self.world.run("rotate", key, *arguments, "--json")
+        self.assertEqual((done.status, done.json()["retired_keyslot"]), (1, None), str(done))
+        found = self.status(key)
+        self.assertEqual((list(found), self.in_use), (["keyslot_superseded"], "escrowed"))
+        remedy = found["keyslot_superseded"]["remedy"]
+        self.assertIn(remedy, "\n".join(done.json()["findings"]))
+        self.assertIn("version 1 may still open", "\n".join(done.json()["findings"]))
+        self.restored_to(key, 2, f"{image.stem}.2")
+        self.assertEqual(self.opened_by(image), [1, 2])
+        self.succeeds(*shlex.split(remedy.partition(": keyescrow ")[2]), *UNLOCK)
+        self.assertEqual(self.opened_by(image), [2])
+        self.assertEqual((self.status(key), self.in_use), ({}, "escrowed"))
+
+    def test_a_keyslot_that_cannot_be_found(self):
+        key, image = self.make("closed")
+        self.convert(image, "closed.1")
+        # The factors of the new paths do not open the old version.
+        self.told(key, image, *PASS, "--path", "token:ops", "--pin-file", "pin")
+
+    def test_a_keyslot_that_a_command_left(self):
+        key, image = self.make("added")
+        add = (f"cryptsetup -q luksAddKey --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file "
+               f"/dev/fd/3 {image} /dev/fd/4")
+        self.told(key, image, *UNLOCK, "--apply", add)
+
+    def test_unlocked_by_the_key_that_goes(self):
+        """Whoever unlocks the volume by it is not locked out."""
+        key, image = self.make("boot")
+        self.convert(image, "boot.1")
+        self.told(key, image, "--luks-unlock-file", "boot.1", *UNLOCK)
+
+    def test_of_a_version_that_was_imported(self):
+        """A host that was built anew never saw the keyslot."""
+        key, image = self.make("built")
+        self.succeeds("export", key, "-o", "built.escrow")
+        self.addCleanup(self.world.path("built.escrow").unlink)
+        trusted = self.world.thumbprint
+        lost = self.world.path("state.lost")
+        state = self.world.path("state")
+        state.rename(lost)
+
+        def put_back():
+            shutil.rmtree(state)
+            lost.rename(state)
+        self.addCleanup(put_back)
+        self.world.must("init")
+        self.world.must("token", "add", "ops", "pkcs11:token=ops", "--module", self.world.module,
+                        "--pin-file", "pin")
+        self.world.must("trust", "add", trusted)
+        self.succeeds("import", "built.escrow")
+        done = self.succeeds("rotate", key, *PASS, *UNLOCK, "--json").json()
+        self.assertEqual(done["retired_keyslot"], 1, done)
+        self.restored_to(key, 2, "built.2")
+        self.assertEqual(self.opened_by(image), [2])
+        self.assertEqual((self.status(key), self.in_use), ({}, "escrowed"))
+
+    def test_what_remains_verifies(self):
+        self.world.must("verify", "--json")
