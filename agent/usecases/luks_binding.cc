@@ -96,7 +96,23 @@ std::vector<const Binding*> BindingsAt(const std::vector<Binding>& bindings,
 
 }  // namespace
 
-Result<std::optional<Binding>> MakeLuksBinding(const Agent& agent, const std::string& key_name,
+Result<std::int64_t> BindingTime(Agent& agent, const std::string& key_name) {
+  ASSIGN_OR_RETURN(const auto rotations, agent.store().Rotations(key_name));
+  std::int64_t time = agent.Now();
+  for (const store::RotationRecord& row : rotations) time = std::max(time, row.changed + 1);
+  return time;
+}
+
+Result<std::int64_t> RotationTime(Agent& agent, const std::string& key_name,
+                                  const std::vector<Binding>& also) {
+  ASSIGN_OR_RETURN(const auto bindings, agent.store().LuksBindings(key_name));
+  std::int64_t time = agent.Now();
+  for (const Binding& binding : bindings) time = std::max(time, binding.time);
+  for (const Binding& binding : also) time = std::max(time, binding.time);
+  return time;
+}
+
+Result<std::optional<Binding>> MakeLuksBinding(Agent& agent, const std::string& key_name,
                                                std::uint32_t version, const KeyLocation& location,
                                                std::optional<unsigned> keyslot) {
   const std::string path = location.VolumePath();
@@ -112,7 +128,7 @@ Result<std::optional<Binding>> MakeLuksBinding(const Agent& agent, const std::st
     ASSIGN_OR_RETURN(const Bytes32 hash, KeyslotHash(path, header, *keyslot));
     binding.keyslot = Binding::Keyslot{*keyslot, hash};
   }
-  binding.time = agent.Now();
+  ASSIGN_OR_RETURN(binding.time, BindingTime(agent, key_name));
   return std::optional(std::move(binding));
 }
 

@@ -17,10 +17,18 @@
 
 namespace keyescrow::agent {
 
+// Whether a version was put at a volume before a rotation ended or after is told by the times of
+// the two records alone, and clocks are set back: each is made no earlier than what was committed
+// before. BindingTime is after each change of the key's rotations, RotationTime not before each of
+// its bindings and of `also`. Errors: kStore*.
+Result<std::int64_t> BindingTime(Agent& agent, const std::string& key_name);
+Result<std::int64_t> RotationTime(Agent& agent, const std::string& key_name,
+                                  const std::vector<store::LuksBindingRecord>& also);
+
 // MakeLuksBinding is the record of a version that is at `location` now: as the secret of `keyslot`,
 // or without one as the volume key. None where the location is no volume. Errors: ReadLuksHeader's;
 // kNotFound where the keyslot is gone again.
-Result<std::optional<store::LuksBindingRecord>> MakeLuksBinding(const Agent& agent,
+Result<std::optional<store::LuksBindingRecord>> MakeLuksBinding(Agent& agent,
                                                                 const std::string& key_name,
                                                                 std::uint32_t version,
                                                                 const KeyLocation& location,

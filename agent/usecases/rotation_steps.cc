@@ -43,7 +43,7 @@ void RemoveLeft(const std::string& sink, Progress& progress) {
 Status RotationSteps::Commit(RotationStep step, Outcome outcome, std::string_view how,
                              store::Change change) {
   record.step = step;
-  record.changed = agent_.Now();
+  ASSIGN_OR_RETURN(record.changed, RotationTime(agent_, record.key_name, change.luks_bindings));
   change.rotations.push_back(record);
   ASSIGN_OR_RETURN(const AppendReceipt receipt,
                    agent_.journal().Append(RotationEvent(record, outcome, how), change));
@@ -85,7 +85,7 @@ Status RotationSteps::Confirm(const HeldKey& held, const std::string& by) {
   record.step = RotationStep::kConfirmed;
   record.process.clear();
   ForgetCommand();
-  record.changed = agent_.Now();
+  ASSIGN_OR_RETURN(record.changed, RotationTime(agent_, record.key_name, {}));
   store::Change change;
   change.rotations.push_back(record);
   RETURN_IF_ERROR(AddPlace(held, change));

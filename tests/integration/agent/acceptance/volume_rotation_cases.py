@@ -7,20 +7,21 @@ import subprocess
 import unittest
 
 import world as world_module
+from environment_cases import SetRight, clock
 from luks_cases import KILL_AT, LuksCase, PATH
 from world import PIN, UNLOCK
 
 PASS = ("--luks-unlock-file", "pass")
 
 
-class VolumeRotation(LuksCase):  # one test
-    def make(self, name):
+class VolumeCase(LuksCase):
+    def make(self, name, **options):
         """Version 1 of host/NAME is a keyslot of NAME.img, and lies in NAME.1."""
         image = self.format(f"{name}.img")
         key = f"host/{name}"
         self.succeeds("key", "add", key, "--source", f"luks:{image}")
         self.addCleanup(lambda: self.succeeds("key", "remove", key, "--yes"))
-        self.succeeds(*self.backup(key, image.name))
+        self.succeeds(*self.backup(key, image.name), **options)
         self.restored_to(key, 1, f"{name}.1")
         return key, image
 
@@ -38,6 +39,34 @@ class VolumeRotation(LuksCase):  # one test
                         "--pbkdf-force-iterations", 1000, "--key-file", "pass", image)
         return away
 
+    def killed(self, calls, is_it, *arguments, first=1):
+        """Kills a command before each of those calls in turn, until is_it() says that it was it."""
+        kill_at = next(folder / KILL_AT for folder in world_module.BINARY.parents
+                       if (folder / KILL_AT).exists())
+        report = self.world.write("report", b"")
+        self.addCleanup(report.unlink, missing_ok=True)
+        self.addCleanup(setattr, self.world, "launcher", [])
+        for moment in range(first, 30):
+            self.world.launcher = [str(kill_at), "0", f"{moment}/{calls}", str(report)]
+            done = self.world.run(*arguments)
+            self.world.launcher = []
+            self.assertEqual(done.status, 128 + 9, f"{moment}: {done}")
+            if is_it():
+                return
+
+    def rotates(self, key, outcome, *arguments):
+        """Goes on with the rotation that was interrupted."""
+        done = self.succeeds("rotate", key, *UNLOCK, *arguments, "--json").json()
+        self.assertEqual(done["interrupted"]["outcome"], outcome, done)
+        return done
+
+    def opened_by(self, image):
+        """Which of the files NAME.1, NAME.2 … open NAME.img."""
+        files = sorted(self.world.folder.glob(image.stem + ".[0-9]"))
+        return [int(file.suffix[1:]) for file in files if self.opens(image, file.name)]
+
+
+class VolumeRotation(VolumeCase):  # one test
     def test_another_volume_at_the_path(self):
         key, image = self.make("order")
         uuids = [self.cryptsetup("luksUUID", image).stdout.strip()]
@@ -87,27 +116,6 @@ class VolumeRotation(LuksCase):  # one test
         self.assertEqual(list(self.status(key)), ["key_drift"])  # no rotation is open
         away.rename(image)
         self.assertEqual((self.status(key), self.in_use), ({}, "escrowed"))
-
-    def killed(self, calls, is_it, *arguments, first=1):
-        """Kills a command before each of those calls in turn, until is_it() says that it was it."""
-        kill_at = next(folder / KILL_AT for folder in world_module.BINARY.parents
-                       if (folder / KILL_AT).exists())
-        report = self.world.write("report", b"")
-        self.addCleanup(report.unlink, missing_ok=True)
-        self.addCleanup(setattr, self.world, "launcher", [])
-        for moment in range(first, 30):
-            self.world.launcher = [str(kill_at), "0", f"{moment}/{calls}", str(report)]
-            done = self.world.run(*arguments)
-            self.world.launcher = []
-            self.assertEqual(done.status, 128 + 9, f"{moment}: {done}")
-            if is_it():
-                return
-
-    def rotates(self, key, outcome, *arguments):
-        """Goes on with the rotation that was interrupted."""
-        done = self.succeeds("rotate", key, *UNLOCK, *arguments, "--json").json()
-        self.assertEqual(done["interrupted"]["outcome"], outcome, done)
-        return done
 
     def test_another_volume_where_it_was_interrupted(self):
         """It opens there nowhere, which tells nothing of the volume that has the keyslot."""
@@ -174,11 +182,6 @@ class VolumeRotation(LuksCase):  # one test
         self.rotates("mnt/key", "rolled back")
 
     # ---- what of the superseded key stays
-
-    def opened_by(self, image):
-        """Which of the files NAME.1, NAME.2 … open NAME.img."""
-        files = sorted(self.world.folder.glob(image.stem + ".[0-9]"))
-        return [int(file.suffix[1:]) for file in files if self.opens(image, file.name)]
 
     def convert(self, image, key_file):
         """The keyslot is the same key's, and its header another."""
@@ -289,3 +292,28 @@ class VolumeRotation(LuksCase):  # one test
 
     def test_what_remains_verifies(self):
         self.world.must("verify", "--json")
+
+
+class VolumeClock(VolumeCase):
+    world_options = {"tpm": False}  # the library of another clock runs as one user alone
+    verifies = SetRight.verifies  # the log tells of the clock
+
+    def test_put_back_under_another_clock(self):
+        """What came after a rotation is told by the order of commits, whatever the clock said."""
+        ahead = clock("+2h")
+        key, image = self.make("hours")
+        self.succeeds("rotate", key, *PASS, *UNLOCK, env=ahead)
+        self.assertEqual(self.opened_by(image), [])
+        self.succeeds("restore", key, "--version", 1, *PASS, *UNLOCK)
+        self.assertNotIn("keyslot_superseded", self.status(key))
+        done = self.succeeds("rotate", key, *PASS, *UNLOCK, "--json").json()
+        self.assertEqual((done["interrupted"], done["key"]["version"]), (None, 3), done)
+        self.assertEqual(self.opened_by(image), [1])  # who put it back knows why
+        # And what stood before is left, though it was put there later by the clock.
+        key, image = self.make("ahead", env=ahead)
+        done = self.world.run("rotate", key, "--luks-unlock-file", "ahead.1", *UNLOCK)
+        self.assertEqual(done.status, 1, str(done))
+        self.assertIn("keyslot_superseded", self.status(key))
+        self.assertEqual(self.opened_by(image), [1])
+        done = self.rotates(key, "old keyslot removed", *PASS)
+        self.assertEqual(self.opened_by(image), [])
