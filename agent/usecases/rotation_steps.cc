@@ -71,6 +71,7 @@ Status RotationSteps::End(const std::string& why, const std::string& empty) {
   ASSIGN_OR_RETURN(LeftAtVolumes left, LookForLeft(agent_, record, empty));
   store::Change change;
   change.luks_bindings = std::move(left.bindings);
+  RETURN_IF_ERROR(AddPutAside(change));
   record.process.clear();
   RemoveLeft(record.sink, progress_);
   ForgetCommand();
@@ -78,6 +79,23 @@ Status RotationSteps::End(const std::string& why, const std::string& empty) {
   PausePoint("rotation-abandoned");
   Told("rolled back");
   for (std::string& finding : left.findings) result.findings.push_back(std::move(finding));
+  return Ok();
+}
+
+Status RotationSteps::AddPutAside(store::Change& change) {
+  const auto location = ParseLocation(record.sink.empty() ? "-" : record.sink);
+  if (!location || (*location)->FilePath().empty()) return Ok();
+  const std::string path = AbsolutePath((*location)->FilePath());
+  struct stat status {};
+  const std::string previous = path + kPreviousSuffix;
+  if (lstat(previous.c_str(), &status) != 0) return Ok();
+  ASSIGN_OR_RETURN(const auto known, agent_.store().Destinations());
+  for (const store::DestinationRecord& row : known) {
+    if (row.path == path && row.previous_path == previous) return Ok();
+  }
+  change.destinations.push_back(
+      {path, record.key_name, record.old_version, previous, agent_.Now()});
+  result.previous_path = previous;
   return Ok();
 }
 

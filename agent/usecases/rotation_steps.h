@@ -63,6 +63,9 @@ class RotationSteps {
  private:
   // End: `empty` is the place that was seen to have no keyslot of the new version, or "".
   Status End(const std::string& why, const std::string& empty);
+  // AddPutAside records the old key that a hand-over which was killed put aside, so that it can be
+  // discarded.
+  Status AddPutAside(store::Change& change);
   void ForgetCommand();
   Status AddPlace(const HeldKey& held, store::Change& change);
   void TellOfDeclaredPlace(const std::string& declared, const SecretBytes& new_key);

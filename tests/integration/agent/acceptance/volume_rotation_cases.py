@@ -181,6 +181,25 @@ class VolumeRotation(VolumeCase):  # one test
         self.killed(f"fsync/{mount}", lambda: True, *rotate, "--to", "mnt/new.key")
         self.rotates("mnt/key", "rolled back")
 
+    def test_the_old_key_that_was_put_aside(self):
+        """Abandoned before the new key was there: the copy of the old one can be discarded."""
+        folder = self.world.path("aside")
+        file, previous = folder / "app.key", folder / "app.key.keyescrow-previous"
+        folder.mkdir()
+        self.world.write("aside/app.key", os.urandom(32))
+        self.world.give_to_user()
+        self.succeeds("key", "add", "aside/key", "--source", file)
+        self.addCleanup(lambda: self.succeeds("key", "remove", "aside/key", "--yes"))
+        self.succeeds("backup", "aside/key", *PATH, *UNLOCK)
+        key = file.read_bytes()
+        self.killed(f"fsync/{folder}", previous.exists, "rotate", "aside/key", *UNLOCK, first=3)
+        self.assertEqual((file.read_bytes(), previous.read_bytes()), (key, key))
+        done = self.succeeds("rotate", "aside/key", "--abandon", "--json").json()
+        self.assertEqual(done["previous"], str(previous), done)
+        self.succeeds("restore", "aside/key", "--discard-previous", "--yes")
+        self.assertEqual([path.name for path in folder.iterdir()], ["app.key"])
+        self.assertEqual((self.status("aside/key"), file.read_bytes()), ({}, key))
+
     # ---- what of the superseded key stays
 
     def convert(self, image, key_file):
