@@ -47,6 +47,15 @@ Result<Succession> FindSuccession(Agent& agent, const std::string& key_name, std
                                   const SecretBytes& key, const Fingerprinter& fingerprinter,
                                   const std::optional<RotationStart>& rotation) {
   Succession succession;
+  // A higher one that was imported meanwhile is in use, and stays it: this one would never be.
+  ASSIGN_OR_RETURN(const std::uint32_t highest, agent.store().HighestVersion(key_name));
+  if (highest >= version) {
+    return Error(ErrorCode::kStoreBusy, Action::kRetry,
+                 fmt::format("another command wrote version {} of {} meanwhile; nothing was "
+                             "escrowed",
+                             highest, key_name),
+                 "run the command again");
+  }
   std::optional<std::uint32_t> in_use;
   if (version > 1) {  // else there is none before it
     ASSIGN_OR_RETURN(in_use, agent.store().VersionInUse(key_name));

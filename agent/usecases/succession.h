@@ -39,7 +39,7 @@ struct Succession {
 
 // FindSuccession looks what `version`, which NextKeyVersion gave, will succeed. Whoever escrows the
 // key meanwhile takes that number, so that the commit of this one fails. Errors: kStoreBusy where
-// the version in use is not the one that the rotation began from; kStore*.
+// one as high is there, or the version in use is not the one that the rotation began from; kStore*.
 Result<Succession> FindSuccession(Agent& agent, const std::string& key_name, std::uint32_t version,
                                   const SecretBytes& key, const Fingerprinter& fingerprinter,
                                   const std::optional<RotationStart>& rotation);

@@ -139,3 +139,24 @@ class EditAndRotation(LifeCase):
         self.assertIn(f"{world.path('app.key')}, where version 1 was", told)
         self.assertIn("still has version 1", told)
         self.assertEqual(world.path("app.key").read_bytes(), world.key)
+
+    def test_a_backup_is_not_superseded_before_it_is_there(self):
+        """A later version is imported while it waits for its password: it takes the next one."""
+        world, file = self.world, self.make("late")
+        shutil.copytree(world.path("state"), world.path("older"))
+        for _ in range(2):
+            file.write_bytes(os.urandom(32))
+            world.must("backup", "late", *PATHS, *UNLOCK)
+        world.must("export", "late", "-o", "late.3")
+        shutil.rmtree(world.path("state"))
+        world.path("older").rename(world.path("state"))
+        child, password = self.waiting("backup", "late", *PATHS, "--password-file", "new.pw",
+                                       "--pin-file", "pin")
+        world.must("import", "late.3")
+        os.write(password, b"correct horse battery staple 7\n")
+        os.close(password)
+        out, err = child.communicate(timeout=within(60))
+        self.assertEqual((child.returncode, out), (9, b""), err)
+        self.assertEqual((self.in_use("late"), self.version("late")), (3, file.read_bytes()))
+        world.must("backup", "late", *PATHS, *UNLOCK)
+        self.assertEqual(self.in_use("late"), 4)
