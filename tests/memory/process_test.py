@@ -337,14 +337,7 @@ class Writes(unittest.TestCase):
         return list(self.parse(strace(self, WRITES, ("-yy", "-xx", "-s", "1048576"), *arguments)))
 
     def parse(self, text):
-        begun = {}
         for line in text.splitlines():
-            resumed = re.match(r"^(\d+) +<\.\.\. (\w+) resumed>(.*)$", line)
-            if resumed:
-                line = begun.pop(resumed.group(1)) + resumed.group(3)
-            elif line.endswith("<unfinished ...>"):
-                begun[line.split()[0]] = line.removesuffix("<unfinished ...>")
-                continue
             call = CALL.match(line)
             if not call:
                 continue  # a signal, or an end
