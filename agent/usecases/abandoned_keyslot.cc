@@ -84,7 +84,7 @@ Result<std::optional<Binding>> ExpectKeyslot(Agent& agent, const RotationRecord&
   binding.device = device;
   binding.uuid = header->uuid;
   binding.volume = header->volume;
-  binding.keyslot.emplace();
+  binding.keyslot = Binding::Keyslot();
   while (header->FindKeyslot(binding.keyslot->number) != nullptr) ++binding.keyslot->number;
   binding.time = agent.Now();
   return std::optional(std::move(binding));

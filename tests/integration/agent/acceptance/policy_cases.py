@@ -602,7 +602,7 @@ class RemediesThatWork(AcceptanceCase):
         self.set_policy(3, "", 'rotate_every = "1s"\n')
         time.sleep(2)
         self.assertIn("--to SINK", self.findings("app/one")["rotation_due"]["remedy"])
-        self.succeeds("rotate", "app/one", "--to", "new.key", "--generate", "32", *UNLOCK)
+        self.succeeds("rotate", "app/one", "--to", "a.key", "--generate", "32", *UNLOCK)
 
         # An officer is their token, by its public key, whatever a key's paths call it.
         for name in ("alice", "bob"):

@@ -90,7 +90,8 @@ class Shares(Officers):  # one test: its methods share the tokens and one key
 
     def test_a_rotation_needs_no_officer(self):
         """New versions go to the officers' public keys; who opened the old one lately is known."""
-        self.world.must("backup", "rotated", "--from", "app.key", "--path",
+        self.world.write("rotated.key", self.world.key)
+        self.world.must("backup", "rotated", "--from", "rotated.key", "--path",
                         f"officers={EXPRESSION}", *PINS)
         self.insert()
         done = self.rotated("rotated")
