@@ -44,8 +44,8 @@ void AddTokenKeys(const Json& factors, std::set<std::string>& token_keys) {
   }
 }
 
-Status AddSummary(std::string_view line, Population& population) {
-  ASSIGN_OR_RETURN(const EnvelopeSummary summary, ParseSummary(line));
+// AddSummary: `summary` is that of `line`.
+void AddSummary(const EnvelopeSummary& summary, std::string_view line, Population& population) {
   // Versions of one key follow each other; the one in use stays.
   Drawable& drawable = population.keys[summary.key_name];
   drawable = {summary.key_version, {}, {}};
@@ -55,7 +55,6 @@ Status AddSummary(std::string_view line, Population& population) {
     drawable.path_ids.push_back(fields.Text("id"));
     AddTokenKeys(fields.List("factors"), drawable.token_keys);
   }
-  return Ok();
 }
 
 // EntriesInUse: the entries whose envelopes the pack's inventory has as those in use.
@@ -86,8 +85,14 @@ Result<Population> OfState(Agent& agent, bool with_tokens) {
       const auto sealed = envelope::SealedEnvelope::Read(record.bytes, any);
       if (!sealed) {
         population.keys[record.key_name] = {record.key_version, {}, {}};
+        return true;
+      }
+      const std::string line = SummaryLine(record, *sealed);
+      const auto summary = ParseSummary(line);
+      if (summary) {
+        AddSummary(*summary, line, population);
       } else {
-        status = AddSummary(SummaryLine(record, *sealed), population);
+        status = summary.error();
       }
       return status.has_value();
     }));
@@ -112,7 +117,8 @@ Result<Population> OfPack(Agent* agent, const SampleRequest& request) {
   ASSIGN_OR_RETURN(const std::set<std::uint64_t> in_use, EntriesInUse(pack));
   RETURN_IF_ERROR(ForSummaries(pack, [&](std::string_view line) -> Status {
     ASSIGN_OR_RETURN(const EnvelopeSummary summary, ParseSummary(line));
-    return in_use.contains(summary.log_seq) ? AddSummary(line, population) : Ok();
+    if (in_use.contains(summary.log_seq)) AddSummary(summary, line, population);
+    return Ok();
   }));
   ASSIGN_OR_RETURN(const std::string tokens, pack.Read("keys/tokens.json"));
   ASSIGN_OR_RETURN(population.tokens, ParseTokens(tokens));

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "agent/usecases/number_text.h"
+#include "agent/usecases/pack_policy.h"
 #include "envelope/base/clock.h"
 #include "envelope/base/hash.h"
 
@@ -28,11 +29,11 @@ std::map<KeyVersion, const EnvelopeSummary*> NewestEnvelopes(const Summaries& su
                                                              const VersionLife& life) {
   std::map<KeyVersion, const EnvelopeSummary*> newest;
   for (const auto& [version, seq] : NewestOfVersions(summaries)) {
+    newest[version] = &summaries.at(seq);
+  }
+  for (const auto& [seq, created] : NewestInUse(summaries, life)) {
     const EnvelopeSummary& summary = summaries.at(seq);
-    newest[version] = &summary;
-    if (!life.CountsInUse(version)) continue;
-    const EnvelopeSummary*& in_use = newest[{version.first, 0}];
-    if (in_use == nullptr || in_use->key_version < version.second) in_use = &summary;
+    newest[{summary.key_name, 0}] = &summary;
   }
   return newest;
 }

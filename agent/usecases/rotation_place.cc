@@ -6,6 +6,7 @@
 
 #include "agent/key_locations/luks_header.h"
 #include "agent/usecases/fingerprint.h"
+#include "agent/usecases/shell_word.h"
 
 namespace keyescrow::agent {
 
@@ -43,8 +44,9 @@ Status CheckVolumeStands(Agent& agent, const RotationRecord& record, const KeyLo
                   other->bound.device),
       fmt::format("rotate where that volume is: 'keyescrow rotate {} --to luks:PATH', as of "
                   "/dev/disk/by-uuid/{}; if the key is to open the one at {}, make it a keyslot "
-                  "there first: 'keyescrow restore {} --to luks:{} --luks-unlock-file FILE'",
-                  record.key_name, other->bound.uuid, path, record.key_name, path));
+                  "there first: keyescrow restore {} --to {} --luks-unlock-file FILE",
+                  record.key_name, other->bound.uuid, path, record.key_name,
+                  ShellWord("luks:" + path)));
 }
 
 Result<bool> KeyStoodAt(Agent& agent, const RotationRecord& record, const std::string& path) {
