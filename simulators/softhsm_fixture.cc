@@ -196,6 +196,48 @@ Bytes SoftHsmFixture::GenerateSigningP256(const std::string& token_label, const 
   return spki;
 }
 
+Bytes SoftHsmFixture::GenerateAlwaysAuthenticating(const std::string& token_label,
+                                                   const std::string& pin, std::uint8_t id,
+                                                   bool p256) {
+  return InChild([&](hsm::Module& module) {
+    CK_SESSION_HANDLE session = 0;
+    Check(module->C_OpenSession(FindSlot(module, token_label), CKF_SERIAL_SESSION | CKF_RW_SESSION,
+                                nullptr, nullptr, &session),
+          "C_OpenSession");
+    Check(module->C_Login(session, CKU_USER, Text(pin), pin.size()), "C_Login");
+    CK_BYTE curve[] = {0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07};
+    CK_BBOOL yes = CK_TRUE;
+    CK_BBOOL no = CK_FALSE;
+    CK_ULONG bits = 2048;
+    const CK_ATTRIBUTE size_or_curve = p256 ? CK_ATTRIBUTE{CKA_EC_PARAMS, curve, sizeof curve}
+                                            : CK_ATTRIBUTE{CKA_MODULUS_BITS, &bits, sizeof bits};
+    CK_ATTRIBUTE public_key[] = {{CKA_TOKEN, &yes, 1}, {CKA_ID, &id, 1}, size_or_curve};
+    CK_ATTRIBUTE private_key[] = {{CKA_TOKEN, &yes, 1},   {CKA_PRIVATE, &yes, 1},
+                                  {CKA_ID, &id, 1},       {CKA_ALWAYS_AUTHENTICATE, &yes, 1},
+                                  {CKA_DECRYPT, &yes, 1}, {CKA_DERIVE, p256 ? &yes : &no, 1},
+                                  {CKA_SIGN, &yes, 1}};
+    CK_MECHANISM mechanism{
+        static_cast<CK_MECHANISM_TYPE>(p256 ? CKM_EC_KEY_PAIR_GEN : CKM_RSA_PKCS_KEY_PAIR_GEN),
+        nullptr, 0};
+    CK_OBJECT_HANDLE handles[2] = {};
+    Check(module->C_GenerateKeyPair(session, &mechanism, public_key, std::size(public_key),
+                                    private_key, std::size(private_key), &handles[0], &handles[1]),
+          "C_GenerateKeyPair");
+    Check(module->C_CloseSession(session), "C_CloseSession");
+    hsm::ModuleSession reader(module);
+    std::vector<hsm::KeyRow> keys;
+    bool more = false;
+    if (reader.Open(FindSlot(module, token_label), false) ||
+        reader.ListKeys(CKO_PUBLIC_KEY, 0, keys, more)) {
+      Die("C_FindObjects failed");
+    }
+    for (const hsm::KeyRow& key : keys) {
+      if (key.id == Bytes{id}) return hsm::PublicKeyOf(key).spki;
+    }
+    Die("the new key is not there");
+  });
+}
+
 void SoftHsmFixture::CopyTokens(const std::string& other_folder) {
   fs::copy(other_folder + "/tokens", folder_ + "/tokens", fs::copy_options::recursive);
 }

@@ -40,6 +40,12 @@ class SoftHsmFixture {
   Bytes GenerateSigningP256(const std::string& token_label, const std::string& pin, std::uint8_t id,
                             const std::string& label = "policy");
 
+  // GenerateAlwaysAuthenticating makes a key pair whose private half asks for the PIN at each use
+  // (CKA_ALWAYS_AUTHENTICATE): RSA-2048 that decrypts, or P-256 that signs and derives.
+  // SoftHSM 2.6.1 holds C_Decrypt and C_Sign to it, and C_DeriveKey not.
+  Bytes GenerateAlwaysAuthenticating(const std::string& token_label, const std::string& pin,
+                                     std::uint8_t id, bool p256);
+
   // CopyTokens copies the tokens of `other_folder` (a fixture's folder() of an earlier run) here.
   void CopyTokens(const std::string& other_folder);
 

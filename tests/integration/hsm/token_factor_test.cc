@@ -354,5 +354,73 @@ TEST_F(TokenFactorTest, LogsOutBeforeItLeaves) {
   EXPECT_EQ(faults.NumCalls("C_Login"), 1);
 }
 
+class AlwaysAuthenticate : public TokenFactorTest {
+ protected:
+  // Opens a factor of `spki` and uses it twice; returns the first error.
+  Status UseTwice(const Bytes& spki, bool p256) {
+    ASSIGN_OR_RETURN(auto factor, TokenFactor::Start(Faults::Through(SpecFor(spki)), pins_));
+    std::optional<Error> first;
+    for (int use = 0; use < 2; ++use) {
+      SecretBytes expected = FreshSecret();
+      const auto ecdh = p256 ? WrapEcdh(spki, expected) : envelope::Pkcs11EcdhRecord();
+      auto secret = p256 ? factor->DeriveEcdh(ecdh) : factor->UnwrapRsa(WrapRsa(spki, expected));
+      if (secret) {
+        EXPECT_TRUE(secret->EqualsConstantTime(expected));
+      } else if (!first) {
+        first = secret.error();
+      }
+    }
+    if (first) return *first;
+    return Ok();
+  }
+};
+
+// One PIN is asked for; it goes to the token at the login and at each use.
+TEST_F(AlwaysAuthenticate, AKeyGetsItsPinAtEachUse) {
+  const Bytes spki = fixture_.GenerateAlwaysAuthenticating("ops", kPin, 1, false);
+  const Faults faults(fixture_, "");
+  const Status used = UseTwice(spki, false);
+  ASSERT_TRUE(used) << used.error().message();
+  EXPECT_EQ(pins_.num_asked, 1);
+  EXPECT_EQ(faults.NumCalls("C_Login"), 3);
+}
+
+// C_DeriveKey has no Init: where it says that it wants the PIN, it is asked once more.
+TEST_F(AlwaysAuthenticate, ADerivationIsAskedForAgainWithThePin) {
+  const Bytes spki = fixture_.GenerateAlwaysAuthenticating("ops", kPin, 1, true);
+  // CKR_USER_NOT_LOGGED_IN once; SoftHSM knows no login for a derivation, so that is answered here.
+  const Faults faults(fixture_, "C_DeriveKey@1=rv:101,C_Login@2=rv:0");
+  const Status used = UseTwice(spki, true);
+  ASSERT_TRUE(used) << used.error().message();
+  EXPECT_EQ(pins_.num_asked, 1);
+  EXPECT_EQ(faults.NumCalls("C_Login"), 2);
+  EXPECT_EQ(faults.NumCalls("C_DeriveKey"), 3);
+}
+
+TEST_F(AlwaysAuthenticate, ARefusedPinIsNotSentAgain) {
+  const Bytes rsa = fixture_.GenerateAlwaysAuthenticating("ops", kPin, 1, false);
+  const Bytes p256 = fixture_.GenerateAlwaysAuthenticating("ops", kPin, 2, true);
+  for (const bool is_p256 : {false, true}) {
+    std::filesystem::remove(fixture_.folder() + "/trace");
+    const Faults faults(fixture_, "C_DeriveKey@1=rv:101,C_Login@2=rv:a0");
+    const Status used = UseTwice(is_p256 ? p256 : rsa, is_p256);
+    ASSERT_FALSE(used);
+    EXPECT_EQ(used.error().code(), ErrorCode::kWrongPin) << used.error().message();
+    EXPECT_EQ(faults.NumCalls("C_Login"), 2);
+    EXPECT_EQ(faults.NumCalls("C_Decrypt"), 0);
+  }
+}
+
+TEST_F(AlwaysAuthenticate, AWorkerThatDiesSaysThatATryMayHaveBeenUsed) {
+  const Bytes spki = fixture_.GenerateAlwaysAuthenticating("ops", kPin, 1, false);
+  const Faults faults(fixture_, "C_Login@2=exit");
+  const Status used = UseTwice(spki, false);
+  ASSERT_FALSE(used);
+  EXPECT_EQ(used.error().code(), ErrorCode::kModuleFailed);
+  EXPECT_NE(used.error().message().find("so one PIN try may have been used"), std::string::npos)
+      << used.error().message();
+  EXPECT_EQ(faults.NumCalls("C_Login"), 2);
+}
+
 }  // namespace
 }  // namespace keyescrow::hsm

@@ -141,5 +141,18 @@ TEST_F(TokenSignerTest, AHostileModuleYieldsNoSignature) {
   }
 }
 
+TEST_F(TokenSignerTest, AKeyThatAlwaysAuthenticatesGetsItsPinAtEachSignature) {
+  spki_ = fixture_.GenerateAlwaysAuthenticating("carol", kPin, 2, true);
+  const Faults faults(fixture_, "");
+  const auto signer = TokenSigner::Open(Faults::Through(SpecFor(spki_)), pins_);
+  ASSERT_TRUE(signer);
+  for (int use = 0; use < 2; ++use) {
+    const auto signature = (*signer)->SignDigest(Bytes32{});
+    ASSERT_TRUE(signature) << signature.error().message();
+  }
+  EXPECT_EQ(pins_.num_asked, 1);
+  EXPECT_EQ(faults.NumCalls("C_Login"), 3);
+}
+
 }  // namespace
 }  // namespace keyescrow::hsm

@@ -1,4 +1,6 @@
+#include "envelope/base/byte_reader.h"
 #include "tests/integration/tpm/tpm_test_base.h"
+#include "tpm/anchor.h"
 
 namespace keyescrow::tpm {
 namespace {
@@ -16,6 +18,7 @@ constexpr std::uint32_t kUnseal = 0x15e;
 constexpr std::uint32_t kFlush = 0x165;
 constexpr std::uint32_t kCreate = 0x153;
 constexpr std::uint32_t kPcrRead = 0x17e;
+constexpr std::uint32_t kDefineSpace = 0x12a;
 
 using TpmSeal = TpmTest;
 using TpmUnseal = TpmTest;
@@ -110,6 +113,44 @@ TEST_F(TpmUnseal, LeavesNoSecretOnTheBus) {
     }
   }
   EXPECT_TRUE(log_->Saw(record.object_public)) << "the log does see the bus";
+}
+
+// What a listener can guess the session's key from: nothing, where it is salted to the storage key;
+// the auth value, or nothing at all, where it is not. Bound to the object, the right auth value
+// would be refused.
+TEST_F(TpmUnseal, EverySessionThatHidesASecretIsSaltedToTheStorageKeyAndUnbound) {
+  auto tpm = Open();
+  ASSERT_OK_AND_ASSIGN(auto with_auth, Seal(*tpm, &auth_));
+  ASSERT_OK_AND_ASSIGN(auto plain, Seal(*tpm, nullptr));
+  ExpectOpens(*tpm, with_auth, &auth_);
+  ExpectOpens(*tpm, plain, nullptr);
+  ASSERT_TRUE(TpmAgentKey::Create(*tpm->device(), auth_));
+  ASSERT_TRUE(TpmAnchor::Create(*tpm->device(), auth_, "keyescrow.log/web1/abc"));
+  bool is_salted = false;
+  int num_hidden = 0;
+  for (const simulators::CommandLog::Entry& entry : log_->entries()) {
+    ByteReader reader(entry.command);
+    reader.Take(10);
+    if (entry.command_code == kStart) {
+      const auto salt_key = reader.TakeU32();
+      EXPECT_EQ(reader.TakeU32(), 0x40000007U) << "bound";  // TPM_RH_NULL
+      reader.Take(reader.TakeU16().value_or(0));            // nonceCaller
+      is_salted = salt_key == 0x81000001U && reader.TakeU16().value_or(0) == 68;
+    }
+    const bool hides = entry.command_code == kCreate || entry.command_code == kUnseal ||
+                       entry.command_code == kDefineSpace;
+    if (!hides) continue;
+    ++num_hidden;
+    EXPECT_TRUE(is_salted) << std::hex << entry.command_code;
+    // One session, of its handle, nonce and attributes: decrypt, encrypt.
+    reader.Take(4 + 4 + 4);
+    reader.Take(reader.TakeU16().value_or(0));
+    const std::uint8_t wanted = entry.command_code == kCreate   ? 0x60
+                                : entry.command_code == kUnseal ? 0x40
+                                                                : 0x20;
+    EXPECT_EQ(reader.TakeU8(), wanted) << std::hex << entry.command_code;
+  }
+  EXPECT_GE(num_hidden, 2 + 3 + 2 + 2);
 }
 
 TEST_F(TpmUnseal, WrongAuthCostsOneTryAndTellsTheNumbers) {
