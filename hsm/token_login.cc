@@ -3,9 +3,17 @@
 #include <fmt/format.h>
 
 #include "envelope/base/pause_point.h"
+#include "envelope/pin_outcome.h"
 #include "hsm/token_protocol.h"
 
 namespace keyescrow::hsm {
+namespace {
+
+void TellAccepted(envelope::PinProvider& pins) {
+  if (auto* outcome = dynamic_cast<envelope::PinOutcome*>(&pins)) outcome->Accepted();
+}
+
+}  // namespace
 
 Result<LoginOutcome> LogIn(TokenClient& client, const TokenInfo& token, const LoginRules& rules,
                            envelope::PinProvider& pins) {
@@ -26,12 +34,14 @@ Result<LoginOutcome> LogIn(TokenClient& client, const TokenInfo& token, const Lo
     outcome.on_reader = true;
     pins.OnReader(request);
     RETURN_IF_ERROR(client.Login(nullptr));
+    TellAccepted(pins);
     return outcome;
   }
   ASSIGN_OR_RETURN(outcome.pin, pins.AskPin(request));
   PausePoint("pin-read");
   RETURN_IF_ERROR(CheckPinLength(now, outcome.pin.size()));
   RETURN_IF_ERROR(client.Login(&outcome.pin));
+  TellAccepted(pins);
   return outcome;
 }
 

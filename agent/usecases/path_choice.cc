@@ -38,7 +38,8 @@ bool MayTryAnotherPath(const Error& error) {
     case ErrorCode::kTokenRemoved:
     case ErrorCode::kTokenDevice:
     case ErrorCode::kPinLocked:
-    case ErrorCode::kPinLastTry: return true;
+    case ErrorCode::kPinLastTry:
+    case ErrorCode::kFactorMissing: return true;  // its token failed at a login: it was not asked
     default: return false;
   }
 }

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 
+#include "envelope/pin_outcome.h"
+
 namespace keyescrow::agent {
 namespace {
 
 Error NotTriedAgain(const std::string& token) {
   return Error(ErrorCode::kFactorMissing, Action::kReauthenticate,
-               "the PIN of the token " + token + " was refused before, and is not sent again",
+               "the PIN of the token " + token + " was not accepted before, and is not sent again",
                "run the command again with the right PIN: each wrong one uses a try")
       .WithFailure(Failure::kFactor);
 }
@@ -37,8 +39,9 @@ std::optional<TokenIdentity> IdentityOf(const envelope::FactorRecord& factor) {
 }
 
 // GuardedPins stands between the tokens and whoever knows their PINs: several keys can lie on one
-// token, and a PIN that it refused for one of them is not sent for the next.
-class TokenSessions::GuardedPins final : public envelope::PinProvider {
+// token, and a PIN that it did not accept for one of them is not sent for the next. A module that
+// crashed, hung or failed in the middle of a login may have counted a try like one that refused.
+class TokenSessions::GuardedPins final : public envelope::PinProvider, public envelope::PinOutcome {
  public:
   GuardedPins(envelope::PinProvider& inner, PinRefusals refusals)
       : refusals_(std::move(refusals)), inner_(inner) {}
@@ -48,20 +51,23 @@ class TokenSessions::GuardedPins final : public envelope::PinProvider {
     if (refusals_.tokens.contains(asked_)) {
       return NotTriedAgain(request.token_name.empty() ? request.token_label : request.token_name);
     }
-    return inner_.AskPin(request);
+    ASSIGN_OR_RETURN(SecretBytes pin, inner_.AskPin(request));
+    is_pending_ = true;
+    return pin;
   }
   void OnReader(const envelope::PinRequest& request) override {
-    on_reader_ = true;
+    is_pending_ = on_reader_ = true;
     inner_.OnReader(request);
   }
+  void Accepted() override { is_pending_ = false; }
 
-  // Begin and Settle enclose one use of a token of `module`.
+  // Begin and Settle enclose one use of a token of `module`; Settle takes its error.
   void Begin() {
     asked_.clear();
-    on_reader_ = false;
+    is_pending_ = on_reader_ = false;
   }
   void Settle(const std::string& module, ErrorCode code) {
-    if (!RefusesLogin(code)) return;
+    if (!is_pending_ && !RefusesLogin(code)) return;
     if (!asked_.empty()) refusals_.tokens.insert(asked_);
     // Which token a reader's pad belongs to is not seen from here: none of this module is tried.
     if (on_reader_) refusals_.readers.insert(module);
@@ -73,6 +79,7 @@ class TokenSessions::GuardedPins final : public envelope::PinProvider {
   envelope::PinProvider& inner_;
   std::string asked_;
   bool on_reader_ = false;
+  bool is_pending_ = false;  // a PIN is on its way, and not accepted so far
 };
 
 TokenSessions::TokenSessions(TokenSessionOptions options)

@@ -279,3 +279,37 @@ class TokenRestore(Calls, FaultCase):
             for (function, n), (later, m) in zip(calls, calls[distance:]):
                 self.assertIsNotNone(
                     self.once(function, n, "pull", DEVICE_CODES, f",{later}#{m}=insert"))
+
+
+class TokenOfTwoKeys(FaultCase):
+    """Two paths by two keys of one token: a login that failed for one of them, however it failed, may
+    have used a try, and is not done for the other. A path that needs none is tried."""
+
+    UNLOCK = ("--pin-file", "ops=pin", "--pin-file", "second=pin")
+
+    @classmethod
+    def prepare(cls):
+        cls.world.must("init")
+        cls.world.must("token", "add", "ops", "pkcs11:token=ops", "--module", FAULTY, "--pin-file",
+                       "pin")
+        cls.world.must("token", "keygen", "second", "pkcs11:token=ops", "--kind", "p256",
+                       "--module", FAULTY, "--pin-file", "pin")
+        paths = ("--path", "token:ops", "--path", "token:second")
+        cls.world.must("backup", "two/paths", "--from", "app.key", *paths, *cls.UNLOCK)
+        cls.world.must("backup", "three/paths", "--from", "app.key", *paths, "--path", "tpm",
+                       *cls.UNLOCK)
+
+    def test_one_login(self):
+        for name, action in (("two/paths", "crash"), ("two/paths", "rv:30"),
+                             *(("three/paths", action) for action in
+                               ("crash", "exit", "garbage", *("rv:" + code for code in CKRS)))):
+            self.world.begin_again("out.key")
+            run = self.world.traced("restore", name, "--to", "out.key", *self.UNLOCK, "--json",
+                                    token=f"C_Login#1={action}")
+            with self.subTest(name=name, action=action):
+                self.assertEqual(run.token.count("C_Login"), 1, str(run))
+                self.ends_well(run, "restore")
+                self.holds_the_key_or_nothing("out.key", run)
+                self.verifies_after(run)
+                if action in ("crash", "exit", "garbage", "rv:30", "rv:32"):
+                    self.assertEqual(run.status == 0, name == "three/paths", str(run))

@@ -24,7 +24,7 @@ SEAMS = ["envelope/base/", "envelope/factor.h", "envelope/signer.h", "envelope/a
 MAY_INCLUDE = {
     "envelope/base/": [],
     "envelope/": ["envelope/base/"],
-    "hsm/": [*SEAMS, "envelope/pkcs11_uri.h"],
+    "hsm/": [*SEAMS, "envelope/pin_outcome.h", "envelope/pkcs11_uri.h"],
     "tpm/": SEAMS,
     # agent.toml is edited as safely as a key is written: that one header, and no location.
     "agent/config/": ["envelope/base/", "agent/key_locations/crash_safe_file.h"],

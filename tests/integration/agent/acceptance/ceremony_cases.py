@@ -180,7 +180,7 @@ class Ceremony(Officers):  # one test: three officers and their tokens
         self.screen.command("drill", "app/two", "--pin-file", "alice=wrong-pin",
                             "--password-file", "pw")
         shown = self.screen.wait("PIN of token 'bob':")
-        self.assertIn("the PIN of the token alice was refused before, and is not sent again", shown)
+        self.assertIn("the PIN of the token alice was not accepted before, and is not sent again", shown)
         self.screen.type(PIN)
         self.screen.wait("PIN of token 'carol':")
         self.screen.type(PIN)
