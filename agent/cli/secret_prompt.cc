@@ -79,6 +79,10 @@ class SignalGuard {
   sigset_t mask_{};
 };
 
+// What makes of an answer something else than was typed, which is no password on another terminal.
+// A getty sets such modes, by its options or by what it takes the line for.
+constexpr tcflag_t kChangesInput = ISTRIP | IUCLC | INLCR | IGNCR;
+
 // ModeGuard sets lines as a whole, with or without echo, and restores the mode that it found.
 class ModeGuard {
  public:
@@ -86,7 +90,8 @@ class ModeGuard {
     if (tcgetattr(fd, &before_) != 0) return;
     termios mode = before_;
     mode.c_lflag |= ICANON | ISIG;
-    mode.c_iflag |= ICRNL;
+    mode.c_iflag &= ~kChangesInput;
+    mode.c_iflag |= ICRNL | IUTF8;
     if (echo) {
       mode.c_lflag |= ECHO;
     } else {

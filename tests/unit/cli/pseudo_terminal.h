@@ -35,6 +35,19 @@ class PseudoTerminal {
     return (mode.c_lflag & ECHO) != 0;
   }
 
+  // SetInput sets and clears input modes, as a serial console's getty does.
+  void SetInput(tcflag_t set, tcflag_t clear = 0) {
+    termios mode{};
+    tcgetattr(slave_, &mode);
+    mode.c_iflag = (mode.c_iflag | set) & ~clear;
+    EXPECT_EQ(tcsetattr(slave_, TCSANOW, &mode), 0);
+  }
+  tcflag_t Input() const {
+    termios mode{};
+    tcgetattr(slave_, &mode);
+    return mode.c_iflag;
+  }
+
   // WaitFor reads what is shown until `text` was, counted from the last call; false after 10 s.
   bool WaitFor(std::string_view text) {
     while (shown_.find(text, seen_) == std::string::npos) {

@@ -55,6 +55,48 @@ TEST(SecretPrompt, BackspaceIsTheTerminalsOwn) {
   EXPECT_EQ(TextOf(answer.get()), "abc");
 }
 
+// A line that strips the eighth bit or turns capitals to small letters would have the key escrowed
+// under another password than the one that was typed, and proven by it.
+TEST(SecretPrompt, ReadsWhatWasTypedWhateverTheLineMakesOfIt) {
+  for (const tcflag_t modes : {tcflag_t{ISTRIP}, tcflag_t{IUCLC}, tcflag_t{INLCR}}) {
+    PseudoTerminal terminal;
+    terminal.SetInput(modes);
+    const tcflag_t before = terminal.Input();
+    auto answer = std::async(std::launch::async, [&] {
+      return SecretPrompt(false, terminal.name()).Ask("password", "remedy");
+    });
+    ASSERT_TRUE(terminal.WaitFor("password: "));
+    terminal.Type("Bänke im Grünen\n\r");
+    EXPECT_EQ(TextOf(answer.get()), "Bänke im Grünen");
+    EXPECT_EQ(terminal.Input(), before);
+  }
+}
+
+TEST(SecretPrompt, EnterIsHeardWhereCarriageReturnsAreNot) {
+  PseudoTerminal terminal;
+  terminal.SetInput(IGNCR);
+  auto answer = std::async(std::launch::async, [&] {
+    return SecretPrompt(false, terminal.name()).Ask("password", "remedy");
+  });
+  ASSERT_TRUE(terminal.WaitFor("password: "));
+  terminal.Type("abc\rd\n");
+  EXPECT_EQ(TextOf(answer.get()), "abc");
+}
+
+// Half a character would go into a PIN, and cost a try.
+TEST(SecretPrompt, BackspaceTakesAWholeCharacter) {
+  PseudoTerminal terminal;
+  terminal.SetInput(0, IUTF8);
+  auto answer = std::async(std::launch::async, [&] {
+    return SecretPrompt(false, terminal.name()).Ask("password", "remedy");
+  });
+  ASSERT_TRUE(terminal.WaitFor("password: "));
+  terminal.Type(
+      "ab\u00e4\x7f"
+      "c\n");
+  EXPECT_EQ(TextOf(answer.get()), "abc");
+}
+
 TEST(SecretPrompt, AsksTwiceForANewOneAndAgainWhereTheTwoDiffer) {
   PseudoTerminal terminal;
   auto answer = std::async(std::launch::async, [&] {
