@@ -15,6 +15,11 @@ namespace {
 
 constexpr std::size_t kMaxListed = 15;
 
+// AsFile has what was typed for a file looked up as one: a key of the store may be called alike.
+std::string AsFile(const std::string& answer) {
+  return LooksLikeFile(answer) ? answer : "./" + answer;
+}
+
 class Journey {
  public:
   Journey(WizardTools& tools, Questions& questions) : tools_(tools), questions_(questions) {}
@@ -42,6 +47,7 @@ class Journey {
   Agent* agent_ = nullptr;
   std::vector<KeyView> keys_;
   bool from_file_ = false;
+  std::string file_;  // as it was typed
   RestoreRequest request_;
   std::string agent_thumbprint_;  // of the envelope that was looked at
   bool agent_known_ = true;
@@ -118,6 +124,7 @@ Result<Move> Journey::AskKey() {
     request_.name_or_file = *answer;
   }
   if (from_file_) return Move::kNext;
+  request_.trusted_agent.clear();  // that was a file's
   RETURN_IF_ERROR(Look());
   return Move::kNext;
 }
@@ -133,14 +140,15 @@ Result<Move> Journey::AskFile() {
       "It needs no state and no configuration on this machine: the password, the hardware "
       "and this program are enough.";
   const auto check = [this](const std::string& answer) -> std::string {
-    request_.name_or_file = answer.find('/') == std::string::npos ? "./" + answer : answer;
+    request_.name_or_file = AsFile(answer);
     request_.trusted_agent.clear();
     const Status looked = Look();
     return looked ? "" : "error: " + looked.error().message();
   };
-  ASSIGN_OR_RETURN(const auto answer,
-                   questions_.AskText(page, "file", request_.name_or_file, check));
-  return answer ? Move::kNext : Move::kBack;
+  ASSIGN_OR_RETURN(const auto answer, questions_.AskText(page, "file", file_, check));
+  if (!answer) return Move::kBack;
+  file_ = *answer;
+  return Move::kNext;
 }
 
 Result<Move> Journey::AskAgent() {
@@ -318,8 +326,12 @@ void Journey::ShowDone(const RestoreResult& result) const {
   if (!result.previous_path.empty()) {
     page.paragraphs.push_back("The key that stood there is now " + result.previous_path +
                               ". Once the application runs, discard it:");
-    page.paragraphs.push_back("  " + tools_.command + " restore " + ShellWord(result.key_name) +
-                              " --discard-previous --to " + ShellWord(result.sink));
+    // Without a state nothing remembers where the old key lies.
+    const bool is_known = agent_ != nullptr && result.event_file.empty();
+    page.paragraphs.push_back(is_known ? "  " + tools_.command + " restore " +
+                                             ShellWord(result.key_name) +
+                                             " --discard-previous --to " + ShellWord(result.sink)
+                                       : "  rm " + ShellWord(result.previous_path));
   }
   if (!result.event_file.empty()) {
     page.paragraphs.push_back("What was done stands in " + result.event_file +

@@ -1,9 +1,10 @@
 """The wizard, typed at in a real terminal of 80 columns."""
 
 import shlex
+import shutil
 
 from screen import COLUMNS, Screen
-from world import PASSWORD, PIN, AcceptanceCase
+from world import PASSWORD, PIN, UNLOCK, AcceptanceCase
 
 QUESTION = "Ctrl-C: leave)"
 
@@ -37,6 +38,7 @@ class Wizard(AcceptanceCase):  # one test
         self.leaves_nothing_when_left()
         self.backs_up()
         self.restores()
+        self.restores_a_file_or_a_key_of_the_store()
         self.restores_on_a_new_machine()
 
     def leaves_nothing_when_left(self):
@@ -115,10 +117,42 @@ class Wizard(AcceptanceCase):  # one test
         self.assertIn(b"the disk died", log)
         self.verifies()
 
+    def restores_a_file_or_a_key_of_the_store(self):
+        """Each by its name: a file is not a key of the store that is called alike, and whoever goes
+        back from the file of an unknown agent is asked for nobody's thumbprint."""
+        world = self.world
+        there = {"KEYESCROW_STATE": str(world.path("bee")), "KEYESCROW_CONFIG": str(world.path("bee.toml"))}
+        world.write("bee.toml", '[agent]\nhost = "bee"\ntpm = "none"\n' + world.costs)
+        world.write("bee.key", b"the key of the host bee")
+        world.path("app").mkdir()
+        world.must("init", env=there)
+        world.must("token", "add", "ops", "pkcs11:token=ops", "--module", world.module,
+                   "--pin-file", "pin", env=there)
+        world.must("backup", "bee/key", "--from", "bee.key", "--path", "password & token:ops",
+                   "-o", "app/key", *UNLOCK, env=there)
+        bee = world.must("agent-key", "show", "--json", env=there).json()["thumbprint"]
+        screen = self.screen()
+        screen.answers(
+            ("number [1]", "2"), ("which key", "2"), ("the .escrow file", "app/key"),
+            ("who made this file", bee), ("which way in", "<"), ("who made this file", "<"),
+            ("the .escrow file", "<"), ("which key", "1"),
+            ("which way in", "1"), ("where to", "back.key"), ("why", ""), ("review", ""),
+            ("password", PASSWORD), ("PIN of token", PIN),
+        )
+        self.assertEqual(screen.ended(), 0, screen.text())
+        self.assertIn("the key bee/key of the host bee", screen.text())
+        self.assertNotIn("the key app/key of the host acceptance. This", " ".join(screen.text().split()))
+        self.assertEqual(world.path("back.key").read_bytes(), world.key)
+        self.assertEqual(self.equal_command(screen, "restore"),
+                         ["restore", "app/key", "--to", "back.key", "--via", "token-ops"])
+        shutil.rmtree(world.path("app"))
+        self.verifies()
+
     def restores_on_a_new_machine(self):
         """No state, a dumb terminal: the file, the thumbprint, the token and the password."""
         there = {"KEYESCROW_STATE": str(self.world.path("elsewhere")),
                  "KEYESCROW_CONFIG": str(self.world.path("elsewhere.toml"))}
+        self.world.write("new.key", b"what stood there")
         screen = self.screen("--tpm", "none", term="dumb", env=there)
         screen.answers(
             ("number [1]", "2"), ("the .escrow file", "nothing.escrow"), ("error: ", "app.escrow"),
@@ -126,11 +160,15 @@ class Wizard(AcceptanceCase):  # one test
             ("the token's module", self.world.module), ("which way in", ""),
             ("where to", "new.key"), ("why", ""), ("review", ""),
             ("password", PASSWORD), ("PIN of token", PIN),
+            ("another key stands there", "2"), ("password", PASSWORD), ("PIN of token", PIN),
         )
         self.assertEqual(screen.ended(), 0, screen.text())
         self.fits(screen)
         self.assertEqual(self.world.path("new.key").read_bytes(), self.world.key)
         self.assertIn("import-event", screen.text())
+        # Nothing here remembers the old key: it is removed by hand.
+        self.assertIn("  rm new.key.keyescrow-previous\n", screen.text())
+        self.assertNotIn("--discard-previous", screen.text())
         event = next(self.world.folder.glob("keyescrow-restore-*.json"))
         self.succeeds("import-event", event)
         self.verifies()
