@@ -18,6 +18,7 @@ struct SheetPath {
   bool portable = false;           // opens on any machine
   bool has_password = false;
   bool has_token = false;
+  std::string module = {};  // of its tokens on this host, a shell's word; "": unknown, or several
 };
 
 struct RecoverySheet {
@@ -33,7 +34,6 @@ struct RecoverySheet {
   std::string updated;
   std::string printed;  // UTC
   std::string note;
-  std::string module;  // the PKCS#11 module that this host uses for the path of the example, or ""
   std::vector<SheetPath> paths;
   std::string packed;  // envelope::PackForSheet's
 };

@@ -15,16 +15,29 @@ constexpr std::size_t kWidth = 78;
 constexpr std::size_t kLinesOfAPage = 60;
 constexpr std::size_t kDataChars = 48;  // with its header, a line of less than 78 characters
 
+// EndOfWord: a blank between quotation marks of a shell ends none.
+std::size_t EndOfWord(std::string_view text, bool is_command) {
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (is_command && text[i] == '\'') quoted = !quoted;
+    if (text[i] == ' ' && !quoted) return i;
+  }
+  return text.size();
+}
+
 // AppendWrapped writes `text` after `lead`, further lines indented as far; a word that is longer
-// than a line, such as a name, stands alone on its own.
-void AppendWrapped(std::string& out, std::string_view lead, std::string_view text) {
+// than a line, such as a name, stands alone on its own. A command can be pasted: its lines end in
+// a backslash.
+void AppendWrapped(std::string& out, std::string_view lead, std::string_view text,
+                   bool is_command = false) {
+  const std::string_view broken = is_command ? " \\" : "";
   out.append(lead);
   std::size_t column = lead.size();
   bool first = true;
   while (!text.empty()) {
-    const std::size_t end = std::min(text.find(' '), text.size());
-    if (!first && column + 1 + end > kWidth) {
-      out.append("\n").append(lead.size(), ' ');
+    const std::size_t end = EndOfWord(text, is_command);
+    if (!first && column + 1 + end + broken.size() > kWidth) {
+      out.append(broken).append("\n").append(lead.size(), ' ');
       column = lead.size();
       first = true;
     }
@@ -62,7 +75,7 @@ SheetDocument RecoverySheetText(const RecoverySheet& sheet) {
   std::size_t number = 0;
   for (const SheetStep& step : StepsOf(sheet, SheetForm::kLines, num_lines)) {
     AppendWrapped(out, fmt::format("  {}. ", ++number), step.text);
-    if (!step.command.empty()) AppendWrapped(out, "       ", step.command);
+    if (!step.command.empty()) AppendWrapped(out, "       ", step.command, true);
   }
   out += "\n";
   AppendWrapped(out, "", "Without keyescrow: " + WithoutKeyescrow().text);

@@ -35,7 +35,7 @@ std::vector<SheetStep> StepsOf(const RecoverySheet& sheet, SheetForm form, std::
   std::string restore =
       fmt::format("keyescrow restore ./sheet.txt --agent {} --via {}", sheet.agent, path.id);
   if (path.has_token) {
-    restore += " --module " + (sheet.module.empty() ? std::string("MODULE") : sheet.module);
+    restore += " --module " + (path.module.empty() ? std::string("MODULE") : path.module);
   }
   restore += " --to ./the.key --reason WHY";
   SheetStep scan{

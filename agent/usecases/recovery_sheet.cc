@@ -3,10 +3,13 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <set>
 
 #include "agent/usecases/envelope_source.h"
 #include "agent/usecases/inventory.h"
 #include "agent/usecases/policy_checks.h"
+#include "agent/usecases/shell_word.h"
+#include "agent/usecases/token_sessions.h"
 #include "envelope/base/base64url.h"
 #include "envelope/base/clock.h"
 #include "envelope/json_strict.h"
@@ -61,7 +64,30 @@ struct Need {
   }
 };
 
-report::SheetPath DescribePath(const envelope::PathRecord& path) {
+// ModuleOf returns the one PKCS#11 module that serves the path's tokens on this host, or "". A
+// token is known by its key: its name may be another's by now.
+std::string ModuleOf(const envelope::PathRecord& path,
+                     const std::vector<store::TokenRecord>& registered) {
+  std::set<std::string> modules;
+  const auto add = [&](const envelope::FactorRecord& factor) {
+    const auto identity = IdentityOf(factor);
+    if (!identity) return;
+    const auto token = std::ranges::find(registered, *identity->spki, &store::TokenRecord::spki);
+    modules.insert(token == registered.end() ? "" : token->module);
+  };
+  for (const envelope::FactorRecord& factor : path.factors) {
+    add(factor);
+    const auto* shares = std::get_if<envelope::SharesRecord>(&factor);
+    if (shares == nullptr) continue;
+    for (const envelope::ShareMember& member : shares->members) {
+      std::visit([&](const auto& token) { add(token); }, member.factor);
+    }
+  }
+  return modules.size() == 1 ? *modules.begin() : "";
+}
+
+report::SheetPath DescribePath(const envelope::PathRecord& path,
+                               const std::vector<store::TokenRecord>& registered) {
   report::SheetPath entry;
   entry.id = path.id;
   entry.expression = PathExpressionText(path);
@@ -77,22 +103,9 @@ report::SheetPath DescribePath(const envelope::PathRecord& path) {
     entry.has_token = entry.has_token || envelope::FactorType(factor).starts_with("pkcs11") ||
                       std::holds_alternative<envelope::SharesRecord>(factor);
   }
+  const std::string module = ModuleOf(path, registered);
+  if (!module.empty()) entry.module = ShellWord(module);
   return entry;
-}
-
-// ModuleFor returns the PKCS#11 module that is registered here for the first token of `paths`.
-std::string ModuleFor(Agent& agent, const std::vector<envelope::PathRecord>& paths) {
-  for (const envelope::PathRecord& path : paths) {
-    for (const envelope::FactorRecord& factor : path.factors) {
-      const auto* rsa = std::get_if<envelope::Pkcs11RsaRecord>(&factor);
-      const auto* ecdh = std::get_if<envelope::Pkcs11EcdhRecord>(&factor);
-      const std::string name = rsa != nullptr ? rsa->token : ecdh != nullptr ? ecdh->token : "";
-      if (name.empty()) continue;
-      const auto token = agent.store().FindToken(name);
-      return token ? token->module : "";
-    }
-  }
-  return "";
 }
 
 }  // namespace
@@ -134,8 +147,10 @@ Result<RecoverySheetResult> MakeRecoverySheet(Agent& agent, const RecoverySheetR
   sheet.updated = header.updated;
   sheet.printed = FormatUtc(agent.Now());
   sheet.note = header.note.value_or("");
-  sheet.module = ModuleFor(agent, header.paths);
-  for (const envelope::PathRecord& path : header.paths) sheet.paths.push_back(DescribePath(path));
+  ASSIGN_OR_RETURN(const auto registered, agent.store().Tokens());
+  for (const envelope::PathRecord& path : header.paths) {
+    sheet.paths.push_back(DescribePath(path, registered));
+  }
   ASSIGN_OR_RETURN(sheet.packed, envelope::PackForSheet(record.bytes));
   RecoverySheetResult result;
   result.key_name = header.key_name;

@@ -5,6 +5,7 @@ import hashlib
 import html.parser
 import json
 import re
+import shutil
 import subprocess
 
 from world import BOTH_PATHS, PASSWORD, PIN, UNLOCK, AcceptanceCase
@@ -131,6 +132,42 @@ class Sheet(AcceptanceCase):  # one test: its methods read the sheets of one wor
         self.succeeds("verify", "sheet.txt", "--agent", self.world.thumbprint, **self.stateless())
         already = self.succeeds("import", "sheet.txt", "--json").json()
         self.assertTrue(already["already_there"])
+
+    def printed_command(self, text):
+        """The words of the command that restores, as a shell takes it from the sheet."""
+        begin = text.index("       keyescrow restore ")
+        command = text[begin:text.index("\n  5. ", begin)]
+        done = subprocess.run(["bash", "-c", 'keyescrow() { printf "%s\\0" "$@"; }\n' + command],
+                              stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True)
+        self.assertEqual(done.stderr, b"", command)
+        return done.stdout.decode().split("\0")[:-1]
+
+    def test_the_printed_command_restores(self):
+        """It names the module of its own path's token, on a host with modules of several makers."""
+        world = self.world
+        other = world.path("another maker.so")
+        shutil.copy(world.module, other)
+        world.make_token("zwei")
+        pins = ("--password-file", "pw", "--pin-file", "ops=pin", "--pin-file", "zwei=pin")
+        world.must("token", "add", "zwei", "pkcs11:token=zwei", "--module", other, *pins[2:])
+        for name, paths, module in (
+                ("first", ("password & token:zwei & tpm", "password & token:ops"), world.module),
+                ("second", ("password & token:zwei",), str(other)),
+                ("officers", ("2 of (token:zwei, token:ops)",), "MODULE"),
+                ("mixed", ("token:zwei & token:ops",), "MODULE")):
+            world.must("backup", name, "--from", "app.key", *pins,
+                       *[word for path in paths for word in ("--path", path)])
+            text = world.must("recovery-sheet", name, "--text", "-o", "-").out.decode()
+            self.assertLessEqual(max(map(len, text.splitlines())), 78)
+            words = self.printed_command(text)
+            self.assertEqual(words[words.index("--module") + 1], module, words)
+            if module == "MODULE":
+                continue
+            world.write("sheet.txt", text)
+            world.must(*words, "--event-log", "event.json", *pins, **self.stateless())
+            self.assertEqual(world.path("the.key").read_bytes(), world.key)
+            world.path("the.key").unlink()
+            world.path("event.json").unlink()
 
     def test_says_what_it_is_and_no_secret(self):
         words = " ".join(" ".join(Tags(self.text).words).split())
