@@ -18,6 +18,7 @@
 #include "agent/usecases/path_proof.h"
 #include "agent/usecases/pcr_policy_signature.h"
 #include "agent/usecases/policy_checks.h"
+#include "agent/usecases/shell_word.h"
 #include "agent/usecases/stateless_events.h"
 #include "agent/usecases/token_names.h"
 #include "agent/usecases/written_key.h"
@@ -72,6 +73,23 @@ class EventSink {
   Progress& progress_;
   std::optional<AppendReceipt> receipt_;
 };
+
+// RecordDoubt tells that the key of `request` may have been released. Without a log it is a request
+// that gets no end: an event of its own would be nobody's word.
+void RecordDoubt(EventSink& events, const audit::Event& request, std::uint64_t asked,
+                 const std::string& why, Progress& progress) {
+  if (events.logging() == nullptr) {
+    progress.Warn(
+        "the key may have been released, and its event has no end; on the agent's host: "
+        "keyescrow import-event " +
+        ShellWord(events.file()));
+    return;
+  }
+  if (Status recorded = events.Record(UncertainRelease(request, asked, why), {}, true); !recorded) {
+    progress.Warn("the outcome could not be logged: " + recorded.error().message());
+  }
+  progress.Warn("the log says that the key may have been released");
+}
 
 audit::Event MakeEvent(audit::EventType type, audit::Outcome outcome,
                        const envelope::SealedEnvelope& sealed, const envelope::PathRecord& path,
@@ -380,16 +398,13 @@ Result<RestoreResult> Restore(const Environment& environment, Agent* agent,
                                              : "adding a keyslot, which may take a minute");
     PausePoint("content-open");
     auto written = Deliver(agent, header, *sink, opened->content(), write_options);
-    if (!written && events.logging() != nullptr && sink->TakesParts()) {
+    if (!written && sink->TakesParts()) {
       // What a command or a reader got before it failed cannot be taken back.
-      audit::Event request_event = MakeEvent(audit::EventType::kRestoreRequested,
-                                             audit::Outcome::kPending, sealed, path, request);
       const std::string why = sink->Describe() + " failed: " + written.error().message();
-      if (Status recorded = events.Record(UncertainRelease(request_event, asked, why), {}, true);
-          !recorded) {
-        progress.Warn("the outcome could not be logged: " + recorded.error().message());
-      }
-      progress.Warn("the log says that the key may have been released");
+      RecordDoubt(events,
+                  MakeEvent(audit::EventType::kRestoreRequested, audit::Outcome::kPending, sealed,
+                            path, request),
+                  asked, why, progress);
       return std::move(written).error();
     }
     if (!written) return fail(std::move(written).error());

@@ -96,6 +96,21 @@ class Offline(AcceptanceCase):
         self.assertEqual(types, ["restore.requested", "restore.failed"])
         self.assertEqual(os.listdir(self.work), [event.name])
 
+    def test_a_command_that_failed_may_have_the_key(self):
+        """No event says that nothing was released: the log gets a restore without an end."""
+        done = self.restore(to="exec:cat >leak; false")
+        self.check_text(done, 11)
+        self.assertEqual((self.work / "leak").read_bytes(), self.world.key)
+        (event,) = self.work.glob("keyescrow-restore-*.json")
+        self.assertRegex(done.err, rb"warning: .*may have been released.* import-event \./" +
+                         event.name.encode().replace(b".", rb"\.") + rb"\n")
+        types = [json.loads(line)["type"] for line in event.read_text().splitlines()]
+        self.assertEqual(types, ["restore.requested"])
+        self.succeeds("import-event", event)
+        items = self.world.run("verify", "--json").json()["items"]
+        self.assertIn("release_without_outcome",
+                      [finding["fault"] for item in items for finding in item["findings"]])
+
     def test_nothing_is_released_where_the_event_cannot_be_written(self):
         out = self.folder / "elsewhere"
         out.mkdir()
