@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
+
 #include "envelope/base/pause_point.h"
 #include "envelope/pin_outcome.h"
 #include "hsm/token_protocol.h"
@@ -13,20 +15,26 @@ void TellAccepted(envelope::PinProvider& pins) {
   if (auto* outcome = dynamic_cast<envelope::PinOutcome*>(&pins)) outcome->Accepted();
 }
 
-}  // namespace
-
-Result<LoginOutcome> LogIn(TokenClient& client, const TokenInfo& token, const LoginRules& rules,
-                           envelope::PinProvider& pins) {
-  ASSIGN_OR_RETURN(TokenInfo now, client.ReadTokenLately(token));
+// CheckLetsIn: `now` is what the slot of `token` holds at this moment.
+Status CheckLetsIn(const TokenInfo& token, const TokenInfo& now, const LoginRules& rules) {
   if (now.serial != token.serial || now.label != token.label) {
     return Error(ErrorCode::kTokenRemoved, Action::kReconnect,
                  fmt::format("token {} was replaced by {}; no PIN was sent", DescribeToken(token),
                              DescribeToken(now)),
                  "insert the token and start again");
   }
+  if (!now.login_required()) return Ok();
+  return CheckTokenLetsLogIn(now, rules.use_last_try);
+}
+
+}  // namespace
+
+Result<LoginOutcome> LogIn(TokenClient& client, const TokenInfo& token, const LoginRules& rules,
+                           envelope::PinProvider& pins) {
+  ASSIGN_OR_RETURN(TokenInfo now, client.ReadTokenLately(token));
+  RETURN_IF_ERROR(CheckLetsIn(token, now, rules));
   LoginOutcome outcome;
   if (!now.login_required()) return outcome;
-  RETURN_IF_ERROR(CheckTokenLetsLogIn(now, rules.use_last_try));
   const envelope::PinRequest request{rules.name, now.label, now.serial, now.pin_count_low(),
                                      now.final_try()};
   outcome.attempted = true;
@@ -37,8 +45,14 @@ Result<LoginOutcome> LogIn(TokenClient& client, const TokenInfo& token, const Lo
     TellAccepted(pins);
     return outcome;
   }
+  const auto asked_at = std::chrono::steady_clock::now();
   ASSIGN_OR_RETURN(outcome.pin, pins.AskPin(request));
   PausePoint("pin-read");
+  if (std::chrono::steady_clock::now() - asked_at >= TokenClient::kFresh) {
+    // While a person typed, another program may have used tries, or the token may have changed.
+    ASSIGN_OR_RETURN(now, client.ReadToken(token.slot_id));
+    RETURN_IF_ERROR(CheckLetsIn(token, now, rules));
+  }
   RETURN_IF_ERROR(CheckPinLength(now, outcome.pin.size()));
   RETURN_IF_ERROR(client.Login(&outcome.pin));
   TellAccepted(pins);

@@ -23,9 +23,10 @@ struct LoginOutcome {
 };
 
 // LogIn reads the token's flags again unless they were read a moment ago, refuses a locked token
-// and (without use_last_try) a final try, asks for the PIN, refuses an empty one or one of a length
-// that the token does not take, and calls C_Login once. Errors: kPinLocked, kPinLastTry, kPinEmpty,
-// kPinInvalid, kTokenRemoved where another token is in the slot now, the PIN provider's, by CKR.
+// and (without use_last_try) a final try, asks for the PIN, does so again where that took a while,
+// refuses an empty one or one of a length that the token does not take, and calls C_Login once.
+// Errors: kPinLocked, kPinLastTry, kPinEmpty, kPinInvalid, kTokenRemoved where another token is in
+// the slot now, the PIN provider's, by CKR.
 Result<LoginOutcome> LogIn(TokenClient& client, const TokenInfo& token, const LoginRules& rules,
                            envelope::PinProvider& pins);
 

@@ -1,10 +1,12 @@
 // What becomes of a module that hangs, crashes, leaves or lies: an error with a name, nothing left.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <array>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
+#include <thread>
 
 #include "hsm/cryptoki.h"
 #include "hsm/probe.h"
@@ -168,6 +170,55 @@ TEST_F(WorkerFaults, SendNoPinToATokenThatTookTheOthersPlace) {
   EXPECT_EQ(secret.error().code(), ErrorCode::kTokenRemoved) << secret.error().message();
   EXPECT_EQ(faults.NumCalls("C_Login"), 0);
   EXPECT_EQ(pins_.num_asked, num_asked);
+}
+
+// SlowPin takes as long as a person.
+class SlowPin final : public envelope::PinProvider {
+ public:
+  Result<SecretBytes> AskPin(const envelope::PinRequest& /*request*/) override {
+    ++num_asked;
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    return SecretBytes::CopyOf(AsBytes(kPin));
+  }
+  void OnReader(const envelope::PinRequest& /*request*/) override {}
+
+  int num_asked = 0;
+};
+
+// What became of the token while its PIN was typed: its last try is left, it is locked, another is
+// in its place.
+TEST_F(WorkerFaults, SendNoPinToATokenThatChangedWhileItWasTyped) {
+  SlowPin pins;
+  const auto derive = [&]() -> Result<SecretBytes> {
+    ASSIGN_OR_RETURN(auto factor, TokenFactor::Start(Faults::Through(SpecFor(spki_)), pins));
+    SecretBytes expected;
+    return factor->DeriveEcdh(WrapEcdh(spki_, expected));
+  };
+  const std::string waits =
+      "C_FindObjects@1=delay:300";  // the flags are read before it is asked for
+  int last = 0;
+  {
+    const Faults faults(fixture_, waits);
+    ASSERT_TRUE(derive());
+    last = faults.NumCalls("C_GetTokenInfo");
+  }
+  struct {
+    const char* change;
+    ErrorCode code;
+  } const cases[] = {{"flags:20000", ErrorCode::kPinLastTry},
+                     {"flags:40000", ErrorCode::kPinLocked},
+                     {"other", ErrorCode::kTokenRemoved}};
+  for (const auto& one : cases) {
+    std::filesystem::remove(fixture_.folder() + "/trace");
+    const Faults faults(fixture_, fmt::format("{},C_GetTokenInfo@{}={}", waits, last, one.change));
+    pins.num_asked = 0;
+    const auto secret = derive();
+    ASSERT_FALSE(secret) << one.change;
+    EXPECT_EQ(secret.error().code(), one.code) << secret.error().message();
+    EXPECT_EQ(pins.num_asked, 1) << one.change;
+    EXPECT_EQ(faults.NumCalls("C_Login"), 0) << one.change;
+    EXPECT_EQ(faults.NumCalls("C_GetTokenInfo"), last) << one.change;
+  }
 }
 
 // What fails on a token that is there no more is not the key's fault.
