@@ -62,14 +62,12 @@ std::optional<bool> Tristate(std::uint8_t value) {
   return value == 1;
 }
 
-// EvidenceOf reads what the token says of the private half of `spki`; `key` is the public half
+// EvidenceOf reads what the token says of the private half of `spki`; `where` has the public half
 // where the token shows it. Needs a login.
-Result<KeyEvidence> EvidenceOf(TokenClient& client, const TokenInfo& token,
-                               std::optional<TokenKey> key, const Bytes& spki) {
-  std::optional<Bytes> id;
-  if (key) id = key->id;
+Result<KeyEvidence> EvidenceOf(TokenClient& client, TokenLocation where, const Bytes& spki) {
+  const TokenInfo& token = where.token;
   ASSIGN_OR_RETURN(const std::vector<KeyRow> rows, client.ListKeys(KeyClass::kPrivate));
-  const auto row = FindPrivateKey(rows, spki, id, DescribeToken(token));
+  const auto row = FindPrivateKey(rows, spki, where.ids, DescribeToken(token));
   if (!row) {
     RETURN_IF_ERROR(CheckStillThere(client, token));
     return row.error();
@@ -78,8 +76,8 @@ Result<KeyEvidence> EvidenceOf(TokenClient& client, const TokenInfo& token,
   ASSIGN_OR_RETURN(const ModuleReport report, client.Report());
   KeyEvidence evidence;
   evidence.token = token;
-  if (key) {
-    evidence.key = *std::move(key);
+  if (where.key) {
+    evidence.key = *std::move(where.key);
   } else {
     evidence.key = PublicKeyOf(*row);
     evidence.key.spki = spki;
@@ -110,7 +108,7 @@ Result<KeyEvidence> ReadNewKey(const GenerateSpec& spec, const OpenedToken& open
   for (TokenKey& key : keys) {
     if (key.id != spec.id) continue;
     const Bytes spki = key.spki;
-    return EvidenceOf(*opened.client, opened.token, std::move(key), spki);
+    return EvidenceOf(*opened.client, {opened.token, std::move(key), {spec.id}}, spki);
   }
   RETURN_IF_ERROR(CheckStillThere(*opened.client, opened.token));
   return Error(ErrorCode::kTokenVendor, Action::kCallOperator,
@@ -215,10 +213,12 @@ Result<KeyEvidence> ReadKeyEvidence(const TokenSpec& spec, envelope::PinProvider
   if (!location.key) {
     ASSIGN_OR_RETURN(std::vector<TokenKey> keys, UsablePublicKeys(*client));
     for (TokenKey& key : keys) {
-      if (key.spki == spec.spki) location.key = std::move(key);
+      if (key.spki != spec.spki) continue;
+      location.ids.push_back(key.id);
+      location.key = std::move(key);
     }
   }
-  return EvidenceOf(*client, location.token, std::move(location.key), spec.spki);
+  return EvidenceOf(*client, std::move(location), spec.spki);
 }
 
 Result<KeyEvidence> GenerateKeyPair(const GenerateSpec& spec, envelope::PinProvider& pins,

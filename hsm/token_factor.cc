@@ -77,17 +77,14 @@ class TokenFactor::Impl {
 
  private:
   Result<KeyRow> FindKey() {
-    std::optional<Bytes> id;
-    if (location_->key) id = location_->key->id;
-    if (!id) {  // hidden before login: look again
+    std::vector<Bytes> ids = location_->ids;
+    if (ids.empty()) {  // hidden before login: look again
       ASSIGN_OR_RETURN(const std::vector<KeyRow> rows, client_->ListKeys(KeyClass::kPublic));
-      for (const KeyRow& row : rows) {
-        if (PublicKeyOf(row).spki == spec_.spki) id = row.id;
-      }
+      ids = IdsOf(rows, spec_.spki);
     }
-    if (!id && uri_ && uri_->id) id = ToBytes(AsBytes(*uri_->id));
+    if (ids.empty() && uri_ && uri_->id) ids.push_back(ToBytes(AsBytes(*uri_->id)));
     ASSIGN_OR_RETURN(const std::vector<KeyRow> keys, client_->ListKeys(KeyClass::kPrivate));
-    auto key = FindPrivateKey(keys, spec_.spki, id, DescribeToken(location_->token));
+    auto key = FindPrivateKey(keys, spec_.spki, ids, DescribeToken(location_->token));
     if (!key) RETURN_IF_ERROR(CheckStillThere(*client_, location_->token));
     return key;
   }

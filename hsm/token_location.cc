@@ -65,18 +65,20 @@ Error Ambiguous(const std::vector<const TokenInfo*>& tokens, std::string_view wh
                "remove all but one, or name the token's serial= in its URI");
 }
 
+bool IsKey(const TokenKey& key, ByteView spki) {
+  return std::equal(key.spki.begin(), key.spki.end(), spki.begin(), spki.end());
+}
+
 // FindOnToken opens a session on `token` and looks for the public key.
-Result<std::optional<TokenKey>> FindOnToken(TokenClient& client, const TokenInfo& token,
-                                            ByteView spki) {
+Result<TokenLocation> FindOnToken(TokenClient& client, const TokenInfo& token, ByteView spki) {
   RETURN_IF_ERROR(client.OpenSession(token));
   ASSIGN_OR_RETURN(const std::vector<KeyRow> keys, client.ListKeys(KeyClass::kPublic));
+  TokenLocation location{token, std::nullopt, IdsOf(keys, spki)};
   for (const KeyRow& row : keys) {
     TokenKey key = PublicKeyOf(row);
-    if (std::equal(key.spki.begin(), key.spki.end(), spki.begin(), spki.end())) {
-      return std::optional<TokenKey>(std::move(key));
-    }
+    if (!location.key && IsKey(key, spki)) location.key = std::move(key);
   }
-  return std::optional<TokenKey>();
+  return location;
 }
 
 }  // namespace
@@ -104,6 +106,14 @@ TokenKey PublicKeyOf(const KeyRow& row) {
   return key;
 }
 
+std::vector<Bytes> IdsOf(const std::vector<KeyRow>& rows, ByteView spki) {
+  std::vector<Bytes> ids;
+  for (const KeyRow& row : rows) {
+    if (IsKey(PublicKeyOf(row), spki)) ids.push_back(row.id);
+  }
+  return ids;
+}
+
 namespace {
 
 Result<TokenLocation> LocateTokenNow(TokenClient& client, const std::optional<Pkcs11Uri>& uri,
@@ -117,7 +127,7 @@ Result<TokenLocation> LocateTokenNow(TokenClient& client, const std::optional<Pk
   const TokenInfo* open_on = nullptr;
   for (const std::vector<const TokenInfo*>* group : {&candidates, &others}) {
     std::vector<const TokenInfo*> holders;
-    std::optional<TokenKey> key;
+    std::optional<TokenLocation> location;
     for (const TokenInfo* token : *group) {
       auto found = FindOnToken(client, *token, spki);
       // A token that does not answer matters only where it is the one that is meant.
@@ -130,15 +140,15 @@ Result<TokenLocation> LocateTokenNow(TokenClient& client, const std::optional<Pk
         continue;
       }
       open_on = token;
-      if (found->has_value()) {
+      if (found->key) {
         holders.push_back(token);
-        if (!key) key = **found;
+        if (!location) location = *std::move(found);
       }
     }
     if (holders.size() > 1) return Ambiguous(holders, "hold the wanted key");
     if (holders.size() == 1) {
       if (open_on != holders[0]) RETURN_IF_ERROR(client.OpenSession(*holders[0]));
-      return TokenLocation{*holders[0], std::move(key)};
+      return *std::move(location);
     }
   }
   if (candidates.empty()) return NotFound(report, uri);
@@ -146,7 +156,7 @@ Result<TokenLocation> LocateTokenNow(TokenClient& client, const std::optional<Pk
     return Ambiguous(candidates, "match and none shows the wanted key without its PIN");
   }
   if (open_on != candidates[0]) RETURN_IF_ERROR(client.OpenSession(*candidates[0]));
-  return TokenLocation{*candidates[0], std::nullopt};
+  return TokenLocation{*candidates[0], std::nullopt, {}};
 }
 
 Result<TokenInfo> FindTokenNow(TokenClient& client, const std::optional<Pkcs11Uri>& uri) {
@@ -192,22 +202,24 @@ Status CheckStillThere(TokenClient& client, const TokenInfo& token) {
 }
 
 Result<KeyRow> FindPrivateKey(const std::vector<KeyRow>& keys, ByteView spki,
-                              const std::optional<Bytes>& id, std::string_view token) {
+                              const std::vector<Bytes>& ids, std::string_view token) {
   const std::uint64_t key_type = spki.size() == kP256SpkiSize ? CKK_EC : CKK_RSA;
   std::vector<const KeyRow*> by_id;
   for (const KeyRow& row : keys) {
     if (row.key_type != key_type) continue;
     const TokenKey shown = PublicKeyOf(row);
-    if (std::equal(shown.spki.begin(), shown.spki.end(), spki.begin(), spki.end())) return row;
+    if (IsKey(shown, spki)) return row;
     // A key that shows another public half is another key, whatever its id.
-    if (shown.spki.empty() && row.modulus.empty() && id && row.id == *id) by_id.push_back(&row);
+    if (shown.spki.empty() && row.modulus.empty() && std::ranges::count(ids, row.id) > 0) {
+      by_id.push_back(&row);
+    }
   }
   if (by_id.size() == 1) return *by_id[0];
   if (by_id.size() > 1) {
-    return Error(
-        ErrorCode::kTokenKeyAmbiguous, Action::kFixInput,
-        fmt::format("token {}: {} private keys have the id {}", token, by_id.size(), ToHex(*id)),
-        "give each key on the token an id of its own with the vendor's tool");
+    return Error(ErrorCode::kTokenKeyAmbiguous, Action::kFixInput,
+                 fmt::format("token {}: {} private keys have an id of the public key, {}", token,
+                             by_id.size(), ToHex(by_id[0]->id)),
+                 "give each key on the token an id of its own with the vendor's tool");
   }
   return Error(ErrorCode::kTokenKeyNotFound, Action::kWrongDevice,
                fmt::format("token {} holds no private key for the registered public key", token),

@@ -20,7 +20,11 @@ TokenKey PublicKeyOf(const KeyRow& row);
 struct TokenLocation {
   TokenInfo token;
   std::optional<TokenKey> key;  // the wanted public key, where it is visible without a PIN
+  std::vector<Bytes> ids;       // the CKA_ID of each public object that is this key
 };
+
+// IdsOf returns the CKA_ID of each row that shows the public key: a copy may have one of its own.
+std::vector<Bytes> IdsOf(const std::vector<KeyRow>& rows, ByteView spki);
 
 // The pauses before LocateToken and FindToken look again where the token is not there: 0.4 s in
 // all. A reader whose service has just been started shows its card late; SoftHSM 2.6 hides a token
@@ -45,9 +49,9 @@ Result<TokenInfo> FindToken(TokenClient& client, const std::optional<envelope::P
 Status CheckStillThere(TokenClient& client, const TokenInfo& token);
 
 // FindPrivateKey returns the private key of `spki` among `keys`, read after login: by its own
-// modulus or point where it shows one, else by `id`, the CKA_ID of the public key.
+// modulus or point where it shows one, else by one of `ids`, the CKA_IDs of the public key.
 // Errors: kTokenKeyNotFound, kTokenKeyAmbiguous.
 Result<KeyRow> FindPrivateKey(const std::vector<KeyRow>& keys, ByteView spki,
-                              const std::optional<Bytes>& id, std::string_view token);
+                              const std::vector<Bytes>& ids, std::string_view token);
 
 }  // namespace keyescrow::hsm

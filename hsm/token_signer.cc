@@ -24,6 +24,7 @@ constexpr std::string_view kMakeOne =
 struct SigningKey {
   TokenKey key;
   P256Point point;
+  std::vector<Bytes> ids;  // of every object that is this key
 };
 
 }  // namespace
@@ -84,7 +85,10 @@ class TokenSigner::Impl {
       const bool repeated = std::any_of(found.begin(), found.end(), [&](const SigningKey& other) {
         return other.key.spki == key.spki;
       });
-      if (point && meant && !repeated) found.push_back({std::move(key), *point});
+      if (point && meant && !repeated) {
+        std::vector<Bytes> ids = IdsOf(rows, key.spki);
+        found.push_back({std::move(key), *point, std::move(ids)});
+      }
     }
     return found;
   }
@@ -112,7 +116,7 @@ class TokenSigner::Impl {
     if (!private_key_) {
       RETURN_IF_ERROR(Login());
       ASSIGN_OR_RETURN(const std::vector<KeyRow> rows, client_->ListKeys(KeyClass::kPrivate));
-      auto row = FindPrivateKey(rows, key_->key.spki, key_->key.id, DescribeToken(token_));
+      auto row = FindPrivateKey(rows, key_->key.spki, key_->ids, DescribeToken(token_));
       if (!row) {
         RETURN_IF_ERROR(CheckStillThere(*client_, token_));
         return std::move(row).error();

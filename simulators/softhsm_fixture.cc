@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <utility>
 
 #include "hsm/module_session.h"
 #include "hsm/token_location.h"
@@ -73,8 +74,8 @@ Bytes InChild(const std::function<Bytes(hsm::Module&)>& body) {
 
 // FindSlot returns the slot of the first token with `label`, or of an uninitialised one for "".
 CK_SLOT_ID FindSlot(hsm::Module& module, const std::string& label) {
-  CK_SLOT_ID slots[64];
-  CK_ULONG count = 64;
+  CK_SLOT_ID slots[128];
+  CK_ULONG count = 128;
   Check(module->C_GetSlotList(CK_TRUE, slots, &count), "C_GetSlotList");
   for (CK_ULONG index = 0; index < count; ++index) {
     CK_TOKEN_INFO info{};
@@ -87,6 +88,27 @@ CK_SLOT_ID FindSlot(hsm::Module& module, const std::string& label) {
     }
   }
   Die("no token '" + label + "'");
+}
+
+// FindKeyObject opens a session on the token, logs in, and finds the only key of that class and id.
+std::pair<CK_SESSION_HANDLE, CK_OBJECT_HANDLE> FindKeyObject(hsm::Module& module,
+                                                             const std::string& token_label,
+                                                             const std::string& pin,
+                                                             CK_OBJECT_CLASS object_class,
+                                                             std::uint8_t id) {
+  CK_SESSION_HANDLE session = 0;
+  Check(module->C_OpenSession(FindSlot(module, token_label), CKF_SERIAL_SESSION | CKF_RW_SESSION,
+                              nullptr, nullptr, &session),
+        "C_OpenSession");
+  Check(module->C_Login(session, CKU_USER, Text(pin), pin.size()), "C_Login");
+  CK_ATTRIBUTE wanted[] = {{CKA_CLASS, &object_class, sizeof object_class}, {CKA_ID, &id, 1}};
+  Check(module->C_FindObjectsInit(session, wanted, 2), "C_FindObjectsInit");
+  CK_OBJECT_HANDLE key = 0;
+  CK_ULONG count = 0;
+  Check(module->C_FindObjects(session, &key, 1, &count), "C_FindObjects");
+  Check(module->C_FindObjectsFinal(session), "C_FindObjectsFinal");
+  if (count != 1) Die("the key is not there");
+  return {session, key};
 }
 
 }  // namespace
@@ -174,19 +196,7 @@ Bytes SoftHsmFixture::GenerateSigningP256(const std::string& token_label, const 
                                           std::uint8_t id, const std::string& label) {
   const Bytes spki = GenerateP256(token_label, pin, id, label);
   InChild([&](hsm::Module& module) {
-    CK_SESSION_HANDLE session = 0;
-    Check(module->C_OpenSession(FindSlot(module, token_label), CKF_SERIAL_SESSION | CKF_RW_SESSION,
-                                nullptr, nullptr, &session),
-          "C_OpenSession");
-    Check(module->C_Login(session, CKU_USER, Text(pin), pin.size()), "C_Login");
-    CK_OBJECT_CLASS object_class = CKO_PRIVATE_KEY;
-    CK_ATTRIBUTE wanted[] = {{CKA_CLASS, &object_class, sizeof object_class}, {CKA_ID, &id, 1}};
-    Check(module->C_FindObjectsInit(session, wanted, 2), "C_FindObjectsInit");
-    CK_OBJECT_HANDLE key = 0;
-    CK_ULONG count = 0;
-    Check(module->C_FindObjects(session, &key, 1, &count), "C_FindObjects");
-    Check(module->C_FindObjectsFinal(session), "C_FindObjectsFinal");
-    if (count != 1) Die("the new key is not there");
+    const auto [session, key] = FindKeyObject(module, token_label, pin, CKO_PRIVATE_KEY, id);
     CK_BBOOL yes = CK_TRUE;
     CK_ATTRIBUTE sign{CKA_SIGN, &yes, sizeof yes};
     Check(module->C_SetAttributeValue(session, key, &sign, 1), "C_SetAttributeValue");
@@ -235,6 +245,18 @@ Bytes SoftHsmFixture::GenerateAlwaysAuthenticating(const std::string& token_labe
       if (key.id == Bytes{id}) return hsm::PublicKeyOf(key).spki;
     }
     Die("the new key is not there");
+  });
+}
+
+void SoftHsmFixture::CopyPublicKey(const std::string& token_label, const std::string& pin,
+                                   std::uint8_t id, std::uint8_t copys_id) {
+  InChild([&](hsm::Module& module) {
+    const auto [session, key] = FindKeyObject(module, token_label, pin, CKO_PUBLIC_KEY, id);
+    CK_ATTRIBUTE other_id{CKA_ID, &copys_id, 1};
+    CK_OBJECT_HANDLE copy = 0;
+    Check(module->C_CopyObject(session, key, &other_id, 1, &copy), "C_CopyObject");
+    Check(module->C_Finalize(nullptr), "C_Finalize");
+    return Bytes();
   });
 }
 

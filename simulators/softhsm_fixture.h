@@ -46,6 +46,10 @@ class SoftHsmFixture {
   Bytes GenerateAlwaysAuthenticating(const std::string& token_label, const std::string& pin,
                                      std::uint8_t id, bool p256);
 
+  // CopyPublicKey makes a copy of the public key of one id under another, on its token.
+  void CopyPublicKey(const std::string& token_label, const std::string& pin, std::uint8_t id,
+                     std::uint8_t copys_id);
+
   // CopyTokens copies the tokens of `other_folder` (a fixture's folder() of an earlier run) here.
   void CopyTokens(const std::string& other_folder);
 

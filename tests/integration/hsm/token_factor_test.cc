@@ -286,6 +286,23 @@ TEST_F(TokenFactorTest, SaysThatTheKeyIsNotOnTheToken) {
   EXPECT_EQ(error.code(), ErrorCode::kTokenKeyNotFound);
 }
 
+// A P-256 private key shows no public half: it is found by its id, which is one of those that
+// copies of the public key have.
+TEST_F(TokenFactorTest, FindsThePrivateKeyOfAPublicKeyThatIsThereMoreThanOnce) {
+  const Bytes spki = fixture_.GenerateP256("ops", kPin, 5);
+  for (std::uint8_t id = 1; id < 9; ++id) {
+    if (id != 5) fixture_.CopyPublicKey("ops", kPin, 5, id);
+  }
+  auto factor = TokenFactor::Start(SpecFor(spki, "pkcs11:token=ops;id=%05"), pins_);
+  ASSERT_TRUE(factor);
+  SecretBytes secret;
+  const auto record = WrapEcdh(spki, secret);
+  const auto derived = (*factor)->DeriveEcdh(record);
+  ASSERT_TRUE(derived) << derived.error().message();
+  EXPECT_TRUE(derived->EqualsConstantTime(secret));
+  EXPECT_TRUE(ReadKeyEvidence(SpecFor(spki), pins_));
+}
+
 TEST_F(TokenFactorTest, FinishLetsTheWorkerGo) {
   const Bytes spki = fixture_.GenerateRsa("ops", kPin, 1);
   auto factor = TokenFactor::Start(SpecFor(spki), pins_);

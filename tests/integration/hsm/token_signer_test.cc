@@ -86,6 +86,14 @@ TEST_F(TokenSignerTest, RefusesWhatCannotSignOrIsNotTheOnlyOne) {
   EXPECT_TRUE(SignOnce(ByUri("pkcs11:token=carol;object=policy")));
 }
 
+TEST_F(TokenSignerTest, SignsByAKeyWhosePublicHalfIsThereMoreThanOnce) {
+  for (std::uint8_t id = 2; id < 8; ++id) fixture_.CopyPublicKey("carol", kPin, 1, id);
+  for (const TokenSpec& spec : {ByUri("pkcs11:token=carol"), SpecFor(spki_)}) {
+    const auto signature = SignOnce(spec);
+    EXPECT_TRUE(signature) << signature.error().message();
+  }
+}
+
 TEST_F(TokenSignerTest, SendsAWrongPinOnce) {
   FixedPin wrong("999999");
   const Faults faults(fixture_, "");

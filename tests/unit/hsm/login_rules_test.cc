@@ -65,10 +65,10 @@ TEST(FindPrivateKey, PrefersThePublicHalfToTheId) {
   KeyRow wrong = RsaRow(0x83, {1});
   wrong.handle = 1;
   const Bytes spki = PublicKeyOf(right).spki;
-  const auto found = FindPrivateKey({wrong, right}, spki, Bytes{1}, "ops");
+  const auto found = FindPrivateKey({wrong, right}, spki, {Bytes{1}}, "ops");
   ASSERT_TRUE(found);
   EXPECT_EQ(found->handle, 2U);
-  EXPECT_EQ(FindPrivateKey({wrong}, spki, Bytes{1}, "ops").error().code(),
+  EXPECT_EQ(FindPrivateKey({wrong}, spki, {Bytes{1}}, "ops").error().code(),
             ErrorCode::kTokenKeyNotFound);
 }
 
@@ -77,13 +77,14 @@ TEST(FindPrivateKey, UsesTheIdWhereNoPublicHalfIsShown) {
   hidden.key_type = CKK_EC;
   hidden.id = {1};
   const Bytes spki(91, 0);
-  EXPECT_TRUE(FindPrivateKey({hidden}, spki, Bytes{1}, "ops"));
-  EXPECT_FALSE(FindPrivateKey({hidden}, spki, Bytes{2}, "ops"));
-  EXPECT_FALSE(FindPrivateKey({hidden}, spki, std::nullopt, "ops"));
-  EXPECT_EQ(FindPrivateKey({hidden, hidden}, spki, Bytes{1}, "ops").error().code(),
+  EXPECT_TRUE(FindPrivateKey({hidden}, spki, {Bytes{1}}, "ops"));
+  EXPECT_FALSE(FindPrivateKey({hidden}, spki, {Bytes{2}}, "ops"));
+  EXPECT_FALSE(FindPrivateKey({hidden}, spki, {}, "ops"));
+  EXPECT_TRUE(FindPrivateKey({hidden}, spki, {Bytes{2}, Bytes{1}}, "ops"));
+  EXPECT_EQ(FindPrivateKey({hidden, hidden}, spki, {Bytes{1}}, "ops").error().code(),
             ErrorCode::kTokenKeyAmbiguous);
   hidden.key_type = CKK_RSA;
-  EXPECT_FALSE(FindPrivateKey({hidden}, spki, Bytes{1}, "ops"));
+  EXPECT_FALSE(FindPrivateKey({hidden}, spki, {Bytes{1}}, "ops"));
 }
 
 }  // namespace
