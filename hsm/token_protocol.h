@@ -62,7 +62,7 @@ inline constexpr std::size_t kMaxIdBytes = 256;
 inline constexpr std::size_t kMaxNumberBytes = 1100;  // an RSA modulus of 8192 bits, and slack
 inline constexpr std::size_t kDigestBytes = 32;
 inline constexpr std::size_t kSignatureBytes = 64;
-inline constexpr std::size_t kMaxTokens = 64;
+inline constexpr std::size_t kMaxTokens = 256;  // as many as slots: none is left out unseen
 inline constexpr std::size_t kMaxKeysInReply = 16;
 inline constexpr std::size_t kMaxKeys = 1024;
 

@@ -172,7 +172,7 @@ class Worker {
     if (const CK_RV rv = module_->C_GetInfo(&info); rv != CKR_OK) {
       return ReplyFailure(TokenRequest::kListTokens, {TokenCall::kGetInfo, rv, {}});
     }
-    std::vector<CK_SLOT_ID> slots(256);
+    std::vector<CK_SLOT_ID> slots(kMaxTokens);
     CK_ULONG count = slots.size();
     if (const CK_RV rv = module_->C_GetSlotList(CK_TRUE, slots.data(), &count); rv != CKR_OK) {
       return ReplyFailure(TokenRequest::kListTokens, {TokenCall::kGetSlotList, rv, {}});
@@ -185,7 +185,7 @@ class Worker {
       if (module_->C_GetTokenInfo(slot, &token) != CKR_OK) continue;  // pulled, or unknown
       if ((token.flags & CKF_TOKEN_INITIALIZED) == 0) {
         ++num_uninitialized;
-      } else if (tokens.size() < kMaxTokens) {
+      } else {
         tokens.emplace_back(slot, token);
       }
     }

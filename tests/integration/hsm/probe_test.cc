@@ -100,6 +100,15 @@ TEST_F(Probe, FindsTheOneKeyThatAUriNames) {
             ErrorCode::kTokenAmbiguous);
 }
 
+// One that was left out could be the one that is meant, or the second of two that cannot be told
+// apart.
+TEST_F(Probe, LeavesNoTokenOut) {
+  for (int number = 0; number < 66; ++number) fixture_.AddToken("t" + std::to_string(number), kPin);
+  const auto tokens = ListTokens(SoftHsmFixture::ModulePath());
+  ASSERT_TRUE(tokens) << tokens.error().message();
+  EXPECT_EQ(tokens->size(), 67U);
+}
+
 TEST_F(Probe, ListsMoreKeysThanOneMessageHolds) {
   for (std::uint8_t id = 1; id <= 20; ++id) fixture_.GenerateP256("ops", kPin, id);
   const auto keys = ReadPublicKeys(Spec());
