@@ -38,6 +38,9 @@ Error SpawnError(std::string_view what, int error_number) {
 // How long only the socket is looked at: where a worker answers at once, its process costs nothing.
 constexpr milliseconds kSocketAlone{20};
 
+// How long the end of a worker that was killed is waited for.
+constexpr milliseconds kKillPatience{2000};
+
 enum class Seen { kMessage, kEnd, kNothing };
 
 // AwaitMessageOrEnd is AwaitMessage, and notices a worker that has ended although a process that
@@ -140,8 +143,7 @@ Status WorkerProcess::WaitReadable(milliseconds deadline) {
     case Seen::kEnd: return Died();
     case Seen::kNothing: break;
   }
-  kill(pid_, SIGKILL);
-  Reap(milliseconds(2000));
+  Reap(milliseconds(0));
   failure_ = Error(ErrorCode::kTokenTimeout, Action::kReconnect,
                    fmt::format("the token did not answer within {} s; its worker was ended",
                                std::chrono::ceil<std::chrono::seconds>(deadline).count()),
@@ -184,29 +186,32 @@ Error WorkerProcess::Died() {
   return *failure_;
 }
 
-// Reap waits for the worker's end for up to `patience`, then kills it and waits for that.
+// Reap waits for the worker's end for up to `patience`, then kills it. One that a driver holds in
+// the kernel dies when the driver lets it: it is not waited for.
 void WorkerProcess::Reap(milliseconds patience) {
-  if (reaped_) return;
-  const auto reap = [this](int options) {
-    pid_t reaped = 0;
-    do {
-      reaped = waitpid(pid_, &wait_status_, options);
-    } while (reaped < 0 && errno == EINTR);
-    reaped_ = reaped != 0;  // ECHILD: someone ignores SIGCHLD; it is gone all the same
-    return reaped_;
-  };
-  if (reap(WNOHANG)) return;
+  if (reaped_ || ReapWithin(killed_ ? milliseconds(0) : patience) || killed_) return;
+  killed_ = true;
+  kill(pid_, SIGKILL);
+  ReapWithin(kKillPatience);
+}
+
+// ReapWithin tells whether the worker has ended, and is reaped, within that time.
+bool WorkerProcess::ReapWithin(milliseconds patience) {
   const auto end = steady_clock::now() + patience;
   // Readable once the process has ended. glibc 2.36's pidfd_open has no C linkage for C++.
   const int process = static_cast<int>(syscall(SYS_pidfd_open, pid_, 0));
-  while (process >= 0 && RemainingMs(end) > 0) {
+  while (true) {
+    pid_t reaped = 0;
+    do {
+      reaped = waitpid(pid_, &wait_status_, WNOHANG);
+    } while (reaped < 0 && errno == EINTR);
+    reaped_ = reaped != 0;  // ECHILD: someone ignores SIGCHLD; it is gone all the same
+    if (reaped_ || RemainingMs(end) == 0) break;
     pollfd entry{process, POLLIN, 0};
-    if (poll(&entry, 1, RemainingMs(end)) > 0) break;
+    poll(&entry, 1, process >= 0 ? RemainingMs(end) : 1);
   }
   if (process >= 0) close(process);
-  if (reap(WNOHANG)) return;
-  kill(pid_, SIGKILL);
-  reap(0);
+  return reaped_;
 }
 
 }  // namespace keyescrow::hsm

@@ -25,7 +25,9 @@ class WorkerProcess {
   // in, for 15 s at most, and goes.
   // Errors: kModuleFailed where the process cannot be started.
   static Result<std::unique_ptr<WorkerProcess>> Spawn(const TokenWorkerOptions& options);
-  ~WorkerProcess();  // Leave, then wait for up to a second, then SIGKILL; always reaps
+  // Leave, then wait for up to a second, then SIGKILL, and reap. A worker that a driver holds in
+  // the kernel, so that it does not die, is left after two seconds more.
+  ~WorkerProcess();
 
   // Send sends one request. Errors: kModuleFailed when the worker is gone.
   Status Send(ByteView head, const SecretBytes* secret = nullptr);
@@ -45,11 +47,13 @@ class WorkerProcess {
   Status WaitReadable(std::chrono::milliseconds deadline);
   Error Died();
   void Reap(std::chrono::milliseconds patience);
+  bool ReapWithin(std::chrono::milliseconds patience);
 
   pid_t pid_;
   int fd_;
   int wait_status_ = 0;
   bool reaped_ = false;
+  bool killed_ = false;
   bool left_ = false;
   std::optional<Error> failure_;  // the first one; repeated for every later call
 };

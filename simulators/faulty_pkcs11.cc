@@ -3,6 +3,8 @@
 //   FUNCTION@N=ACTION[,FUNCTION@N=ACTION]…      N-th call in this process, from 1; 0: every call
 //   FUNCTION#N=ACTION                           N-th call of all processes that share the trace
 //   ACTION: hang | crash | fork (crash, and leave a child behind for 30 s) | exit | rv:HEX |
+//           stuck (hang, and do not die when killed until a file with the trace's name and .release
+//           is there, for 60 s: what a driver that hangs in the kernel does)
 //   delay:MILLISECONDS
 //           gone:HEX (what this and every later call of any function returns)
 //           flags:HEX (ORed into a token's flags) | noflags:HEX (cleared from them)
@@ -17,6 +19,8 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -72,12 +76,31 @@ void MoveTokens(bool away) {
   }
 }
 
+// StayAfterDeath has a child trace this process, which then stops on its way out. Where that is not
+// allowed it only hangs.
+void StayAfterDeath() {
+  const char* trace = std::getenv("FAULTY_PKCS11_TRACE");
+  if (trace == nullptr) std::abort();
+  const std::string release = std::string(trace) + ".release";
+  const pid_t worker = getpid();
+  prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+  if (fork() == 0) {
+    close(3);
+    ptrace(PTRACE_SEIZE, worker, nullptr, PTRACE_O_TRACEEXIT);
+    for (int tenths = 0; tenths < 600 && access(release.c_str(), F_OK) != 0; ++tenths) {
+      usleep(100'000);
+    }
+    _exit(0);
+  }
+}
+
 // Act carries one action out; true if the call ends here with `rv`.
 bool Act(std::string_view action, CK_RV& rv) {
   const std::string_view name = action.substr(0, action.find(':'));
   const std::string_view value =
       name.size() < action.size() ? action.substr(name.size() + 1) : std::string_view();
-  if (name == "hang") {
+  if (name == "hang" || name == "stuck") {
+    if (name == "stuck") StayAfterDeath();
     while (true) pause();
   } else if (name == "crash") {
     raise(SIGSEGV);

@@ -72,6 +72,18 @@ TEST_F(WorkerFaults, KillAHangingModuleAtItsDeadline) {
   }
 }
 
+// As where a driver hangs in the kernel: nothing ends such a process, and nothing waits for it.
+TEST_F(WorkerFaults, WaitForNoWorkerThatDoesNotDie) {
+  const Faults faults(fixture_, "C_OpenSession@1=stuck");
+  const auto begin = std::chrono::steady_clock::now();
+  const auto secret = Derive(std::chrono::milliseconds(1500));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, kSlowness * std::chrono::seconds(20));
+  ASSERT_FALSE(secret);
+  EXPECT_EQ(secret.error().code(), ErrorCode::kTokenTimeout) << secret.error().message();
+  std::ofstream(fixture_.folder() + "/trace.release").put('1');
+  while (waitpid(-1, nullptr, 0) > 0) continue;
+}
+
 TEST_F(WorkerFaults, NameTheSignalOfACrash) {
   // AddressSanitizer would catch it in the worker, and exit.
   setenv("ASAN_OPTIONS", "handle_segv=0", 1);
