@@ -351,7 +351,7 @@ Result<Move> Journey::Review() {
     tools_.progress->Pause();
     if (result) {
       questions_.dialogue().Show(RenderPage(BackupDonePage(tools_.command, request_, *result)));
-      outcome_ = result->portable_proven && result->delivered.value_or(true)
+      outcome_ = result->Recoverable() && result->delivered.value_or(true)
                      ? WizardOutcome::kDone
                      : WizardOutcome::kFindings;
       return Move::kNext;

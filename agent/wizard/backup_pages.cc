@@ -39,14 +39,15 @@ Result<Agent*> InitPages(WizardTools& tools, Questions& questions) {
 Page BackupDonePage(const std::string& command, const BackupRequest& request,
                     const BackupResult& result) {
   Page page;
-  page.title = result.portable_proven ? "Done" : "Done, and something is left to do";
+  page.title = result.Recoverable() ? "Done" : "Done, and something is left to do";
   page.paragraphs = {
       fmt::format("{} is escrowed as version {}.", result.key_name, result.key_version)};
   std::string table;
   for (const PathProof& path : result.paths) {
     table += fmt::format("{}  {:<18}{}", table.empty() ? "" : "\n", path.path_id,
-                         path.proven ? "proven: it was opened again from what was written"
-                                     : "not proven: " + path.why_not);
+                         path.proven          ? "proven: it was opened again from what was written"
+                         : path.covered_since ? "covered: " + path.why_not
+                                              : "not proven: " + path.why_not);
   }
   page.paragraphs.push_back(table);
   for (const std::string& finding : result.findings) {
@@ -63,7 +64,7 @@ Page BackupDonePage(const std::string& command, const BackupRequest& request,
   page.paragraphs.push_back("  " + BackupCommand(command, request));
   std::string drills;
   for (const PathProof& path : result.paths) {
-    if (path.proven) continue;
+    if (path.proven || path.covered_since) continue;
     drills += (drills.empty() ? "  " : "\n  ") + command + " drill " + ShellWord(result.key_name) +
               " --via " + ShellWord(path.path_id);
   }

@@ -1,6 +1,7 @@
 """The ceremony of officers' shares on a real terminal (tmux): what the screen says, and what it costs."""
 
 import itertools
+import os
 import subprocess
 import time
 
@@ -163,6 +164,45 @@ class Ceremony(Officers):  # one test: three officers and their tokens
         self.screen.type("y")
         self.screen.wait("password of path 'both'")
         self.screen.type(PASSWORD)
+        self.ends(0)
+        self.assertEqual(self.world.path("out.key").read_bytes(), self.world.key)
+
+    def test_the_last_try_is_spent_by_a_word_alone(self):
+        """Of a token that says that one more wrong PIN locks it no PIN is asked for before."""
+        faulty = os.environ.get("KEYESCROW_FAULTY_PKCS11")
+        if not faulty:
+            self.skipTest("KEYESCROW_FAULTY_PKCS11 is not set")
+        self.screen.type(f"export FAULTY_PKCS11_MODULE={self.world.module} "
+                         "FAULTY_PKCS11_RULES=C_GetTokenInfo@0=flags:20000")
+        self.insert("alice", "carol")
+        self.begin("--module", faulty)
+        word = 'type "last try" to spend it, Enter to leave it alone:'
+        shown = self.screen.wait(word)
+        self.assertIn("alice: your token is here", shown)
+        self.assertIn("one more wrong PIN locks this token", shown)
+        self.screen.type("yes")
+        self.screen.wait("carol: your token is here", word)
+        self.screen.type("")
+        shown = self.screen.wait(WAITING)
+        self.assertRegex(shown, r"1 +alice +was refused: type 1 to try again")
+        # Who comes back is asked for the word again.
+        self.screen.type("1")
+        self.screen.wait(word)
+        self.screen.type("last try")
+        self.screen.wait("PIN of token 'alice' (the last try before it locks):")
+        self.screen.type("00000000")
+        self.screen.wait("type another PIN now? [y/N]:")
+        self.screen.type("y")
+        self.screen.wait(word)  # it was good for one try
+        self.screen.type("last try")
+        self.screen.wait("PIN of token 'alice' (the last try before it locks):")
+        self.screen.type(PIN)
+        self.screen.wait("alice: your share is given and good", WAITING)
+        self.screen.type("3")
+        self.screen.wait(word)
+        self.screen.type("last try")
+        self.screen.wait("PIN of token 'carol' (the last try before it locks):")
+        self.screen.type(PIN)
         self.ends(0)
         self.assertEqual(self.world.path("out.key").read_bytes(), self.world.key)
 

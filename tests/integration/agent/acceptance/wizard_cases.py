@@ -38,8 +38,11 @@ class Wizard(AcceptanceCase):  # one test
         self.leaves_nothing_when_left()
         self.backs_up()
         self.restores()
+        self.asks_again_at_another_place()
+        self.a_wrong_pin_ends_it()
         self.restores_a_file_or_a_key_of_the_store()
         self.restores_on_a_new_machine()
+        self.backs_up_to_a_recovery_key()
 
     def leaves_nothing_when_left(self):
         screen = self.screen()
@@ -102,10 +105,10 @@ class Wizard(AcceptanceCase):  # one test
         screen.answers(
             ("number [1]", "2"), ("which key", ""), ("which way in", ""),
             ("where to", "there.key"), ("why", "the disk died"), ("review", ""),
-            ("password", "another horse entirely 8"), ("PIN of token", PIN),
+            ("password of path", "another horse entirely 8"), ("PIN of token", PIN),
             # A wrong password is not tried again by itself.
-            ("did not work", "2"), ("password", PASSWORD), ("PIN of token", PIN),
-            ("another key stands there", "2"), ("password", PASSWORD), ("PIN of token", PIN),
+            ("did not work", "2"), ("password of path", PASSWORD), ("PIN of token", PIN),
+            ("another key stands there", "2"), ("password of path", PASSWORD), ("PIN of token", PIN),
         )
         self.assertEqual(screen.ended(), 0, screen.text())
         self.fits(screen)
@@ -116,6 +119,38 @@ class Wizard(AcceptanceCase):  # one test
         log = self.world.must("audit", "log", "--json").out
         self.assertIn(b"the disk died", log)
         self.verifies()
+
+    def asks_again_at_another_place(self):
+        """What was allowed to be put aside is what stood there, and nothing at the next place."""
+        for name in ("one.key", "two.key"):
+            self.world.write(name, name)
+        before = self.world.snapshot()
+        screen = self.screen()
+        screen.answers(
+            ("number [1]", "2"), ("which key", ""), ("which way in", ""),
+            ("where to", "one.key"), ("Restore: why", ""), ("Restore: review", ""),
+            ("password of path", PASSWORD), ("PIN of token", PIN), ("another key stands there", "2"),
+            ("password of path", "another horse entirely 8"), ("PIN of token", PIN),
+            ("did not work", "1"), ("Restore: why", "<"),
+            ("where to", "two.key"), ("Restore: why", ""), ("Restore: review", ""),
+            ("password of path", PASSWORD), ("PIN of token", PIN), ("another key stands there", ""))
+        screen.waits_for("Restore: why", screen.seen)
+        screen.key("C-c")
+        self.assertNotEqual(screen.ended(), 0)
+        after = {name: file for name, file in self.world.snapshot().items()
+                 if not name.startswith(("status.", "tmux."))}
+        self.assertEqual(after, {name: file for name, file in before.items() if name in after})
+        self.verifies()
+
+    def a_wrong_pin_ends_it(self):
+        screen = self.screen()
+        screen.answers(
+            ("number [1]", "2"), ("which key", ""), ("which way in", ""), ("where to", "x.key"),
+            ("Restore: why", ""), ("Restore: review", ""),
+            ("password of path", PASSWORD), ("PIN of token", "00000000"))
+        self.assertEqual(screen.ended(), 3, screen.text())
+        self.assertNotIn("did not work", screen.text())
+        self.assertFalse(self.world.path("x.key").exists())
 
     def restores_a_file_or_a_key_of_the_store(self):
         """Each by its name: a file is not a key of the store that is called alike, and whoever goes
@@ -137,7 +172,7 @@ class Wizard(AcceptanceCase):  # one test
             ("who made this file", bee), ("which way in", "<"), ("who made this file", "<"),
             ("the .escrow file", "<"), ("which key", "1"),
             ("which way in", "1"), ("where to", "back.key"), ("why", ""), ("review", ""),
-            ("password", PASSWORD), ("PIN of token", PIN),
+            ("password of path", PASSWORD), ("PIN of token", PIN),
         )
         self.assertEqual(screen.ended(), 0, screen.text())
         self.assertIn("the key bee/key of the host bee", screen.text())
@@ -159,8 +194,8 @@ class Wizard(AcceptanceCase):  # one test
             ("who made this file", "A" * 43), ("that is not the agent", self.thumbprint),
             ("the token's module", self.world.module), ("which way in", ""),
             ("where to", "new.key"), ("why", ""), ("review", ""),
-            ("password", PASSWORD), ("PIN of token", PIN),
-            ("another key stands there", "2"), ("password", PASSWORD), ("PIN of token", PIN),
+            ("password of path", PASSWORD), ("PIN of token", PIN),
+            ("another key stands there", "2"), ("password of path", PASSWORD), ("PIN of token", PIN),
         )
         self.assertEqual(screen.ended(), 0, screen.text())
         self.fits(screen)
@@ -171,4 +206,20 @@ class Wizard(AcceptanceCase):  # one test
         self.assertNotIn("--discard-previous", screen.text())
         event = next(self.world.folder.glob("keyescrow-restore-*.json"))
         self.succeeds("import-event", event)
+        self.verifies()
+
+    def backs_up_to_a_recovery_key(self):
+        """It was opened a moment ago, and opens this key too: nothing is left to do, as for backup."""
+        self.succeeds("recovery-key", "create", "team", "--path", "password & token:ops", *UNLOCK)
+        screen = self.screen()
+        screen.answers(
+            ("number [1]", "1"), ("the key's name", "team/key"), ("where the key is", ""),
+            ("the key's file", "app.key"), ("which hardware", "5"), ("paths:", "recovery-key:team"),
+            ("where a copy goes", "2"), ("review", ""))
+        self.assertEqual(screen.ended(), 0, screen.text())
+        self.assertIn("-- Done ---", screen.text())
+        self.assertRegex(screen.text(), r"recovery-ke-\w+ +covered: its recovery key was opened")
+        self.assertNotIn("drill", screen.text())
+        done = self.world.run(*self.equal_command(screen, "backup"))
+        self.assertEqual(done.status, 0, str(done))
         self.verifies()
