@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "hsm/module.h"
+#include "hsm/token_client.h"
 #include "hsm/uri.h"
 #include "tests/integration/hsm/harness.h"
 
@@ -77,6 +78,24 @@ TEST_F(Probe, GeneratesKeysThatNeverLeaveTheToken) {
       GenerateKeyPair({Spec("pkcs11:token=ops"), GeneratedKey::kP256, {1}, "other"}, pins_);
   ASSERT_FALSE(again);
   EXPECT_EQ(again.error().code(), ErrorCode::kAlreadyExists);
+}
+
+TEST_F(Probe, ShowsNoPrivateKeyBeforeALogin) {
+  for (const GeneratedKey kind : {GeneratedKey::kRsa2048, GeneratedKey::kP256}) {
+    GenerateSpec spec;
+    spec.where = Spec();
+    spec.kind = kind;
+    spec.id = {static_cast<std::uint8_t>(kind)};
+    spec.label = "escrow";
+    ASSERT_TRUE(GenerateKeyPair(spec, pins_));
+  }
+  const auto client = TokenClient::Start(SoftHsmFixture::ModulePath(), {}, {});
+  ASSERT_TRUE(client);
+  const auto report = (*client)->Report();
+  ASSERT_TRUE(report);
+  ASSERT_TRUE((*client)->OpenSession(report->tokens.at(0)));
+  EXPECT_EQ((*client)->ListKeys(KeyClass::kPublic)->size(), 2U);
+  EXPECT_EQ((*client)->ListKeys(KeyClass::kPrivate)->size(), 0U);
 }
 
 TEST_F(Probe, FindsTheOneKeyThatAUriNames) {

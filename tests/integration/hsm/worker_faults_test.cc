@@ -295,6 +295,19 @@ TEST_F(WorkerFaults, BelieveNoSizeBeyondTheirRoom) {
   EXPECT_EQ(opened.error().code(), ErrorCode::kTokenVendor) << opened.error().message();
 }
 
+// One attribute of several that is too long for its room costs a call for each; where it stays so,
+// the key is one that shows nothing.
+TEST_F(WorkerFaults, BelieveNoAttributeBeyondItsRoom) {
+  {
+    const Faults faults(fixture_, "C_GetAttributeValue@1=long:4096");
+    EXPECT_TRUE(Derive());
+  }
+  const Faults faults(fixture_, "C_GetAttributeValue@0=long:4096");
+  const auto secret = Derive();
+  ASSERT_FALSE(secret);
+  EXPECT_EQ(secret.error().code(), ErrorCode::kTokenKeyNotFound) << secret.error().message();
+}
+
 // A block that is longer than the modulus, and fits into what the worker has for one.
 TEST_F(WorkerFaults, TakeNoBlockThatIsLongerThanItsKey) {
   const Bytes rsa = fixture_.GenerateRsa("ops", kPin, 2);

@@ -123,6 +123,32 @@ TEST_F(TpmFault, ABusyTpmIsAskedAgainWithinTheDeadline) {
   EXPECT_LT(ElapsedMs(start), 3000);
 }
 
+// A session that a PCR's extension ended is begun again, 30 times and no more.
+TEST_F(TpmFault, ASessionThatAlwaysEndsIsGivenUp) {
+  int num_unseals = 0;
+  bool is_unseal = false;
+  auto fault = std::make_shared<simulators::Fault>();
+  fault->before = [&](std::size_t, ByteView command) -> Status {
+    is_unseal = command[8] == 0x01 && command[9] == 0x5e;
+    num_unseals += is_unseal ? 1 : 0;
+    return Ok();
+  };
+  fault->after = [&](std::size_t, Bytes& response) -> Status {
+    if (is_unseal) response = {0x80, 0x01, 0, 0, 0, 10, 0, 0, 0x01, 0x28};  // TPM_RC_PCR_CHANGED
+    return Ok();
+  };
+  ASSERT_OK_AND_ASSIGN(auto record, Seal(*Open(), nullptr, {7}));
+  ASSERT_OK_AND_ASSIGN(auto tpm, Tpm::Open({.tcti = swtpm_.tcti(),
+                                            .pinned_srk = srk_,
+                                            .decorate = simulators::FaultyDecorator(fault)}));
+  const auto opened = tpm->Unseal(record, {});
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code(), ErrorCode::kTpmPcrMismatch) << opened.error().message();
+  EXPECT_EQ(num_unseals, 31);
+  tpm.reset();
+  ExpectNothingLeft();
+}
+
 // One fault at the n-th command, for every n: no secret comes out, nothing stays in the TPM that
 // could be flushed, the error names an action, and no try is spent on a right password.
 TEST_F(TpmFault, EveryRefusedCommandLeavesTheTpmClean) {
