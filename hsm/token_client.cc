@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
+
+#include "hsm/login_turn.h"
 
 namespace keyescrow::hsm {
 namespace {
@@ -325,10 +328,14 @@ Status TokenClient::Login(const SecretBytes* pin) {
   MessageWriter writer = Request(TokenRequest::kLogin);
   writer.PutU8(pin == nullptr ? 1 : 0);
   RETURN_IF_ERROR(DropAhead());
+  // A person at a PIN pad may take a minute, and nobody else waits for them.
+  std::optional<LoginTurn> turn;
+  if (pin != nullptr) turn.emplace(LoginTurn::Take(module_path_));
   RETURN_IF_ERROR(worker_->Send(writer.bytes(), pin == nullptr ? &no_pin : pin));
   AskAhead(KeyClass::kPrivate);
   auto reply = TakeReply(TokenRequest::kLogin,
                          pin == nullptr ? options_.reader_deadline : options_.operation_deadline);
+  turn.reset();
   if (reply) return Ok();
   Error error = std::move(reply).error();
   if (error.code() == ErrorCode::kTokenTimeout ||

@@ -6,9 +6,12 @@
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
+#include <future>
+#include <optional>
 #include <thread>
 
 #include "hsm/cryptoki.h"
+#include "hsm/login_turn.h"
 #include "hsm/probe.h"
 #include "hsm/token_factor.h"
 #include "tests/integration/hsm/harness.h"
@@ -52,6 +55,23 @@ class WorkerFaults : public testing::Test {
 
 TEST_F(WorkerFaults, OpensWhereNothingIsWrong) {
   const Faults faults(fixture_, "");
+  EXPECT_TRUE(Derive());
+}
+
+TEST_F(WorkerFaults, ALoginWaitsForAnothers) {
+  const Faults faults(fixture_, "");
+  const std::string module = Faults::Through(SpecFor(spki_)).module_path;
+  {
+    std::optional<LoginTurn> turn(LoginTurn::Take(module));
+    ASSERT_TRUE(turn->is_ours());
+    EXPECT_FALSE(LoginTurn::Take(module, std::chrono::milliseconds(5)).is_ours());
+    auto derived = std::async(std::launch::async, [&] { return Derive(); });
+    EXPECT_EQ(derived.wait_for(std::chrono::milliseconds(200)), std::future_status::timeout);
+    turn.reset();
+    EXPECT_TRUE(derived.get());
+  }
+  // What cannot be locked is no reason not to log in.
+  EXPECT_FALSE(LoginTurn::Take(module + ".not-there").is_ours());
   EXPECT_TRUE(Derive());
 }
 
