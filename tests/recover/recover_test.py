@@ -297,6 +297,25 @@ class Recover(RecoverCase):
         recovery.file.write_bytes(b"".join(lines[:2] + lines[3:]))
         self.brings_nothing(f"of {len(lines)} lines, these are here: 1 2 4 5", recovery)
 
+    def test_from_a_store_without_its_agent(self):
+        machine = self.machine
+        first, thumbprint, path_id = self.escrow("password & token:ops")
+        machine.key = os.urandom(48)
+        machine.write("app.key", machine.key)
+        machine.must("backup", "app/key", "--from", "app.key", *world.UNLOCK, "-o", "second.escrow")
+        machine.path("state/agent.json").write_bytes(b"")
+        recovery = Recovery(machine, first, thumbprint, path_id)
+        recovery.names.insert(0, "store")
+        recovery.answers = [machine.path("state"), "app/key", "2", machine.path("store.escrow"),
+                            *recovery.answers[1:]]
+        self.brings(machine.key, recovery)
+        found = machine.path("store.escrow")
+        self.assertEqual(found.read_bytes(), machine.path("second.escrow").read_bytes())
+        machine.path("empty").mkdir()
+        machine.must("restore", found, "--to", "restored.key", "--agent", thumbprint, "--module",
+                     machine.module, *world.UNLOCK, "--state", machine.path("empty"))
+        self.assertEqual(machine.path("restored.key").read_bytes(), machine.key)
+
     def test_unknown_agent_and_forged_file(self):
         envelope, thumbprint, path_id = self.escrow("password & token:ops")
         self.brings_nothing("another agent signed", Recovery(
@@ -387,7 +406,7 @@ class Page(unittest.TestCase):
     def test_every_block_is_run(self):
         """A block that no method above names would be text alone."""
         run = {"start", "paper", "check", "choose", "password", "token", "tpm2", "finish", "clean", "ecdh",
-               "nfc", "pbkdf2-openssl", "officer", "shares"}
+               "nfc", "pbkdf2-openssl", "officer", "shares", "store"}
         run |= {block for blocks in ALG_BLOCKS.values() for block in blocks}
         self.assertEqual(set(BLOCKS), run)
         fences = PAGE.read_text("utf-8").count("\n```sh")
