@@ -95,10 +95,13 @@ Result<std::unique_ptr<Agent>> Agent::Open(const Environment& environment) {
                                                  kOtherMachinePatience));
   agent->use_.emplace(std::move(use));
   auto seed = LoadLogSeed(environment.state_dir, agent->identity_);
-  // With another's seed the state is read as ever, and each commit says what is wrong.
-  const bool is_wrong = !seed && seed.error().code() == ErrorCode::kAgentKeyUnavailable;
-  if (is_wrong) seed = SecretBytes();
-  if (!seed) return std::move(seed).error();
+  // Where it is lost, or another's, the state is read as ever, and each commit says what is wrong:
+  // nothing that opens a key hangs on it.
+  if (!seed && !IsLogSeedLost(seed.error())) return std::move(seed).error();
+  if (!seed) {
+    agent->cannot_log_ = std::move(seed).error();
+    seed = SecretBytes();
+  }
   JournalOptions options{environment.state_dir, agent->identity_,           std::move(*seed),
                          agent->signer_.get(),  environment.clock,          environment.random,
                          environment.store,     environment.journald_socket};

@@ -48,6 +48,8 @@ class Agent {
   const AgentIdentity& identity() const { return identity_; }
   Journal& journal() { return *journal_; }
   store::EscrowStore& store() { return journal_->store(); }
+  // cannot_log: why nothing can be logged: the log's key is not there, or another's.
+  const std::optional<Error>& cannot_log() const { return cannot_log_; }
   // SetAnchor records the log's counter in agent.json.
   Status SetAnchor(AnchorIdentity anchor);
   // signer is the agent key; a key in the TPM is opened at its first signature. Thread-safe.
@@ -77,6 +79,7 @@ class Agent {
   std::unique_ptr<LazySigner> signer_;
   std::optional<StateUse> use_;  // until the store is closed
   std::optional<Journal> journal_;
+  std::optional<Error> cannot_log_;
   std::unique_ptr<PolicyInForce> policy_;
 };
 

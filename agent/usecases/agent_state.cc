@@ -11,6 +11,7 @@
 #include <optional>
 #include <vector>
 
+#include "agent/audit/checkpoint.h"
 #include "agent/store/sqlite_store.h"
 #include "envelope/base/base64url.h"
 
@@ -128,9 +129,13 @@ std::string IdentityText(const AgentIdentity& identity) {
   return json.dump(2, ' ', true, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
+constexpr const char* kIdentityLost =
+    "put it back from a copy; without one, RECOVER-WITHOUT-KEYESCROW.md takes an envelope out of "
+    "store.db, which 'keyescrow restore FILE --agent THUMBPRINT' opens";
+
 Error IdentityDamaged(const std::string& path, std::string_view what) {
   return Error(ErrorCode::kStoreDamaged, Action::kCallOperator,
-               fmt::format("{} does not parse: {}", path, what), "put it back from a copy");
+               fmt::format("{} does not parse: {}", path, what), kIdentityLost);
 }
 
 // CannotRead: the file is there, and nothing is known to be wrong with what it holds.
@@ -212,15 +217,21 @@ std::optional<AgentIdentity> ReadIdentity(const nlohmann::json& json) {
   return identity;
 }
 
+Error FingerprintKeyLost(const std::string& path, std::string_view cause) {
+  return Error(ErrorCode::kNotFound, Action::kFixInput, fmt::format("{} {}", path, cause),
+               "back up each key again: that makes a new one");
+}
+
 Result<SecretBytes> LoadSecret(const std::string& state_dir, const char* name) {
   const std::string path = fmt::format("{}/{}", state_dir, name);
   const auto unavailable = [&](std::string_view cause) {
     // A file of the state is the store's trouble, not a device's.
-    return Error(
-        name == std::string_view(kAnchorAuthFile) ? ErrorCode::kAgentKeyUnavailable
-                                                  : ErrorCode::kStoreUnavailable,
-        Action::kCallOperator, fmt::format("{} {}", path, cause),
-        "put it back from a copy; without one, 'keyescrow init --state DIR' makes a new agent");
+    return Error(name == std::string_view(kAnchorAuthFile) ? ErrorCode::kAgentKeyUnavailable
+                                                           : ErrorCode::kStoreUnavailable,
+                 Action::kCallOperator, fmt::format("{} {}", path, cause),
+                 "put it back from a copy; without one, restore the keys, and escrow them anew "
+                 "under the new "
+                 "agent that 'keyescrow init --state DIR' makes");
   };
   const auto status = store::CheckPrivateFile(path);
   if (!status && status.error().code() == ErrorCode::kNotFound) return unavailable("is not there");
@@ -236,7 +247,11 @@ Result<SecretBytes> LoadSecret(const std::string& state_dir, const char* name) {
     if (count < 0 && errno != EINTR) return CannotRead(path, errno);
     if (count > 0) size += static_cast<std::size_t>(count);
   }
-  if (size != kSecretBytes) return unavailable("is not 32 bytes long");
+  if (size != kSecretBytes) {
+    constexpr std::string_view kWrongSize = "is not 32 bytes long";
+    return name == std::string_view(kFingerprintKeyFile) ? FingerprintKeyLost(path, kWrongSize)
+                                                         : unavailable(kWrongSize);
+  }
   secret.Truncate(kSecretBytes);
   return secret;
 }
@@ -327,8 +342,9 @@ Result<AgentIdentity> LoadAgentIdentity(const std::string& state_dir) {
     if (lstat(store.c_str(), &info) == 0) {
       return Error(ErrorCode::kNotInitialized, Action::kFixInput,
                    fmt::format("{} is lost: {} is there without it", path, store),
-                   "put it back from a copy; where an init was interrupted, run keyescrow init "
-                   "again, which overwrites no entry");
+                   std::string(kIdentityLost) +
+                       "; where an init was interrupted, run keyescrow init again, which "
+                       "overwrites no entry");
     }
     return Error(ErrorCode::kNotInitialized, Action::kFixInput,
                  fmt::format("there is no state in {}", state_dir), "run keyescrow init");
@@ -354,6 +370,15 @@ Result<AgentIdentity> ReadAgentIdentity(const std::string& state_dir) {
   }
   auto identity = ReadIdentity(json);
   if (!identity) return IdentityDamaged(path, "a member is missing or malformed");
+  // What it adds up to was fixed at init: a member that was changed since is not whom the log
+  // knows.
+  if (identity->origin != audit::LogOrigin(identity->host, identity->Thumbprint())) {
+    return Error(ErrorCode::kStoreDamaged, Action::kCallOperator,
+                 fmt::format("{} contradicts itself: the log {} is not that of the host {} and the "
+                             "agent key {}",
+                             path, identity->origin, identity->host, identity->Thumbprint()),
+                 kIdentityLost);
+  }
   return std::move(*identity);
 }
 
@@ -371,8 +396,7 @@ Result<SecretBytes> LoadFingerprintKey(const std::string& state_dir) {
   const std::string path = fmt::format("{}/{}", state_dir, kFingerprintKeyFile);
   struct stat info {};
   if (lstat(path.c_str(), &info) != 0 && errno == ENOENT) {
-    return Error(ErrorCode::kNotFound, Action::kFixInput, path + " is not there",
-                 "back up each key again: that makes a new one");
+    return FingerprintKeyLost(path, "is not there");
   }
   return LoadSecret(state_dir, kFingerprintKeyFile);
 }

@@ -83,9 +83,10 @@ Result<AgentIdentity> ReadAgentIdentity(const std::string& state_dir);
 Result<SecretBytes> LoadEd25519Seed(const std::string& state_dir);
 Result<SecretBytes> LoadAgentScalar(const std::string& state_dir);
 Result<SecretBytes> LoadAgentTpmAuth(const std::string& state_dir);
-// LoadFingerprintKey: kNotFound where it is not there; otherwise as the other secrets.
+// LoadFingerprintKey: kNotFound where it is not there or not of that size; otherwise as the other
+// secrets.
 Result<SecretBytes> LoadFingerprintKey(const std::string& state_dir);
-// EnsureFingerprintKey makes fingerprint.key where a state of an older version has none. Of two
+// EnsureFingerprintKey makes fingerprint.key where LoadFingerprintKey says kNotFound. Of two
 // processes at once, both get the same key. Errors: also kStoreFull, kStoreReadOnly.
 Result<SecretBytes> EnsureFingerprintKey(const std::string& state_dir, RandomSource& random);
 

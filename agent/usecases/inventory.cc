@@ -414,6 +414,12 @@ Result<StatusReport> EvaluateStatus(Agent& agent, const std::string& key_name,
   for (Finding& finding : traces) report.findings.push_back(std::move(finding));
   RETURN_IF_ERROR(AddOverrideFindings(agent, key_name, report.findings));
   RETURN_IF_ERROR(AddClockFindings(agent, report.keys, report.findings));
+  if (const std::optional<Error>& cannot_log = agent.cannot_log()) {
+    collector.Add(
+        "log_key_unavailable", "", Severity::kCritical,
+        "nothing can be logged, so nothing can be backed up or drilled: " + cannot_log->message(),
+        cannot_log->hint());
+  }
   if (health.p256_missing) {
     collector.Add("checkpoint_signature_missing", "", Severity::kWarning,
                   "the newest checkpoint lacks the agent key's signature since " +

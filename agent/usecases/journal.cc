@@ -27,12 +27,21 @@ constexpr const char* kNoSigner = "no_signer";
 constexpr std::size_t kMaxImportBytes = 1 << 20;
 
 // TreeOf is the tree of the newest checkpoint, checked against it: else the next checkpoint would
-// vouch for tiles that somebody changed.
-Result<audit::TreeAppender> TreeOf(const store::LogHead& head, const store::ReadTile& tile) {
+// vouch for tiles that somebody changed. Errors: kLogDamaged; kAgentKeyUnavailable where the log is
+// another agent's.
+Result<audit::TreeAppender> TreeOf(const store::LogHead& head, const store::ReadTile& tile,
+                                   const std::string& origin) {
   ASSIGN_OR_RETURN(audit::TreeAppender tree, audit::TreeAppender::Load(head.size, tile));
   if (head.size == 0) return tree;
   ASSIGN_OR_RETURN(const audit::Checkpoint newest,
                    audit::ParseCheckpoint(audit::NoteText(head.checkpoint)));
+  if (newest.origin != origin) {
+    return Error(ErrorCode::kAgentKeyUnavailable, Action::kCallOperator,
+                 fmt::format("the log of the store is {}, and agent.json is of {}: nothing can be "
+                             "logged",
+                             newest.origin, origin),
+                 "put the whole state folder back from one copy");
+  }
   if (newest.size != head.size || newest.root != tree.Root()) {
     return Error(ErrorCode::kLogDamaged, Action::kCallOperator,
                  "the log's tiles contradict its newest checkpoint",
@@ -178,7 +187,7 @@ Result<store::LogAppend> Journal::Impl::Sign(const store::LogHead& head,
   if (is_ours) {
     next_tree = std::exchange(tree, std::nullopt);
   } else {
-    ASSIGN_OR_RETURN(next_tree, TreeOf(head, tile));
+    ASSIGN_OR_RETURN(next_tree, TreeOf(head, tile, options.identity.origin));
   }
   told.clear();
   for (const store::NewEntry& entry : entries) {

@@ -15,4 +15,10 @@ Result<SecretBytes> LoadLogSeed(const std::string& state_dir, const AgentIdentit
                "put both back from the same copy");
 }
 
+bool IsLogSeedLost(const Error& error) {
+  return error.action() == Action::kCallOperator &&
+         (error.code() == ErrorCode::kAgentKeyUnavailable ||
+          error.code() == ErrorCode::kStoreUnavailable);
+}
+
 }  // namespace keyescrow::agent

@@ -12,4 +12,8 @@ namespace keyescrow::agent {
 // is another's.
 Result<SecretBytes> LoadLogSeed(const std::string& state_dir, const AgentIdentity& identity);
 
+// IsLogSeedLost: that error says that the seed is gone, cut off or another's, and not that it
+// cannot be read now (too many open files, a disk that fails) or that others may read it.
+bool IsLogSeedLost(const Error& error);
+
 }  // namespace keyescrow::agent

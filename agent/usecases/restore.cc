@@ -29,7 +29,7 @@ namespace keyescrow::agent {
 namespace {
 
 // EventSink: where the attempt and its outcome are recorded: the journal, or a file without state
-// and where the log's key is another's.
+// and where the log's key is lost or another's.
 class EventSink {
  public:
   EventSink(const Environment& environment, Agent* agent, std::string file, Progress& progress)
@@ -50,10 +50,10 @@ class EventSink {
       receipt_ = std::move(*receipt);
       return Ok();
     }
-    // A wrong key of the log stands in nobody's way at 3 a.m.
-    if (receipt_ || receipt.error().code() != ErrorCode::kAgentKeyUnavailable) {
-      return std::move(receipt).error();
-    }
+    // A wrong key of the log, or none, stands in nobody's way at 3 a.m.
+    const bool has_no_key = agent_->cannot_log().has_value() ||
+                            receipt.error().code() == ErrorCode::kAgentKeyUnavailable;
+    if (receipt_ || !has_no_key) return std::move(receipt).error();
     progress_.Warn("going on without the log: " + receipt.error().message() + "; " +
                    receipt.error().hint());
     agent_ = nullptr;

@@ -81,6 +81,24 @@ TEST(AgentState, DamagedAndNewerIdentitiesAreTold) {
   EXPECT_EQ(put("{\"schema\":2}"), ErrorCode::kStoreNewerSchema);
 }
 
+TEST(AgentState, AnIdentityThatContradictsItselfIsRefused) {
+  StateFixture fixture;
+  const auto changed = [&](auto change) {
+    AgentIdentity identity = *LoadAgentIdentity(fixture.state);
+    const AgentIdentity before = identity;
+    change(identity);
+    EXPECT_TRUE(WriteAgentIdentity(fixture.state, identity));
+    const auto read = LoadAgentIdentity(fixture.state);
+    EXPECT_TRUE(WriteAgentIdentity(fixture.state, before));
+    return read ? ErrorCode::kInternal : read.error().code();
+  };
+  EXPECT_EQ(changed([](auto& i) { i.host = "db2"; }), ErrorCode::kStoreDamaged);
+  EXPECT_EQ(changed([](auto& i) { i.origin.back() ^= 1; }), ErrorCode::kStoreDamaged);
+  EXPECT_EQ(changed([](auto& i) { i.p256 = P256KeyPair::Generate()->Public(); }),
+            ErrorCode::kStoreDamaged);
+  EXPECT_EQ(changed([](auto&) {}), ErrorCode::kInternal);
+}
+
 TEST(AgentState, AScalarThatIsNotTheIdentitysIsRefused) {
   StateFixture fixture;
   auto identity = LoadAgentIdentity(fixture.state);

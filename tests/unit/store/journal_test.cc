@@ -201,6 +201,23 @@ TEST(Journal, NothingIsAppendedToTilesThatWereChanged) {
   EXPECT_EQ(receipt.error().code(), ErrorCode::kLogDamaged);
 }
 
+TEST(Journal, NothingIsAppendedToAnotherAgentsLog) {
+  StateFixture here;
+  StateFixture there;  // its store is put in the place of this one's
+  ASSERT_TRUE(here.Open()->Append(MakeEvent(audit::EventType::kAgentStarted)));
+  ASSERT_TRUE(there.Open()->Append(MakeEvent(audit::EventType::kAgentStarted)));
+  for (const std::string name : {"/store.db", "/store.db-wal", "/store.db-shm"}) {
+    std::filesystem::remove(here.state + name);
+    if (!std::filesystem::exists(there.state + name)) continue;
+    std::filesystem::copy_file(there.state + name, here.state + name);
+  }
+  auto journal = here.Open();
+  const auto refused = journal->Append(MakeEvent(audit::EventType::kAgentStarted));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), ErrorCode::kAgentKeyUnavailable);
+  EXPECT_EQ(journal->store().Head()->size, 1u);
+}
+
 TEST(Journal, AnAuditorsOlderCheckpointShowsACutTail) {
   StateFixture fixture;
   std::string kept;

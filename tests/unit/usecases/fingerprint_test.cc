@@ -64,6 +64,13 @@ TEST(Fingerprint, ItsKeyIsMadeOnceAndKept) {
   ASSERT_EQ(stat((fixture.state + "/fingerprint.key").c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 0777u, 0600u);
   EXPECT_FALSE(std::filesystem::exists(fixture.state + "/fingerprint.key.new"));
+  // One that was cut off is as good as lost.
+  std::filesystem::resize_file(fixture.state + "/fingerprint.key", 31);
+  EXPECT_EQ(LoadFingerprintKey(fixture.state).error().code(), ErrorCode::kNotFound);
+  const auto again = EnsureFingerprintKey(fixture.state, SystemRandom());
+  ASSERT_TRUE(again) << again.error().message();
+  EXPECT_FALSE(again->EqualsConstantTime(*made));
+  EXPECT_TRUE(again->EqualsConstantTime(*LoadFingerprintKey(fixture.state)));
   ASSERT_EQ(chmod((fixture.state + "/fingerprint.key").c_str(), 0640), 0);
   EXPECT_EQ(LoadFingerprintKey(fixture.state).error().code(), ErrorCode::kStatePermissions);
 }

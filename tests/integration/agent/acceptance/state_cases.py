@@ -132,20 +132,49 @@ class Store(AcceptanceCase):
             self.assertEqual(len({done.err for done in told}), 1, str(told[1]))
 
     def test_a_secret_that_cannot_be_read_now(self):
-        """A disk that fails says nothing of the file: nobody is told to make a new agent."""
+        """A disk that fails says nothing of the file: nobody is told to make a new agent, and nothing
+        goes past the log."""
         seed = str(self.copy / "ed25519.seed")
         for call, error, words in (("openat", "EMFILE", "open files"), ("openat", "EIO", "disk errors"),
                                    ("read", "EIO", "disk errors")):
             self.world.launcher = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", seed, "-e",
                                    f"trace={call}", "-e", f"inject={call}:error={error}"]
             try:
-                done = self.world.run("audit", "checkpoint", env=self.on_copy)
+                ran = [self.world.run(*command, env=self.on_copy) for command in (
+                    ("audit", "checkpoint"), ("restore", "app/key", "--to", "out.key", *UNLOCK))]
             finally:
                 self.world.launcher = []
-            self.assertEqual(done.status, 9, str(done))
-            self.assertIn(os.strerror(getattr(errno, error)).encode(), done.err)
-            self.assertIn(words.encode(), done.err)
-            self.assertNotIn(b"makes a new agent", done.err)
+            for done in ran:
+                self.assertEqual(done.status, 9, str(done))
+                self.assertIn(os.strerror(getattr(errno, error)).encode(), done.err)
+                self.assertIn(words.encode(), done.err)
+                self.assertNotIn(b"new agent", done.err)
+            self.assertFalse(self.world.path("out.key").exists())
+
+    def gave_the_key_without_the_log(self, done):
+        self.assertEqual(done.status, 0, str(done))
+        self.assertIn(b"going on without the log", done.err)
+        self.assertEqual(self.world.path("out.key").read_bytes(), self.world.key)
+        self.world.path("out.key").unlink()
+        (event,) = self.world.folder.glob("keyescrow-restore-*.json")
+        self.succeeds("import-event", event)
+        event.unlink()
+
+    def test_without_the_logs_key(self):
+        """Nothing that opens a key hangs on it: what was escrowed is found, read and restored."""
+        seed = self.copy / "ed25519.seed"
+        for spoil in (lambda: seed.write_bytes(b""), lambda: seed.write_bytes(os.urandom(31)),
+                      seed.unlink):
+            spoil()
+            self.world.give_to_user()
+            self.on_bad_store("store_unavailable", 9, (BACKUP,))
+            for command in (("list",), ("show", "app/key"), ("verify",), ("audit", "log")):
+                self.succeeds(*command, env=self.on_copy)
+            done = self.world.run("status", "--json", env=self.on_copy)
+            self.assertEqual(done.status, 1, str(done))
+            self.assertIn("log_key_unavailable", [f["rule"] for f in done.json()["findings"]])
+            self.gave_the_key_without_the_log(self.world.run(
+                "restore", "app/key", "--to", "out.key", *UNLOCK, env=self.on_copy))
 
     def test_of_another_logs_key(self):
         """The restore of 3 a.m. goes on; nothing else is signed with a key that nobody takes."""
@@ -154,13 +183,11 @@ class Store(AcceptanceCase):
         self.on_bad_store("agent_key_unavailable", 5, (BACKUP,))
         self.assertIn(b"ed25519.seed is not the key of agent.json",
                       self.world.run("doctor", env=self.on_copy).out)
-        done = self.succeeds("restore", "app/key", "--to", "out.key", *UNLOCK, env=self.on_copy)
-        self.assertIn(b"going on without the log", done.err)
-        self.assertEqual(self.world.path("out.key").read_bytes(), self.world.key)
-        self.world.path("out.key").unlink()
+        done = self.world.run("status", "--json", env=self.on_copy)
+        self.assertIn("log_key_unavailable", [f["rule"] for f in done.json()["findings"]])
+        self.gave_the_key_without_the_log(self.world.run("restore", "app/key", "--to", "out.key",
+                                                         *UNLOCK, env=self.on_copy))
         self.succeeds("verify", env=self.on_copy)
-        (event,) = self.world.folder.glob("keyescrow-restore-*.json")
-        self.succeeds("import-event", event)
         self.verifies()
 
     def test_open_to_others(self):
