@@ -253,8 +253,15 @@ struct Setting {
   std::optional<std::string> value;  // none removes it
 };
 
+// InUseSeen: which version of a key was in use when the command looked, none where none was.
+struct InUseSeen {
+  std::string key_name;
+  std::optional<std::uint32_t> version;
+};
+
 // Change: the rows of one commit. Trust and tokens are replaced by name, removed by name.
 struct Change {
+  std::vector<InUseSeen> in_use_seen;  // must still hold before the commit, else kAlreadyExists
   std::vector<EnvelopeRecord> envelopes;
   std::vector<TokenRecord> tokens;
   std::vector<std::string> removed_tokens;
@@ -330,7 +337,8 @@ class EscrowStore {
 
   // Commit returns the new head once it is durable. Blocks up to the busy timeout for other
   // writers. Errors: kStoreBusy, kStoreFull, kStoreReadOnly, kStoreUnavailable, kStoreDamaged,
-  // kAlreadyExists (an envelope of that name, version and revision); those of `build`.
+  // kAlreadyExists (an envelope of that name, version and revision; another version came into use
+  // than the change saw); those of `build`.
   virtual Result<LogHead> Commit(const Change& change, const BuildAppend& build) = 0;
 
   // CheckWritable says whether a commit could succeed now: not read-only, not full, not held by

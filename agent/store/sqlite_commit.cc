@@ -285,6 +285,7 @@ Result<LogHead> SqliteStore::Commit(const Change& change, const BuildAppend& bui
   }
   Transaction transaction(impl.connection);
   RETURN_IF_ERROR(transaction.BeginImmediate());
+  for (const InUseSeen& seen : change.in_use_seen) RETURN_IF_ERROR(impl.CheckInUse(seen));
   ASSIGN_OR_RETURN(const LogHead head, impl.ReadHead());
   ASSIGN_OR_RETURN(const LogAppend append, build(head, [&](unsigned level, std::uint64_t index) {
                      return impl.ReadTileRow(level, index);

@@ -18,6 +18,8 @@ struct SqliteStore::Impl {
   Status Write(const Change& change, const LogHead& head, const LogAppend& append);
   Status WriteRows(const Change& change, const LogHead& head);
   Status PutSetting(const Setting& setting);
+  Result<std::optional<std::uint32_t>> VersionInUse(std::string_view key_name);
+  Status CheckInUse(const InUseSeen& seen);
 
   Connection connection;
   std::string path;

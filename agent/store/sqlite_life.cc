@@ -1,4 +1,5 @@
 // The life of versions in the SQLite store: rotations, and what was destroyed.
+#include <fmt/format.h>
 #include <sqlite3.h>
 
 #include "agent/store/sqlite_impl.h"
@@ -120,7 +121,20 @@ Result<std::uint32_t> SqliteStore::HighestVersion(std::string_view key_name) {
 }
 
 Result<std::optional<std::uint32_t>> SqliteStore::VersionInUse(std::string_view key_name) {
-  Statement row = impl_->connection.Prepare(
+  return impl_->VersionInUse(key_name);
+}
+
+Status SqliteStore::Impl::CheckInUse(const InUseSeen& seen) {
+  ASSIGN_OR_RETURN(const auto in_use, VersionInUse(seen.key_name));
+  if (in_use == seen.version) return Ok();
+  return Error(ErrorCode::kAlreadyExists, Action::kRetry,
+               fmt::format("another version of {} came into use meanwhile{}", seen.key_name,
+                           in_use ? fmt::format(": {}", *in_use) : ""),
+               "run the command again");
+}
+
+Result<std::optional<std::uint32_t>> SqliteStore::Impl::VersionInUse(std::string_view key_name) {
+  Statement row = connection.Prepare(
       "SELECT key_version FROM envelope AS e WHERE key_name = ? AND " KEYESCROW_COUNTS_IN_USE(
           "e") " ORDER BY key_version DESC LIMIT 1");
   ASSIGN_OR_RETURN(const bool found, row.Bind(key_name).Step());

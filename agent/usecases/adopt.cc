@@ -25,21 +25,28 @@ namespace {
 using envelope::PathOption;
 using envelope::SealedEnvelope;
 
-// VersionHere returns the version that the key gets. Errors: kAlreadyExists where the name is that
-// of another key.
-Result<std::uint32_t> VersionHere(Agent& agent, const std::string& name,
-                                  const envelope::Header& origin) {
+// Place: the version that the key gets, and the one in use before.
+struct Place {
+  std::uint32_t version = 0;
+  std::optional<std::uint32_t> in_use;
+};
+
+// PlaceHere finds it. Errors: kAlreadyExists where the name is that of another key.
+Result<Place> PlaceHere(Agent& agent, const std::string& name, const envelope::Header& origin) {
   ASSIGN_OR_RETURN(const auto open, agent.store().OpenRotation(name));
   if (open) return RotationIsOpen(*open);
   ASSIGN_OR_RETURN(const std::uint32_t highest, agent.store().HighestVersion(name));
   const auto newest = agent.store().FindEnvelope(name, std::nullopt);
   if (!newest) {
     const ErrorCode code = newest.error().code();
-    if (code == ErrorCode::kKeyNotFound || code == ErrorCode::kNotFound) return highest + 1;
+    if (code == ErrorCode::kKeyNotFound || code == ErrorCode::kNotFound)
+      return Place{highest + 1, {}};
     return newest.error();
   }
   if (newest->envelope_id == origin.envelope_id) {
-    if (origin.agent != agent.identity().Thumbprint()) return highest + 1;
+    if (origin.agent != agent.identity().Thumbprint()) {
+      return Place{highest + 1, newest->key_version};
+    }
     return Error(ErrorCode::kUsage, Action::kFixInput,
                  name + " is a key of this agent, and escrowed here",
                  "change its paths with 'keyescrow path add " + name + "'");
@@ -137,7 +144,8 @@ Result<AdoptResult> Adopt(Agent& agent, const AdoptRequest& request, Secrets& se
         "a note has at most 1024 printable ASCII characters without quotes and backslashes",
         "shorten or rephrase --note");
   }
-  ASSIGN_OR_RETURN(const std::uint32_t version, VersionHere(agent, name, old));
+  ASSIGN_OR_RETURN(const Place place, PlaceHere(agent, name, old));
+  const std::uint32_t version = place.version;
   ASSIGN_OR_RETURN(const std::vector<PathOption> paths, envelope::ParsePathOptions(request.paths));
   RETURN_IF_ERROR(CheckPaths(agent, paths));
   EditSecrets own_secrets(secrets);
@@ -269,10 +277,11 @@ Result<AdoptResult> Adopt(Agent& agent, const AdoptRequest& request, Secrets& se
                                old.host, old.key_name, old.key_version, old.envelope_id, old.agent);
   if (!request.reason.empty()) created.reason += ": " + request.reason;
   created.ticket = request.ticket;
-  if (const auto in_use = agent.store().FindEnvelope(name, std::nullopt)) {
+  change.in_use_seen.push_back({name, place.in_use});
+  if (place.in_use) {
     audit::Event& superseded = events.emplace_back();
     superseded.type = audit::EventType::kEscrowSuperseded;
-    superseded.key = audit::EventKey{name, in_use->key_version};
+    superseded.key = audit::EventKey{name, *place.in_use};
   }
   TrialContext trial;
   trial.agent = &agent;

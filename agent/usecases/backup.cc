@@ -431,6 +431,7 @@ Result<BackupResult> BackupAfter(Agent& agent, const BackupRequest& request,
   store::Change change;
   AddEscrow({&sealed, &read_back, in_force, fingerprint, succession}, events, change);
   if (volume) change.luks_bindings.push_back(*volume);
+  if (output != nullptr) events.push_back(PortableFileEvent(change.envelopes.front()));
   auto committed = agent.journal().Append(std::move(events), change);
   if (!committed && committed.error().code() == ErrorCode::kAlreadyExists) {
     return Error(ErrorCode::kStoreBusy, Action::kRetry,

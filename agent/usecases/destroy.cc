@@ -92,9 +92,8 @@ Result<std::vector<std::string>> WhatIsLeft(Agent& agent, const std::string& key
         fmt::format("{}: the log tells of {}, the last of {}; who has one and its factors opens it",
                     what, written.num, FormatUtc(written.newest)));
   };
-  tell("files that 'export' wrote", files);
+  tell("files that 'export' and 'backup --output' wrote", files);
   tell("recovery sheets", sheets);
-  left.emplace_back("files that 'backup --output' wrote, which the log does not tell of");
   left.emplace_back("what other hosts imported or adopted of them");
   left.emplace_back("copies of the store that were made before, and snapshots of its disk");
   left.emplace_back("blocks of its disk that were freed: file systems and flash keep old ones");

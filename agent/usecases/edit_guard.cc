@@ -26,16 +26,12 @@ Result<EditGuard> EditGuard::Begin(Agent& agent, const std::string& key_name) {
   return EditGuard(key_name, in_use);
 }
 
-Result<RotationLock> EditGuard::BeforeCommit(Agent& agent) const {
+Result<RotationLock> EditGuard::BeforeCommit(Agent& agent, store::Change& change) const {
   auto lock = RotationLock::Take(agent.environment().state_dir, key_name_);
   if (!lock) return std::move(lock).error().WithContext("nothing was changed");
   RETURN_IF_ERROR(CheckNoneOpen(agent, key_name_));
-  ASSIGN_OR_RETURN(const auto in_use, agent.store().VersionInUse(key_name_));
-  if (in_use == in_use_) return lock;
-  return Error(ErrorCode::kStoreBusy, Action::kRetry,
-               fmt::format("another version of {} came into use meanwhile{}; nothing was changed",
-                           key_name_, in_use ? fmt::format(": {}", *in_use) : ""),
-               "run the command again");
+  change.in_use_seen.push_back({key_name_, in_use_});
+  return lock;
 }
 
 }  // namespace keyescrow::agent

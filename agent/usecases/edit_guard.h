@@ -18,9 +18,9 @@ class EditGuard {
   static Result<EditGuard> Begin(Agent& agent, const std::string& key_name);
 
   // BeforeCommit looks again: people have been asked meanwhile. Until the lock is given back no
-  // rotation begins or goes on. Errors: kStoreBusy where a rotation is under way, or another
-  // version came into use.
-  Result<RotationLock> BeforeCommit(Agent& agent) const;
+  // rotation begins or goes on, and `change` is not committed (kAlreadyExists) where another
+  // version came into use. Errors: kStoreBusy where a rotation is under way.
+  Result<RotationLock> BeforeCommit(Agent& agent, store::Change& change) const;
 
  private:
   EditGuard(std::string key_name, std::optional<std::uint32_t> in_use)

@@ -118,7 +118,7 @@ class Editor {
                        std::vector<audit::Event>& events, store::Change& change);
   std::string Reason(const SealedEnvelope& old, const EditPlan& plan, const std::string& via) const;
   Result<AppendReceipt> Commit(const EditGuard& guard, std::vector<audit::Event> events,
-                               const store::Change& change);
+                               store::Change& change);
   // FindProvenBefore fills in what was proven before; a removal that leaves no portable path that
   // is, and takes one that was, is refused. Errors: kPathForbidden.
   Status FindProvenBefore(const SealedEnvelope& old, const EditPlan& plan, EditResult& result);
@@ -347,13 +347,13 @@ Status Editor::AddPathEvents(const SealedEnvelope& old, const SealedEnvelope& ne
 }
 
 Result<AppendReceipt> Editor::Commit(const EditGuard& guard, std::vector<audit::Event> events,
-                                     const store::Change& change) {
-  ASSIGN_OR_RETURN(const RotationLock lock, guard.BeforeCommit(agent_));
+                                     store::Change& change) {
+  ASSIGN_OR_RETURN(const RotationLock lock, guard.BeforeCommit(agent_, change));
   auto committed = agent_.journal().Append(std::move(events), change);
   if (committed || committed.error().code() != ErrorCode::kAlreadyExists) return committed;
   return Error(
       ErrorCode::kStoreBusy, Action::kRetry,
-      "another command changed the paths of " + request_.key_name + " in this moment",
+      "another command changed " + request_.key_name + " in this moment; nothing was changed",
       "look at 'keyescrow path list " + request_.key_name + "', and run the command again");
 }
 

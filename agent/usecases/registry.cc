@@ -405,6 +405,15 @@ Result<std::string> WritePortable(Agent& agent, const store::EnvelopeRecord& rec
   return path + kReceiptSuffix;
 }
 
+audit::Event PortableFileEvent(const store::EnvelopeRecord& record) {
+  audit::Event event;
+  event.type = audit::EventType::kAuditExported;
+  event.key = audit::EventKey{record.key_name, record.key_version};
+  event.envelope = audit::EventEnvelope{record.envelope_id, record.revision, record.sha256};
+  event.reason = "portable file";
+  return event;
+}
+
 Result<ExportResult> ExportKey(Agent& agent, const std::string& key_name, const std::string& sink) {
   if (!envelope::IsKeyName(key_name)) return InvalidName(key_name);
   ASSIGN_OR_RETURN(const store::EnvelopeRecord record,
@@ -423,12 +432,7 @@ Result<ExportResult> ExportKey(Agent& agent, const std::string& key_name, const 
   RETURN_IF_ERROR(location->CheckWritable());
   // Of the checkpoint as it stands: the one of the entry below may lack the agent key's signature.
   ASSIGN_OR_RETURN(std::string receipt, agent.journal().ProveEnvelope(record));
-  audit::Event event;
-  event.type = audit::EventType::kAuditExported;
-  event.key = audit::EventKey{record.key_name, record.key_version};
-  event.envelope = audit::EventEnvelope{record.envelope_id, record.revision, record.sha256};
-  event.reason = "portable file";
-  RETURN_IF_ERROR(agent.journal().Append(std::move(event)));
+  RETURN_IF_ERROR(agent.journal().Append(PortableFileEvent(record)));
   ASSIGN_OR_RETURN(result.receipt, WritePortable(agent, record, sink, std::move(receipt)));
   return result;
 }

@@ -98,6 +98,8 @@ Result<ImportKeyResult> ImportKey(Agent& agent, const std::string& file);
 // Errors: kDestinationOtherKey, CheckTakesFiles'.
 Status CheckPortablePlace(Agent& agent, const KeyLocation& location);
 
+// PortableFileEvent tells of one; it is in the log before the file is there.
+audit::Event PortableFileEvent(const store::EnvelopeRecord& record);
 // WritePortable writes an envelope, and its receipt beside a file; used by backup too. `receipt`:
 // one that was made before; "": it is made now, of the newest checkpoint.
 Result<std::string> WritePortable(Agent& agent, const store::EnvelopeRecord& record,

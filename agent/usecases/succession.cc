@@ -56,7 +56,7 @@ Result<Succession> FindSuccession(Agent& agent, const std::string& key_name, std
                              highest, key_name),
                  "run the command again");
   }
-  std::optional<std::uint32_t> in_use;
+  std::optional<std::uint32_t>& in_use = succession.in_use;
   if (version > 1) {  // else there is none before it
     ASSIGN_OR_RETURN(in_use, agent.store().VersionInUse(key_name));
   }
@@ -104,6 +104,7 @@ Result<Succession> FindSuccession(Agent& agent, const std::string& key_name, std
 
 void AddSuccession(const Succession& succession, const std::string& key_name, std::uint32_t version,
                    std::vector<audit::Event>& events, store::Change& change) {
+  change.in_use_seen.push_back({key_name, succession.in_use});
   if (succession.rotation) {
     events.push_back(RotationEvent(*succession.rotation, audit::Outcome::kPending, "escrowed"));
     change.rotations.push_back(*succession.rotation);

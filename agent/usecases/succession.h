@@ -30,6 +30,7 @@ Result<std::uint32_t> NextKeyVersion(Agent& agent, const std::string& key_name);
 // takes its place at once, and counts as a rotation where its bytes are others.
 struct Succession {
   std::optional<store::RotationRecord> rotation;
+  std::optional<std::uint32_t> in_use;  // as it was seen; another one at the commit fails that
   std::optional<std::uint32_t> superseded;
   bool other_bytes = false;   // than the superseded version has
   bool not_compared = false;  // no fingerprint tells whether they are
@@ -38,8 +39,9 @@ struct Succession {
 };
 
 // FindSuccession looks what `version`, which NextKeyVersion gave, will succeed. Whoever escrows the
-// key meanwhile takes that number, so that the commit of this one fails. Errors: kStoreBusy where
-// one as high is there, or the version in use is not the one that the rotation began from; kStore*.
+// key meanwhile takes that number, or comes into use, so that the commit of this one fails. Errors:
+// kStoreBusy where one as high is there, or the version in use is not the one that the rotation
+// began from; kStore*.
 Result<Succession> FindSuccession(Agent& agent, const std::string& key_name, std::uint32_t version,
                                   const SecretBytes& key, const Fingerprinter& fingerprinter,
                                   const std::optional<RotationStart>& rotation);

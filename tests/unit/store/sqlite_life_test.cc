@@ -61,6 +61,26 @@ class SqliteLife : public testing::Test {
   std::unique_ptr<SqliteStore> store_;
 };
 
+TEST_F(SqliteLife, AChangeHoldsOnlyWhereTheVersionThatItSawIsInUse) {
+  const auto put = [&](const char* name, std::uint32_t version, InUseSeen seen) {
+    Change change;
+    change.envelopes = {MakeEnvelope(name, version, 1)};
+    change.in_use_seen = {std::move(seen)};
+    const auto done = Append(*store_, change);
+    return done ? ErrorCode::kInternal : done.error().code();
+  };
+  constexpr ErrorCode kDone = ErrorCode::kInternal;
+  EXPECT_EQ(put("a", 2, {"a", std::nullopt}), ErrorCode::kAlreadyExists);
+  EXPECT_EQ(put("a", 2, {"a", 2}), ErrorCode::kAlreadyExists);
+  EXPECT_EQ(put("b", 1, {"b", 1}), ErrorCode::kAlreadyExists);
+  EXPECT_EQ(store_->Head()->size, 1u);
+  EXPECT_EQ(InUse(), 1u);
+  EXPECT_EQ(put("b", 1, {"b", std::nullopt}), kDone);
+  EXPECT_EQ(put("a", 3, {"a", 1}), kDone);
+  EXPECT_EQ(put("a", 2, {"a", 1}), ErrorCode::kAlreadyExists);  // 3 came meanwhile
+  EXPECT_EQ(InUse(), 3u);
+}
+
 TEST_F(SqliteLife, ARotatingVersionIsNotInUseUntilItIsConfirmed) {
   Change change;
   change.envelopes = {MakeEnvelope("a", 2, 1)};

@@ -160,3 +160,27 @@ class EditAndRotation(LifeCase):
         self.assertEqual((self.in_use("late"), self.version("late")), (3, file.read_bytes()))
         world.must("backup", "late", *PATHS, *UNLOCK)
         self.assertEqual(self.in_use("late"), 4)
+
+    def test_an_unattended_backup_is_not_below_an_import(self):
+        """The source's own command imports a later version, while the backup has read the store."""
+        world = self.world
+        done = world.run("recovery-key", "create", "away", "--path", "password & token:ops",
+                         "--prove-none", *UNLOCK)
+        self.assertEqual(done.status, 1, str(done))
+        file = world.write("below.key", os.urandom(32))
+        source = f"exec:{world.binary} import below.3 --state {world.path('state')} >&2; cat {file}"
+        world.must("key", "add", "below", "--source", source, "--path", "recovery-key:away")
+        backup = ("backup", "below", "--from", file, "--no-input")
+        self.assertEqual(world.run(*backup).status, 1)  # its recovery key was never opened
+        shutil.copytree(world.path("state"), world.path("older"))
+        for _ in range(2):
+            file.write_bytes(os.urandom(32))
+            self.assertEqual(world.run(*backup).status, 1)
+        world.must("export", "below", "-o", "below.3")
+        shutil.rmtree(world.path("state"))
+        world.path("older").rename(world.path("state"))
+        file.write_bytes(os.urandom(32))
+        done = world.run("backup", "--all", "--no-input", "--json")
+        row, = (row for row in done.json()["keys"] if row["key"]["name"] == "below")
+        self.assertEqual(row["key"]["version"], 4, str(done))
+        self.assertEqual((self.in_use("below"), self.version("below")), (4, file.read_bytes()))

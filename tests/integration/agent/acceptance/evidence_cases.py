@@ -259,11 +259,11 @@ class Evidence(AcceptanceCase):  # one test: each method has a copy of the class
         for sql, fault in (
                 ("DELETE FROM checkpoint WHERE size = (SELECT max(size) FROM checkpoint)",
                  "uncovered"),
-                ("DELETE FROM checkpoint WHERE size = 3", "entry_chain"),
-                ("UPDATE checkpoint SET note = replace(note, char(10) || '3' || char(10), "
-                 "char(10) || '4' || char(10)) WHERE size = 3", "checkpoint_format"),
+                ("DELETE FROM checkpoint WHERE size = 4", "entry_chain"),
+                ("UPDATE checkpoint SET note = replace(note, char(10) || '4' || char(10), "
+                 "char(10) || '5' || char(10)) WHERE size = 4", "checkpoint_format"),
                 ("UPDATE checkpoint SET note = (SELECT note FROM checkpoint AS o WHERE o.size < "
-                 "checkpoint.size ORDER BY o.size DESC LIMIT 1) WHERE size = 5",
+                 "checkpoint.size ORDER BY o.size DESC LIMIT 1) WHERE size = 6",
                  "checkpoint_format")):
             with self.subTest(sql=sql):
                 shutil.rmtree(self.copy)

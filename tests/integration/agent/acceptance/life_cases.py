@@ -568,8 +568,8 @@ class Destruction(LifeCase):  # one test
                              "--json").json()
         self.assertEqual((done["versions"], done["scrubbed"]), ([1, 2], True), done)
         left = "\n".join(done["not_shredded"])
-        for words in ("files that 'export' wrote: the log tells of 2", "copies of the store",
-                      str(file), str(file) + ".keyescrow-previous"):
+        for words in ("'export' and 'backup --output' wrote: the log tells of 2",
+                      "copies of the store", str(file), str(file) + ".keyescrow-previous"):
             self.assertIn(words, left)
         self.assertEqual(self.holds(*needles), set())
         self.is_whole()

@@ -27,6 +27,9 @@ class PinSource(AcceptanceCase):
         self.assertNotIn("pin-source", added["uri"])
         world.must("backup", "app/key", "--from", "app.key", "--path", "token:ops", "-o", "e",
                    "--no-input")
+        (told,) = [entry for entry in world.must("audit", "log", "--json").json()["entries"]
+                   if entry["type"] == "audit.exported"]
+        self.assertEqual((told["key"]["version"], told["reason"]), (1, "portable file"))
         shown = world.must("show", "e", "--json").out
         self.assertNotIn(b"pin-source", shown)
         self.assertNotIn(str(world.path("pin")).encode(), shown)
