@@ -9,7 +9,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -166,6 +168,19 @@ class Worker {
     return false;
   }
 
+  // SoftHSM fails where another process writes the token's flags in this moment, as each login
+  // does: it is asked again, which costs no try.
+  CK_RV ReadTokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO& info) {
+    constexpr int kLooks = 4;
+    constexpr std::chrono::milliseconds kPause{3};
+    CK_RV rv = module_->C_GetTokenInfo(slot, &info);
+    for (int look = 1; rv == CKR_GENERAL_ERROR && look < kLooks; ++look) {
+      std::this_thread::sleep_for(kPause);
+      rv = module_->C_GetTokenInfo(slot, &info);
+    }
+    return rv;
+  }
+
   bool ListTokens(ByteReader& reader) {
     if (!reader.AtEnd()) return false;
     CK_INFO info{};
@@ -182,7 +197,7 @@ class Worker {
     std::uint32_t num_uninitialized = 0;
     for (const CK_SLOT_ID slot : slots) {
       CK_TOKEN_INFO token{};
-      if (module_->C_GetTokenInfo(slot, &token) != CKR_OK) continue;  // pulled, or unknown
+      if (ReadTokenInfo(slot, token) != CKR_OK) continue;  // pulled, or unknown
       if ((token.flags & CKF_TOKEN_INITIALIZED) == 0) {
         ++num_uninitialized;
       } else {
@@ -207,7 +222,7 @@ class Worker {
     const auto slot = TakeU64(reader);
     if (!slot || !reader.AtEnd()) return false;
     CK_TOKEN_INFO info{};
-    if (const CK_RV rv = module_->C_GetTokenInfo(*slot, &info); rv != CKR_OK) {
+    if (const CK_RV rv = ReadTokenInfo(*slot, info); rv != CKR_OK) {
       return ReplyFailure(TokenRequest::kReadToken, {TokenCall::kGetTokenInfo, rv, {}});
     }
     MessageWriter writer = Reply(TokenRequest::kReadToken, TokenReply::kOk);

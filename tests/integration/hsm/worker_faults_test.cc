@@ -186,6 +186,23 @@ TEST_F(WorkerFaults, ReadTheFlagsAgainWhereTheyAreNotFresh) {
   EXPECT_LE(num_calls[0], num_calls[1]) << "a machine that is slow today reads them again too";
 }
 
+// As SoftHSM does in the moment of another process's login.
+TEST_F(WorkerFaults, AskAgainForFlagsThatCouldNotBeRead) {
+  const std::string waits = "C_FindObjects@1=delay:300";
+  {
+    const Faults faults(fixture_, waits);
+    ASSERT_TRUE(Derive());
+  }
+  const int last = Faults(fixture_, "").NumCalls("C_GetTokenInfo");
+  std::filesystem::remove(fixture_.folder() + "/trace");
+  const Faults faults(
+      fixture_,
+      waits + ",C_GetTokenInfo@" + std::to_string(last) + "=rv:5");  // GENERAL_ERROR
+  EXPECT_TRUE(Derive());
+  EXPECT_EQ(faults.NumCalls("C_GetTokenInfo"), last + 1);
+  EXPECT_EQ(faults.NumCalls("C_Login"), 1);
+}
+
 // A token that was put in the other's place while its keys were looked at.
 TEST_F(WorkerFaults, SendNoPinToATokenThatTookTheOthersPlace) {
   const std::string waits = "C_FindObjects@1=delay:300";
