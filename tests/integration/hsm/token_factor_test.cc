@@ -275,6 +275,32 @@ TEST_F(TokenFactorTest, RefusesTwinsThatCannotBeToldApartBeforeAnyLogin) {
   EXPECT_EQ(pins_.num_asked, 0);
 }
 
+// A copy of the key on another token may have another PIN: which of the two is meant is asked.
+TEST_F(TokenFactorTest, RefusesTwoTokensThatShowTheKeyBeforeAnyLogin) {
+  const Bytes spki = fixture_.GenerateP256("ops", kPin, 1);
+  const std::filesystem::path tokens = fixture_.folder() + "/tokens";
+  const std::filesystem::path first = std::filesystem::directory_iterator(tokens)->path();
+  fixture_.AddToken("copy", kPin);
+  for (const auto& token : std::filesystem::directory_iterator(tokens)) {
+    if (token.path() == first) continue;
+    for (const auto& file : std::filesystem::directory_iterator(first)) {
+      const bool is_key =
+          file.path().extension() == ".object" && file.path().filename() != "token.object";
+      if (is_key) std::filesystem::copy(file.path(), token.path() / file.path().filename());
+    }
+  }
+  for (const char* uri : {"", "pkcs11:manufacturer=SoftHSM%20project"}) {
+    auto factor = TokenFactor::Start(SpecFor(spki, uri), pins_);
+    ASSERT_TRUE(factor);
+    SecretBytes secret;
+    const auto derived = (*factor)->DeriveEcdh(WrapEcdh(spki, secret));
+    ASSERT_FALSE(derived);
+    EXPECT_EQ(derived.error().code(), ErrorCode::kTokenAmbiguous) << derived.error().message();
+    EXPECT_NE(derived.error().message().find("hold the wanted key"), std::string::npos);
+  }
+  EXPECT_EQ(pins_.num_asked, 0);
+}
+
 TEST_F(TokenFactorTest, SaysThatTheKeyIsNotOnTheToken) {
   SoftHsmFixture other;
   other.AddToken("spare", kPin);

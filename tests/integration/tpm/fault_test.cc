@@ -123,6 +123,32 @@ TEST_F(TpmFault, ABusyTpmIsAskedAgainWithinTheDeadline) {
   EXPECT_LT(ElapsedMs(start), 3000);
 }
 
+// That an unseal was not begun is believed once, whoever says so how often.
+TEST_F(TpmFault, ARefusalThatIsAlwaysCalledARetryCostsTwoTriesAtMost) {
+  swtpm_.SetDaParameters(100, 600, 1000);
+  bool is_unseal = false;
+  auto fault = std::make_shared<simulators::Fault>();
+  fault->before = [&](std::size_t, ByteView command) -> Status {
+    is_unseal = command[8] == 0x01 && command[9] == 0x5e;
+    return Ok();
+  };
+  fault->after = [&](std::size_t, Bytes& response) -> Status {
+    if (is_unseal) response = {0x80, 0x01, 0, 0, 0, 10, 0, 0, 0x09, 0x22};  // TPM_RC_RETRY
+    return Ok();
+  };
+  ASSERT_OK_AND_ASSIGN(auto record, Seal(*Open(), &auth_));
+  ExpectOpens(*Open(), record, &auth_);  // the first use after the boot
+  ASSERT_OK_AND_ASSIGN(auto tpm, Tpm::Open({.tcti = swtpm_.tcti(),
+                                            .pinned_srk = srk_,
+                                            .decorate = simulators::FaultyDecorator(fault)}));
+  const auto refused = tpm->Unseal(record, {.auth_value = &wrong_auth_});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), ErrorCode::kTpmResponse) << refused.error().message();
+  EXPECT_EQ(swtpm_.LockoutCounter(), 2U);
+  tpm.reset();
+  ExpectNothingLeft();
+}
+
 // A session that a PCR's extension ended is begun again, 30 times and no more.
 TEST_F(TpmFault, ASessionThatAlwaysEndsIsGivenUp) {
   int num_unseals = 0;
