@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,7 +21,8 @@ enum class Direction { kFromChild, kToChild };
 
 struct Child {
   pid_t pid = -1;
-  int fd = -1;  // our end of the pipe
+  int fd = -1;      // our end of the pipe
+  int reader = -1;  // a second one of the child's end, where the pipe holds the whole key
 };
 
 // Spawn starts the shell: 0 or an errno. `input` is for the child, and becomes what the pipe did
@@ -61,6 +63,10 @@ int Spawn(const std::string& command, Direction direction, Child* child, ByteVie
   const int result = posix_spawn(&child->pid, "/bin/sh", &actions, &attributes, arguments, environ);
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
+  // Of a longer key, which is written while it is read, a reader that ends early is told by EPIPE.
+  if (!from_child && result == 0 && input->empty()) {
+    child->reader = fcntl(theirs, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  }
   close(theirs);
   if (result != 0) {
     close(ours);
@@ -68,6 +74,15 @@ int Spawn(const std::string& command, Direction direction, Child* child, ByteVie
   }
   child->fd = ours;
   return 0;
+}
+
+// IsLeft tells whether the pipe still holds some of what was written, and closes it.
+bool IsLeft(int reader) {
+  if (reader < 0) return false;
+  int num_bytes = 0;
+  const bool is_left = ioctl(reader, FIONREAD, &num_bytes) == 0 && num_bytes > 0;
+  close(reader);
+  return is_left;
 }
 
 // Outcome waits for the child: "" for exit status 0, else how it ended.
@@ -111,8 +126,9 @@ class CommandLocation final : public KeyLocation {
     const int result = WritePipe(child.fd, input);
     close(child.fd);
     const std::string failure = Outcome(child.pid);
+    const bool is_left = IsLeft(child.reader);
     if (!failure.empty()) return Failed(ErrorCode::kDestinationCommand, failure);
-    if (result != 0) {
+    if (result != 0 || is_left) {
       return Failed(ErrorCode::kDestinationCommand, "it ended before it had read the whole key");
     }
     return WriteOutcome{.written = true};

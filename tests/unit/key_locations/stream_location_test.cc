@@ -106,6 +106,17 @@ TEST_F(CommandSink, FailsWithItsExitStatusOrWhenItReadsTooLittle) {
   }
 }
 
+// A key that the pipe holds whole is in it before the command begins, and nobody need read it.
+TEST_F(CommandSink, FailsWhereAShortKeyIsLeftUnread) {
+  for (const char* text : {"exec:true", "exec:head -c 5 >/dev/null", "exec:exec 0<&-; sleep 0.1"}) {
+    auto outcome = Location(text)->Write(Secret("secret"), {});
+    ASSERT_FALSE(outcome) << text;
+    EXPECT_EQ(outcome.error().code(), ErrorCode::kDestinationCommand);
+    EXPECT_THAT(outcome.error().message(), HasSubstr("before it had read the whole key"));
+  }
+  EXPECT_TRUE(Location("exec:head -c 6 >/dev/null")->Write(Secret("secret"), {}));
+}
+
 TEST(StandardStreams, CarryTheKey) {
   int pipe_fds[2];
   ASSERT_EQ(pipe2(pipe_fds, O_CLOEXEC), 0);
