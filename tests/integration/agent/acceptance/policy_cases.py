@@ -528,6 +528,7 @@ class RolledOutByRule(AcceptanceCase):
         world.path("started").unlink()
         set_policy(2, "report", "enforce")
         self.refused("policy_refused", 7, "export", "app/key", "-o", "x.escrow", num_runs=1)
+        self.refused("policy_refused", 7, "recovery-sheet", "app/key", "-o", "x.txt", num_runs=1)
         done = world.run(*gate)
         self.assertEqual(done.status, 7, str(done))
         self.assertIn(b'does not comply, so nothing was started: the rule "hard"', done.err)

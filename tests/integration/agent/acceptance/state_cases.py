@@ -247,6 +247,7 @@ class Store(AcceptanceCase):
         self.world.give_to_user()
         self.on_bad_store("store_damaged", 4, (
             ("restore", "app/key", "--to", "out.key", *UNLOCK), ("gate", "app/key"),
+            ("recovery-sheet", "app/key", "-o", "sheet.txt"),
             ("path", "add", "app/key", "--path", "third=password & token:ops", *UNLOCK)))
         for command in (("drill", "app/key", *UNLOCK), ("verify",)):
             done = self.world.run(*command, "--json", env=self.on_copy)
