@@ -3,7 +3,7 @@
 import os
 import resource
 
-from world import PASSWORD, PIN, UNLOCK, AcceptanceCase, World
+from world import PASSWORD, PIN, UNLOCK, AcceptanceCase, World, within
 
 RESTORE = ("restore", "app/key", "--to", "out.key")
 
@@ -105,6 +105,10 @@ class LowMemlock(AcceptanceCase):
     """`ulimit -l 0` as an ordinary user: said, not worked around."""
 
     world_options = {"tpm": False, "ordinary_user": True}
+
+    def setUp(self):
+        if within(1) > 1:
+            self.skipTest("a sanitizer lets no memory be locked, and says that it was")
 
     @staticmethod
     def limit():
