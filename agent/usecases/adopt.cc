@@ -39,9 +39,8 @@ Result<Place> PlaceHere(Agent& agent, const std::string& name, const envelope::H
   const auto newest = agent.store().FindEnvelope(name, std::nullopt);
   if (!newest) {
     const ErrorCode code = newest.error().code();
-    if (code == ErrorCode::kKeyNotFound || code == ErrorCode::kNotFound)
-      return Place{highest + 1, {}};
-    return newest.error();
+    if (code != ErrorCode::kKeyNotFound && code != ErrorCode::kNotFound) return newest.error();
+    return Place{highest + 1, std::nullopt};
   }
   if (newest->envelope_id == origin.envelope_id) {
     if (origin.agent != agent.identity().Thumbprint()) {

@@ -230,8 +230,7 @@ Result<SecretBytes> LoadSecret(const std::string& state_dir, const char* name) {
                                                            : ErrorCode::kStoreUnavailable,
                  Action::kCallOperator, fmt::format("{} {}", path, cause),
                  "put it back from a copy; without one, restore the keys, and escrow them anew "
-                 "under the new "
-                 "agent that 'keyescrow init --state DIR' makes");
+                 "under the new agent that 'keyescrow init --state DIR' makes");
   };
   const auto status = store::CheckPrivateFile(path);
   if (!status && status.error().code() == ErrorCode::kNotFound) return unavailable("is not there");

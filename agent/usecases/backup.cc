@@ -435,8 +435,7 @@ Result<BackupResult> BackupAfter(Agent& agent, const BackupRequest& request,
   auto committed = agent.journal().Append(std::move(events), change);
   if (!committed && committed.error().code() == ErrorCode::kAlreadyExists) {
     return Error(ErrorCode::kStoreBusy, Action::kRetry,
-                 "another backup wrote version " + std::to_string(draft.key_version) + " of " +
-                     draft.key_name + " in this moment",
+                 "another command wrote a version of " + draft.key_name + " in this moment",
                  "run the command again");
   }
   ASSIGN_OR_RETURN(const AppendReceipt receipt, std::move(committed));

@@ -291,7 +291,7 @@ Status UnattendedBackup::Again(Pending& item) {
   if (alone || alone.error().code() != ErrorCode::kAlreadyExists) return alone;
   item.sealed =
       Error(ErrorCode::kStoreBusy, Action::kRetry,
-            "another backup wrote this version of " + item.wanted.key_name + " in this moment",
+            "another command wrote a version of " + item.wanted.key_name + " in this moment",
             "run the command again");
   return Ok();
 }

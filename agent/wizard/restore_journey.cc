@@ -324,10 +324,13 @@ void Journey::ShowDone(const RestoreResult& result) const {
                                        result.key_name, result.key_version, result.sink,
                                        result.size_bytes)};
   if (!result.previous_path.empty()) {
-    page.paragraphs.push_back("The key that stood there is now " + result.previous_path +
-                              ". Once the application runs, discard it:");
-    // Without a state nothing remembers where the old key lies.
+    // Without a state nothing remembers where the old key lies, nor knows whether it is escrowed.
     const bool is_known = agent_ != nullptr && result.event_file.empty();
+    page.paragraphs.push_back("The key that stood there is now " + result.previous_path +
+                              (is_known
+                                   ? ". Once the application runs, discard it:"
+                                   : ". Nothing here knows whether it is escrowed. Once the "
+                                     "application runs, and nobody needs that key, remove it:"));
     page.paragraphs.push_back(is_known ? "  " + tools_.command + " restore " +
                                              ShellWord(result.key_name) +
                                              " --discard-previous --to " + ShellWord(result.sink)
