@@ -15,7 +15,8 @@ class EditAndRotation(LifeCase):
         self.world.write("pw2", "another horse battery staple 9\n")
 
     def open_rotation(self, name):
-        self.assertEqual(self.world.run("rotate", name, "--apply", "true", *UNLOCK).status, 1)
+        done = self.world.run("rotate", name, "--apply", "true", *UNLOCK)
+        self.assertEqual(done.status, 1, str(done))
 
     def revision(self, name):
         return self.succeeds("show", name, "--json").json()["revision"]
@@ -76,6 +77,27 @@ class EditAndRotation(LifeCase):
             self.version(name)  # by the old password
             self.version(name, 1)
             self.doCleanups()
+
+    def test_a_version_is_not_imported_while_a_rotation_is_open(self):
+        """It would be in use at once, above a key that a command may be handing over."""
+        world = self.world
+        file = self.make("back")
+        key = file.read_bytes()
+        shutil.copytree(world.path("state"), world.path("older"))
+        for _ in range(2):
+            file.write_bytes(os.urandom(32))
+            self.succeeds("backup", "back", *PATHS, *UNLOCK)
+        self.succeeds("export", "back", "-o", "back.3")
+        shutil.rmtree(world.path("state"))
+        world.path("older").rename(world.path("state"))
+        file.write_bytes(key)
+        self.open_rotation("back")
+        error = self.refused("store_busy", 9, "import", "back.3", num_runs=1)
+        self.assertIn("rotate back", error["hint"])
+        self.assertEqual(self.in_use("back"), 1)
+        self.succeeds("rotate", "back", "--abandon")
+        self.succeeds("import", "back.3")
+        self.assertEqual(self.in_use("back"), 3)
 
     def test_an_edit_does_not_end_beside_a_rotation_that_runs(self):
         self.make("beside")

@@ -75,6 +75,7 @@ class Paths(AcceptanceCase):  # one test: its methods edit keys of their own
         world.write("policy.toml", POLICY)
         world.must("policy", "sign", "policy.toml", "--key", "alice.key")
         world.must("policy", "set", "policy.toml", "--policy-key", vkey)
+        cls.policy_key = vkey
         cls.no_token = {"SOFTHSM2_CONF": str(world.path("no-token.conf"))}
 
     def escrow(self, name, *paths, password="pw"):
@@ -317,6 +318,14 @@ class Paths(AcceptanceCase):  # one test: its methods edit keys of their own
         self.assertEqual(done["tpm_paths"], [{"key": {"name": "e/imported", "version": 1},
                                               "path": "tpm", "host": "acceptance"}])
         self.succeeds("verify", env=other)
+        # Where a policy lets a password be alone, it is not that of a path with hardware.
+        world.must("policy", "set", "policy.toml", "--policy-key", self.policy_key, env=other)
+        error = self.refused("password_weak", 7, "adopt", "moves.escrow", "--path", "password",
+                             *adopt[4:], "--new-password-file",
+                             world.write("reused", PASSWORD + "\n"), "--as", "e/reuse", env=other,
+                             num_runs=1)
+        self.assertIn("by itself", error["message"])
+        self.refused("key_not_found", 8, "show", "e/reuse", env=other)
         # The host that died, rebuilt under its name: another agent.
         rebuilt = {"KEYESCROW_STATE": str(world.path("rebuilt.state"))}
         world.must("init", "--tpm", "none", env=rebuilt)
