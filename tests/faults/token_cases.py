@@ -280,8 +280,11 @@ class TokenRestore(Calls, FaultCase):
             calls.append((function, counts[function]))
         for distance in (1, 3):
             for (function, n), (later, m) in zip(calls, calls[distance:]):
-                self.assertIsNotNone(
-                    self.once(function, n, "pull", DEVICE_CODES, f",{later}#{m}=insert"))
+                run = self.once(function, n, "pull", DEVICE_CODES, f",{later}#{m}=insert")
+                if run is None:
+                    # What was read longer ago than TokenClient::kFresh is read again: a slow run,
+                    # as the one that the order is of may have been, has calls that a quick one lacks.
+                    self.assertIn(function, ("C_GetSlotInfo", "C_GetTokenInfo"))
 
 
 class TokenOfTwoKeys(FaultCase):
