@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <set>
 
 #include "agent/report/ustar.h"
 #include "envelope/base/base64url.h"
@@ -41,6 +42,7 @@ std::string FormatManifestLine(std::string_view name, std::string_view bytes) {
 
 Result<std::vector<ManifestLine>> ParseManifest(std::string_view text) {
   std::vector<ManifestLine> lines;
+  std::set<std::string_view> names;
   while (!text.empty()) {
     std::string_view line;
     if (!TakeLine(text, line) || line.size() <= kHexDigits + 2 ||
@@ -50,6 +52,10 @@ Result<std::vector<ManifestLine>> ParseManifest(std::string_view text) {
     const ManifestLine item{line.substr(0, kHexDigits), line.substr(kHexDigits + 2)};
     if (!IsHex(item.sha256_hex) || !IsMemberName(item.name)) {
       return PackDamaged("MANIFEST has a line that is none");
+    }
+    // Else a small file would have a large member hashed as often as it likes.
+    if (!names.insert(item.name).second) {
+      return PackDamaged(fmt::format("MANIFEST names {} twice", item.name));
     }
     lines.push_back(item);
   }

@@ -22,7 +22,8 @@ struct ManifestLine {
   std::string_view sha256_hex;  // 64 lower-case digits
   std::string_view name;
 };
-// ParseManifest takes lines of FormatManifestLine; they borrow from `text`. Errors: kLogDamaged.
+// ParseManifest takes lines of FormatManifestLine, each of another name; they borrow from `text`.
+// Errors: kLogDamaged.
 Result<std::vector<ManifestLine>> ParseManifest(std::string_view text);
 
 // PackStatement: what the log key and the agent key sign.

@@ -43,6 +43,8 @@ VERSION = "0.1.0"  # of the keyescrow that this program is part of
 NEWEST_SIGNATURES = 200
 EVERY_DRILL = 1000  # up to as many proofs of paths, each signature is checked
 NOTE_BYTES, NOTE_LINES = 65536, 100
+MAX_MEMBER = 1 << 30  # bytes of one that is read whole
+MAX_LINE = 64 + 2 + 100 + 1  # bytes of MANIFEST, of one member each
 MAX_CHALLENGE, MAX_DRAWN, MAX_ANSWERS = 3 << 20, 30000, 256  # bytes, rows, rows
 ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
 ESCROWED = ("escrow.created", "escrow.rewrapped")
@@ -1655,12 +1657,18 @@ class Archive:
             raise Bad("something stands behind the end of the pack")
         self.time = folder[1] if folder else None
 
+    def size(self, name):
+        place = self.files.get(name, (0, 0))
+        return place.stat().st_size if isinstance(place, pathlib.Path) else place[1]
+
     def read(self, name):
         if name not in self.files:
             raise Bad("%s is missing" % name)
         place = self.files[name]
         if isinstance(place, pathlib.Path):
             return place.read_bytes()
+        if place[1] > MAX_MEMBER:
+            raise Bad("%s is too long" % name)
         with open(self.path, "rb") as file:
             file.seek(place[0])
             return file.read(place[1])
@@ -1815,19 +1823,24 @@ class Verifier:
                 self.fail(check, str(error) or type(error).__name__)
 
     def check_members(self):
+        if self.pack.size("MANIFEST") > MAX_LINE * len(self.pack.files):
+            raise Bad("MANIFEST names more files than there are")
         manifest = self.pack.read("MANIFEST").decode()
         if manifest and not manifest.endswith("\n"):
             raise Bad("MANIFEST has a line that is none")
         listed = {}
         for line in manifest.split("\n")[:-1]:
             digest, name = line[:64], line[66:]
-            if (line[64:66] != "  " or name in listed or not is_member_name(name) or
+            if (line[64:66] != "  " or not is_member_name(name) or
                     not re.fullmatch("[0-9a-f]{64}", digest)):
                 raise Bad("MANIFEST has a line that is none")
+            if name in listed:
+                raise Bad("MANIFEST names %s twice" % name)
             listed[name] = digest
         names = list(listed) + ["MANIFEST", "MANIFEST.sig"]
+        known = set(names)
         for name in self.pack.files:
-            if name not in names:
+            if name not in known:
                 self.fail("members", "%s is not in MANIFEST" % name)
         if self.pack.time is not None and list(self.pack.files) != names:
             self.fail("members", "the pack's files are not those of MANIFEST, or not in its order")

@@ -45,6 +45,20 @@ TEST(PackManifest, RefusesOtherLines) {
   }
 }
 
+// Each line has its file read and hashed, before anybody vouched for any of it.
+TEST(PackManifest, NamesNoFileTwice) {
+  const std::string one = FormatManifestLine("entries/a", "") + FormatManifestLine("entries/b", "");
+  ASSERT_TRUE(ParseManifest(one));
+  for (const char* name : {"entries/a", "entries/b"}) {
+    const std::string text = one + FormatManifestLine(name, "other");
+    const auto lines = ParseManifest(text);
+    ASSERT_FALSE(lines) << name;
+    EXPECT_NE(lines.error().message().find(std::string("MANIFEST names ") + name + " twice"),
+              std::string::npos)
+        << lines.error().message();
+  }
+}
+
 TEST(PackStatement, ReadsBackWhatItWrote) {
   const std::string text = FormatPackStatement(Sample());
   EXPECT_EQ(text,

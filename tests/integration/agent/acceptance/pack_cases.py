@@ -18,6 +18,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import time
 import types
 from unittest import mock
 
@@ -518,6 +519,23 @@ class Packs(PackCase):  # one test: its methods read the packs of one world
         pack.manifest()
         self.trusted(self.written(pack), 4, "MANIFEST is not the one that was signed")
 
+    def test_a_manifest_that_has_one_file_read_again_and_again(self):
+        """Nobody signed it: a file of some kilobytes on the disk must not cost hours."""
+        pack = Pack(self.world.path("pack.tar"))
+        line = b"0" * 64 + b"  a\n"
+        for manifest, words in ((line * 4, "MANIFEST names a twice"),
+                                (line * 4096, "MANIFEST names more files than there are"),
+                                (bytes(1 << 20), "MANIFEST names more files than there are")):
+            with self.subTest(words=words), open(self.world.path("lie.tar"), "wb") as file:
+                file.write(header(pack.folder, "a", 1 << 30, pack.time))
+                file.seek(1 << 30, os.SEEK_CUR)  # a hole
+                file.write(header(pack.folder, "MANIFEST", len(manifest), pack.time) + manifest +
+                           bytes(-len(manifest) % 512 + 1024))
+                file.flush()
+                begin = time.monotonic()
+                self.trusted("lie.tar", 4, words)
+                self.assertLess(time.monotonic() - begin, within(10))
+
     def test_archives_that_are_none_of_ours(self):
         pack = Pack(self.world.path("pack.tar"))
         good = self.world.path("pack.tar").read_bytes()
@@ -581,6 +599,18 @@ class Packs(PackCase):  # one test: its methods read the packs of one world
         self.assertEqual(document["bad"], [])
         self.both("lie.tar", 4, "--agent", self.world.thumbprint, words=["MANIFEST.sig"])
         self.assertEqual(done.json()["items"][0]["findings"][0]["fault"], "missing_p256")
+
+    def test_signed_by_the_agent_key_alone(self):
+        """The agent key signs more than packs: the log's key must have signed this one too."""
+        pack = Pack(self.world.path("pack.tar"))
+        text, _, lines = pack.members["MANIFEST.sig"].partition(b"\n\n")
+        first, second = lines.splitlines(keepends=True)
+        for trust in (("--trust", "trust.json"), ("--agent", self.world.thumbprint)):
+            pack.members["MANIFEST.sig"] = text + b"\n\n" + second
+            self.both(self.written(pack), 4, *trust,
+                      words=["MANIFEST.sig is not of the keys that are trusted"])
+            pack.members["MANIFEST.sig"] = text + b"\n\n" + first + second
+            self.assertEqual(self.keyescrow(self.written(pack), *trust).status, 0)
 
     def test_a_verdict_that_is_not_the_policys(self):
         self.trusted("strict.tar", 1, "critical findings")
@@ -974,7 +1004,7 @@ class PackForms(PackCase):  # one test: its methods read the packs of one world
             pack.sign(self.seed, self.world.folder, statement=statement)
             self.trusted(self.written(pack), 4, word)
         first = Pack(self.world.path("pack.tar")).members["MANIFEST"].split(b"\n")[0] + b"\n"
-        signed(lambda data: data + first, word="MANIFEST")
+        signed(lambda data: data + first, word="MANIFEST names README.txt twice")
         for change in (lambda data: data[:-1],
                        lambda data: data.replace(b"  README", b" *README", 1),
                        lambda data: data[:64].upper() + data[64:],
