@@ -72,7 +72,10 @@ constexpr Row kRows[] = {
      "the store cannot be opened", "check the state folder's owner and permissions"},
     {SQLITE_NOLFS, ErrorCode::kStoreFull, Action::kCheckSystemState,
      "the store is too large for its file system", "move the state folder to another file system"},
-    {SQLITE_TOOBIG, ErrorCode::kInternal, Action::kReportBug, "a row is too large", "report this"},
+    {SQLITE_TOOBIG, ErrorCode::kStoreDamaged, Action::kCallOperator,
+     "the store has a row that is larger than any that is written", kDamagedHint},
+    {SQLITE_INTERRUPT, ErrorCode::kStoreDamaged, Action::kCallOperator,
+     "the store's pages lead to more rows than it can hold", kDamagedHint},
 };
 
 // The cause that SQLite's own code hides, where the system call's says it.

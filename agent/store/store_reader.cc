@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <map>
 
+#include "agent/store/evidence.h"
 #include "agent/store/schema.h"
 #include "agent/store/sqlite_impl.h"
 #include "agent/store/stray_rows.h"
@@ -144,12 +145,14 @@ struct StoreReader::Impl {
   Result<std::int64_t> Number(const char* sql);
   Result<bool> HasIndex(std::string_view name);
 
+  WorkLimit limit;
   Connection connection;
   std::string path;
   Transaction transaction;
   int schema_version = 0;
   StoreExtent extent;
   std::array<FileState, 2> states_at_open;
+  std::uint64_t held_bytes = HeldBytes(path);
 };
 
 StoreReader::StoreReader(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -157,10 +160,7 @@ StoreReader::~StoreReader() = default;
 
 int StoreReader::schema_version() const { return impl_->schema_version; }
 const StoreExtent& StoreReader::extent() const { return impl_->extent; }
-std::uint64_t StoreReader::file_bytes() const {
-  const auto& states = impl_->states_at_open;
-  return static_cast<std::uint64_t>(states[0].size_bytes + states[1].size_bytes);
-}
+std::uint64_t StoreReader::file_bytes() const { return impl_->held_bytes; }
 bool StoreReader::Unchanged() const { return impl_->FileStates() == impl_->states_at_open; }
 
 Result<bool> StoreReader::Impl::HasIndex(std::string_view name) {
@@ -209,10 +209,12 @@ Result<std::unique_ptr<StoreReader>> StoreReader::Open(const std::string& state_
                                                        ReaderMode mode) {
   if (mode == ReaderMode::kLive) RETURN_IF_ERROR(CheckStateFolder(state_dir));
   ASSIGN_OR_RETURN(const std::string path, ResolveStore(state_dir));
+  if (mode == ReaderMode::kEvidence) RETURN_IF_ERROR(CheckBesideEvidence(path));
   const std::array<FileState, 2> states{StateOf(path), StateOf(path + "-wal")};
   ASSIGN_OR_RETURN(sqlite3 * handle, OpenHandle(path, mode, states[1].size_bytes > 0));
   auto impl = std::make_unique<Impl>(handle, path);
   impl->states_at_open = states;
+  if (mode == ReaderMode::kEvidence) impl->limit.Set(handle, impl->held_bytes);
   if (Status begun = impl->Begin(mode); !begun) {
     // What is written to while it is opened looks damaged, and is not.
     if (mode == ReaderMode::kEvidence && impl->FileStates() != states) return WrittenTo();

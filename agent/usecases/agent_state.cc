@@ -149,7 +149,14 @@ Error CannotRead(const std::string& path, int error_number) {
 }
 
 Result<Bytes> ReadAll(const std::string& path, std::size_t max_bytes) {
-  const File file(open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  // Of a folder that somebody handed over, a pipe in the file's place would be waited for.
+  const File file(open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  struct stat info {};
+  if (file.ok() && fstat(file.get(), &info) == 0 && !S_ISREG(info.st_mode)) {
+    return Error(ErrorCode::kStatePermissions, Action::kCheckSystemState,
+                 fmt::format("{} is not a regular file", path),
+                 "put the file itself into the state folder");
+  }
   Bytes bytes(max_bytes);
   std::size_t size = 0;
   ssize_t count = file.ok() ? 1 : -1;

@@ -32,6 +32,22 @@ constexpr std::uint64_t kMinEntryBytes = 32;  // no row is smaller
 // How many segments may wait for an earlier one before they are joined.
 constexpr std::uint64_t kSegmentsAhead = 16;
 
+// Order holds rows to their numbers: pages that lead to one another give some again, without an
+// end.
+class Order {
+ public:
+  Status Next(std::int64_t number) {
+    const auto before = std::exchange(last_, number);
+    if (!before || *before < number) return Ok();
+    return Error(ErrorCode::kStoreDamaged, Action::kCallOperator,
+                 fmt::format("the store's pages lead to row {} again", number),
+                 "get another copy of the store, and keep this one for the inquiry");
+  }
+
+ private:
+  std::optional<std::int64_t> last_;
+};
+
 // KeptCheckpoint: one row, kept while the entries before it are read.
 struct KeptCheckpoint {
   std::uint64_t size = 0;
@@ -174,6 +190,8 @@ Result<SegmentOutput> StoreVerifier::ReadSegment(StoreReader& reader, std::uint6
   }
   SegmentOutput output;
   std::vector<KeptCheckpoint> checkpoints;
+  Status status;
+  Order checkpoints_in_order;
   RETURN_IF_ERROR(reader.Checkpoints(
       first == 0 ? INT64_MIN : static_cast<std::int64_t>(first),
       is_last ? INT64_MAX : static_cast<std::int64_t>(last), [&](const store::CheckpointRow& row) {
@@ -185,8 +203,10 @@ Result<SegmentOutput> StoreVerifier::ReadSegment(StoreReader& reader, std::uint6
               fmt::format("the row of the checkpoint at {} says that the agent key {} it", row.size,
                           row.p256_signed ? "signed" : "did not sign"));
         }
-        return true;
+        status = checkpoints_in_order.Next(static_cast<std::int64_t>(row.size));
+        return status.has_value();
       }));
+  RETURN_IF_ERROR(std::move(status));
   const audit::TileReader read = [&reader](unsigned level, std::uint64_t index) {
     return reader.Tile(level, index);
   };
@@ -200,8 +220,11 @@ Result<SegmentOutput> StoreVerifier::ReadSegment(StoreReader& reader, std::uint6
   };
   std::uint64_t num_read = 0;
   DrillChecker drills(reader);
-  Status status;
+  status = Ok();
+  Order entries_in_order;
   RETURN_IF_ERROR(reader.Entries(first, last, [&](const store::EntryRow& row) {
+    status = entries_in_order.Next(static_cast<std::int64_t>(row.seq));
+    if (!status) return false;
     feed_up_to(row.seq);
     const audit::EventFacts* facts = segment.Entry(row.seq, row.bytes, row.leaf_hash);
     output.counts.Add(AsText(row.bytes));
@@ -316,8 +339,11 @@ Status StoreVerifier::ReadEnvelopes() {
       const std::int64_t last =
           range + 1 == num_ranges ? INT64_MAX : (static_cast<std::int64_t>(range) + 1) * span;
       Status status;
+      Order in_order;
       std::uint64_t num_read = 0;
       RETURN_IF_ERROR(readers_[worker]->Envelopes(first, last, [&](const store::EnvelopeRow& row) {
+        status = in_order.Next(row.id);
+        if (!status) return false;
         keys.Add(row.key_name, static_cast<std::uint64_t>(row.key_version),
                  static_cast<std::uint64_t>(row.revision), static_cast<std::uint64_t>(row.id));
         ++num_read;

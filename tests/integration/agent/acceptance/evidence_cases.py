@@ -8,8 +8,9 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import time
 
-from world import AcceptanceCase, NOBODY, UNLOCK, World
+from world import AcceptanceCase, NOBODY, UNLOCK, World, within
 
 
 @contextlib.contextmanager
@@ -365,6 +366,102 @@ class Evidence(AcceptanceCase):  # one test: each method has a copy of the class
         item = self.found("leaf_hash").json()["items"][0]
         self.assertGreaterEqual(item["num_findings"], count)
         self.assertTrue(all(f["remedy"] for f in item["findings"]))
+
+    # ---- what somebody hands over to keep its reader busy
+
+    def ends_soon(self, *arguments):
+        begin = time.monotonic()
+        done = self.verify(*arguments)
+        self.assertLess(time.monotonic() - begin, within(20))
+        return done
+
+    def test_what_is_no_file_is_not_waited_for(self):
+        for name, with_trust in (("agent.json", 0), ("store.db-journal", 9), ("store.db-wal", 9),
+                                 ("store.db-shm", 9)):
+            with self.subTest(name=name):
+                (self.copy / name).unlink(missing_ok=True)
+                os.mkfifo(self.copy / name)
+                done = self.ends_soon()
+                self.assertNotEqual(done.status, 0, str(done))
+                self.assertIn(f"{name} is not a regular file", (done.out + done.err).decode())
+                # Whose log it is need not come from agent.json.
+                done = self.ends_soon("--trust", "trust.json")
+                self.assertEqual(done.status, with_trust, str(done))
+                shutil.rmtree(self.copy)
+                self.setUp()
+
+    def test_of_a_newer_schema(self):
+        with editing(self.copy) as database:
+            database.execute("PRAGMA user_version = 99")
+        done = self.verify("--trust", "trust.json")
+        self.check_json(done, "store_newer_schema", 9)
+        self.assertIn(b"install the keyescrow that wrote it, or a newer one", done.err)
+
+    def test_a_hole_is_no_store_of_that_size(self):
+        with editing(self.copy) as database:
+            database.execute("INSERT INTO log_entry (seq, leaf_hash, bytes) VALUES (?, ?, ?)",
+                             (1 << 40, bytes(32), b"{}"))
+        os.truncate(self.copy / "store.db", 1 << 40)  # a terabyte, of which nothing is there
+        done = self.ends_soon("--trust", "trust.json")
+        self.assertEqual(done.status, 4, str(done))
+        self.assertIn("more than the file can hold", done.out.decode())
+
+    def test_pages_that_lead_to_one_another(self):
+        """Inner pages, each of which has the next one as each of its children: a few kilobytes of
+        them make millions of rows, and some more make more than anybody can read."""
+        # How many, their kind, and what a cell has behind its child: a number; a row of two NULLs.
+        for table, count, kind, rest, words in (
+                ("log_entry", 3, 0x05, b"\x7f", "pages lead to row 0 again"),
+                ("meta", 2, 0x02, b"\3\3\0\0", "lead to more rows than it can hold")):
+            with self.subTest(table=table):
+                self.lead_to_one_another(table, count, kind, rest)
+                done = self.ends_soon("--trust", "trust.json")
+                self.assertEqual(done.status, 4, str(done))
+                self.assertIn(words, (done.out + done.err).decode())
+                shutil.rmtree(self.copy)
+                self.setUp()
+
+    def lead_to_one_another(self, table, num_pages, kind, rest):
+        with editing(self.copy) as database:
+            (root,) = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?",
+                                       (table,)).fetchone()
+            (size,) = database.execute("PRAGMA page_size").fetchone()
+        store = self.copy / "store.db"
+        data = bytearray(store.read_bytes())
+        number = len(data) // size
+        leaf = data[(root - 1) * size:root * size]
+        while leaf[0] == kind:  # down to the first rows
+            cell = int.from_bytes(leaf[12:14], "big")
+            child = int.from_bytes(leaf[cell:cell + 4], "big")
+            leaf = data[(child - 1) * size:child * size]
+        self.assertEqual(leaf[0], kind | 8)
+        if table == "meta":  # one row
+            place = size - len(rest)
+            leaf = (bytes((kind | 8, 0, 0, 0, 1)) + place.to_bytes(2, "big") + b"\0" +
+                    place.to_bytes(2, "big")).ljust(place, b"\0") + rest
+
+        def inner(child):
+            cells = child.to_bytes(4, "big") + rest
+            count = (size - 12) // (len(cells) + 2)
+            at = size - count * len(cells)
+            places = b"".join((at + i * len(cells)).to_bytes(2, "big") for i in range(count))
+            head = (bytes((kind, 0, 0)) + count.to_bytes(2, "big") + at.to_bytes(2, "big") + b"\0" +
+                    child.to_bytes(4, "big"))
+            return head + places + bytes(at - len(head) - len(places)) + cells * count
+
+        data[(root - 1) * size:root * size] = inner(number + 1)
+        for page in range(1, num_pages):
+            data += inner(number + page + 1)
+        data += leaf
+        data[28:32] = (len(data) // size).to_bytes(4, "big")
+        store.write_bytes(data)
+
+    def test_a_row_that_no_keyescrow_writes(self):
+        with editing(self.copy) as database:
+            database.execute("INSERT INTO meta VALUES ('note', ?)", ("x" * (33 << 20),))
+        done = self.ends_soon("--trust", "trust.json")
+        self.assertEqual(done.status, 4, str(done))
+        self.assertIn("larger than any that is written", (done.out + done.err).decode())
 
     def test_a_store_that_is_no_database(self):
         for name in ("store.db-wal", "store.db-shm"):
