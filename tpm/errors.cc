@@ -25,7 +25,7 @@ constexpr ErrorRow kTable[] = {
     // authorisation
     {0x08e, Context::kPassword, ErrorCode::kTpmWrongAuth, Action::kReauthenticate, "password refused by the TPM (a bus fault can look the same)", "type the password again; every refused try counts towards the TPM's lockout"},
     {0x0a2, Context::kAny, ErrorCode::kTpmSrkUntrusted, Action::kWrongDevice, "the TPM refused a session that only its own storage key can open", "the storage key or the bus is not to be trusted: use a path without tpm and inspect the machine"},
-    {0x0a2, Context::kOwner, ErrorCode::kTpmOwnerAuth, Action::kCallOperator, "the TPM's owner hierarchy has a password", "have its owner create the storage key ('tpm2_createprimary -C o', 'tpm2_evictcontrol'), or use a path without tpm"},
+    {0x0a2, Context::kOwner, ErrorCode::kTpmOwnerAuth, Action::kCallOperator, "the TPM's owner hierarchy has a password", "'keyescrow doctor' says how its owner makes the storage key; the log's counter cannot be made under that password; or use a path without tpm"},
     {0x0a2, Context::kAgentKey, ErrorCode::kAgentKeyUnavailable, Action::kCheckSystemState, "the TPM refused the agent key's auth value", "the file with the agent key's auth value does not belong to this key: restore the state from its backup"},
     {0x08e, Context::kAgentKey, ErrorCode::kAgentKeyUnavailable, Action::kCheckSystemState, "the TPM refused the agent key's auth value", "the file with the agent key's auth value does not belong to this key: restore the state from its backup"},
     {0x0a2, Context::kAnchor, ErrorCode::kAnchorMissing, Action::kCheckSystemState, "the TPM refused the auth value of the log's counter: somebody made the index anew, or the file with the value is another's", kAnchorHint},

@@ -22,6 +22,7 @@
 #include "agent/usecases/clock_findings.h"
 #include "agent/usecases/destroy.h"
 #include "agent/usecases/doctor_needs.h"
+#include "agent/usecases/doctor_tpm.h"
 #include "agent/usecases/kdf_choice.h"
 #include "agent/usecases/log_seed.h"
 #include "agent/usecases/process_facts.h"
@@ -192,71 +193,6 @@ void CheckClock(const Environment& environment, Examination& examination) {
   examination.Good("clock", "synchronised");
 }
 
-// CheckTpm: `known_srk` is the storage key that init saw, or nothing.
-void CheckTpm(const Environment& environment, const Bytes& known_srk, Examination& examination) {
-  auto tpm = environment.devices->Tpm();
-  if (!tpm) {
-    if (environment.tcti == "none") {
-      examination.Skip("tpm", "not looked at: --tpm none", "leave --tpm out");
-    } else {
-      examination.Bad("tpm", tpm.error());
-    }
-    return;
-  }
-  auto state = (*tpm)->Inspect();
-  if (!state) {
-    examination.Bad("tpm", state.error());
-    return;
-  }
-  examination.Good("tpm", "answers: " + state->manufacturer + " " + state->vendor);
-  if (state->simulator) {
-    examination.Warn("tpm", "this is a simulator: it protects nothing",
-                     "use /dev/tpmrm0 for keys that matter");
-  }
-  if (!state->lockout_auth_set) {
-    examination.Warn("tpm",
-                     "lockoutAuth is empty: anybody on this host can reset the lockout, so it "
-                     "does not slow down guessing",
-                     "set it with 'tpm2_changeauth -c lockout' and keep it off this host");
-  }
-  const std::string tries = std::to_string(state->lockout_counter) + " of " +
-                            std::to_string(state->max_auth_fail) + " tries used";
-  if (state->in_lockout || state->lockout_counter >= state->max_auth_fail) {
-    examination.Warn("tpm", "locked out: " + tries,
-                     state->lockout_interval_s == 0
-                         ? "it does not heal by waiting: 'tpm2_dictionarylockout -c' with the "
-                           "lockoutAuth ends it"
-                         : "one try is freed every " + std::to_string(state->lockout_interval_s) +
-                               " s of powered-on time, or 'tpm2_dictionarylockout -c' ends it");
-  } else {
-    examination.Good("tpm", tries);
-  }
-  if (state->owner_auth_set) {
-    examination.Warn("tpm", "the owner hierarchy has a password: the storage key cannot be made",
-                     "make the SRK persistent at 0x81000001 once, with the owner's password");
-  }
-  if (state->srk_persistent) {
-    examination.Good("tpm", "the storage root key is at 0x81000001");
-  } else if (state->srk_handle_occupied) {
-    examination.Warn("tpm", "0x81000001 holds another key: ours is made anew at each use",
-                     "this works; it costs a command at each use. Nothing of others is evicted");
-  } else {
-    examination.Warn("tpm", "no storage root key is at 0x81000001",
-                     "'keyescrow init' makes it persistent; until then each use makes it anew");
-  }
-  auto parent = (*tpm)->StorageParent();
-  if (!parent) {
-    examination.Bad("tpm", parent.error());
-  } else if (!known_srk.empty() && *parent != known_srk) {
-    examination.Bad("tpm",
-                    Error(ErrorCode::kTpmWrongDevice, Action::kWrongDevice,
-                          "this is not the tpm that init saw, or it was cleared since: what was "
-                          "sealed to it does not open any more",
-                          "restore by a path without tpm; then make a new state with 'keyescrow "
-                          "init --state DIR' and back up again"));
-  }
-}
-
 // CheckAnchor asks the TPM for the log's counter.
 void CheckAnchor(Agent& agent, Examination& examination) {
   const AnchorCheck check = CheckCounter(agent);
@@ -381,7 +317,7 @@ void CheckState(const Environment& environment, const std::string& module,
   if (stat(environment.state_dir.c_str(), &status) != 0) {
     examination.Skip("state", "there is no state in " + environment.state_dir,
                      "run 'keyescrow init', or restore from a file: that needs none");
-    CheckTpm(environment, {}, examination);
+    examination.Add(CheckTpm(environment, {}));
     CheckSecrets(environment, nullptr, examination);
     examination.Add(CheckNeeds(environment, nullptr).checks);
     return;
@@ -390,7 +326,7 @@ void CheckState(const Environment& environment, const std::string& module,
   auto agent = Agent::Open(environment);
   if (!agent) {
     examination.Bad("state", agent.error());
-    CheckTpm(environment, {}, examination);
+    examination.Add(CheckTpm(environment, {}));
     return;
   }
   examination.Good("state", environment.state_dir + ": agent " + (*agent)->identity().Thumbprint());
@@ -427,7 +363,7 @@ void CheckState(const Environment& environment, const std::string& module,
   CheckLeftovers(**agent, examination);
   // Without the pin, which would stand for the TPM's own answer.
   environment.devices->UseTpm((*agent)->tcti(), {});
-  CheckTpm(environment, (*agent)->identity().srk_public, examination);
+  examination.Add(CheckTpm(environment, (*agent)->identity().srk_public));
   CheckAnchor(**agent, examination);
   CheckAgentKey(**agent, examination);
   CheckSecrets(environment, agent->get(), examination);

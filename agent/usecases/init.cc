@@ -46,7 +46,7 @@ Result<std::optional<TpmKey>> MakeTpmKey(const Environment& environment, bool re
   if (state && !state->lockout_auth_set) {
     findings.push_back(
         "the tpm has no lockoutAuth: anybody on this host can reset its dictionary-attack lockout "
-        "('tpm2_changeauth -c lockout' sets one)");
+        "('keyescrow doctor' says how to set one)");
   }
   if (state && state->simulator) {
     findings.push_back("the tpm is a simulator: it protects nothing");

@@ -3,7 +3,9 @@
 import os
 import shutil
 import subprocess
+import time
 
+from state_cases import small_disk
 from world import AcceptanceCase, World
 
 
@@ -87,6 +89,9 @@ class Doctor(AcceptanceCase):
         self.assertEqual(told(), [])
 
     def in_a_year(self):
+        return self.clock_moved_by(31536000)
+
+    def clock_moved_by(self, seconds):
         """A library that moves the clock, between the program and libc."""
         source = self.world.path("clock.c")
         source.write_text(
@@ -94,14 +99,14 @@ class Doctor(AcceptanceCase):
             "int clock_gettime(clockid_t id, struct timespec* now) {\n"
             "  int (*next)(clockid_t, struct timespec*) = dlsym(RTLD_NEXT, \"clock_gettime\");\n"
             "  int done = next(id, now);\n"
-            "  if (id == CLOCK_REALTIME) now->tv_sec += 31536000;\n  return done;\n}\n"
+            f"  if (id == CLOCK_REALTIME) now->tv_sec += {seconds};\n  return done;\n}}\n"
             "time_t time(time_t* out) {\n  struct timespec now;\n"
             "  clock_gettime(CLOCK_REALTIME, &now);\n  if (out) *out = now.tv_sec;\n"
             "  return now.tv_sec;\n}\n")
         library = self.world.path("clock.so")
         subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
-        self.addCleanup(source.unlink)
-        self.addCleanup(library.unlink)
+        self.addCleanup(source.unlink, True)
+        self.addCleanup(library.unlink, True)
         return {"LD_PRELOAD": str(library)}
 
     def test_secrets_that_everybody_reads(self):
@@ -204,6 +209,129 @@ class Doctor(AcceptanceCase):
         self.assertIn(check["code"], ("tpm_wrong_device", "tpm_srk_changed"))
         process.terminate()
         process.wait()
+
+    def test_what_it_says_of_a_tpm_ends_the_fault(self):
+        """Each remedy is done as it stands."""
+        world = World()
+        self.addCleanup(world.close)
+        world.escrow(paths=self.paths)
+        world.write("FILE", "a password\n")
+
+        def do(words, begin, end):
+            remedy = self.found("tpm", "warning", words, self.checks(world=world))["remedy"]
+            command = remedy[remedy.index(begin):remedy.rindex(end) + len(end)]
+            subprocess.run(["sh", "-c", command + " && tpm2_flushcontext -t"], cwd=world.folder,
+                           check=True, env=dict(world.environment, TPM2TOOLS_TCTI=world.tcti),
+                           stdin=subprocess.DEVNULL, capture_output=True)
+
+        do("lockoutAuth is empty", "tpm2_changeauth", "file:FILE")
+        self.assertNotIn("lockoutAuth", str(self.checks(world=world)))
+        world.tpm_tool("tpm2_dictionarylockout", "-s", "-n", "1", "-t", "1000", "-l", "1000", "-p",
+                       "file:FILE")
+        world.run("restore", "app/key", "--via", "tpm", "--to", "x.key", "--password-file", "wrong",
+                  "--use-last-try")
+        do("locked out: 1 of 1 tries used", "tpm2_dictionarylockout", "file:FILE")
+        self.found("tpm", "good", "0 of 1 tries used", self.checks(world=world))
+        for owner in (False, True):
+            world.tpm_tool("tpm2_evictcontrol", "-C", "o", "-c", "0x81000001")
+            if owner:
+                world.tpm_tool("tpm2_changeauth", "-c", "owner", "file:FILE")
+                checks = self.checks(world=world)
+                self.assertEqual([check["code"] for check in checks if check["outcome"] == "bad"],
+                                 ["tpm_owner_auth"], checks)
+            do("owner hierarchy has a password" if owner else "no storage root key is at",
+               "tpm2_createprimary", "0x81000001")
+            checks = self.checks(world=world)
+            self.found("tpm", "good", "the storage root key is at", checks)
+            self.found("state", "good", "the agent key signs", checks)
+            self.assertEqual([check["what"] for check in checks
+                              if (check["area"], check["outcome"]) == ("tpm", "warning")],
+                             ["this is a simulator: it protects nothing"])
+
+    def test_another_key_in_the_storage_keys_place(self):
+        world = World(token=False)
+        self.addCleanup(world.close)
+        for command in (("tpm2_createprimary", "-C", "o", "-G", "rsa2048", "-c", "p.ctx"),
+                        ("tpm2_evictcontrol", "-C", "o", "-c", "p.ctx", "0x81000001"),
+                        ("tpm2_flushcontext", "-t")):
+            world.tpm_tool(*command)
+        world.must("init")
+        words = "0x81000001 holds another key"
+        check = self.found("tpm", "warning", words, self.checks(world=world))
+        self.assertIn("made anew at each use", check["what"])
+        world.tpm_tool("tpm2_changeauth", "-c", "owner", "owned")
+        checks = self.checks(world=world)
+        self.assertIn("cannot be made", self.found("tpm", "warning", words, checks)["what"])
+        self.assertEqual(self.found("tpm", "bad", "owner hierarchy", checks)["code"],
+                         "tpm_owner_auth")
+
+    def test_a_tpm_that_did_not_sign(self):
+        world = World(token=False)
+        self.addCleanup(world.close)
+        world.must("init")
+        self.found("log", "good", "entries, signed", self.checks(world=world))
+        world.kill_tpm()
+        world.must("trust", "add", "B" * 42 + "A")
+        check = self.found("log", "warning", "lacks the agent key's signature since",
+                           self.checks(world=world))
+        self.assertIn("bring the tpm back", check["remedy"])
+        world.start_tpm("tpm")
+        world.must("trust", "remove", "B" * 42 + "A", "--yes")  # the next entry
+        self.found("log", "good", "entries, signed", self.checks(world=world))
+
+    def test_a_locked_pin_and_the_last_try(self):
+        faulty = os.environ.get("KEYESCROW_FAULTY_PKCS11")
+        if not faulty:
+            self.skipTest("KEYESCROW_FAULTY_PKCS11 is not set")
+        for flag, outcome, words in (("40000", "bad", "is locked"),
+                                     ("20000", "warning", "has one PIN try left")):
+            checks = self.checks("--module", faulty, env={
+                "FAULTY_PKCS11_MODULE": self.world.module,
+                "FAULTY_PKCS11_RULES": f"C_GetTokenInfo@0=flags:{flag}"})
+            self.found("token", outcome, words, checks)
+
+    def test_an_officer_whose_token_no_module_serves(self):
+        world = World(tpm=False)
+        self.addCleanup(world.close)
+        world.write("app.key", os.urandom(32))
+        world.make_token("spare")
+        world.must("init")
+        for name in ("ops", "spare"):
+            world.must("token", "add", name, f"pkcs11:token={name}", "--module", world.module,
+                       "--pin-file", "pin")
+        world.must("backup", "app/key", "--from", "app.key", "--path", "2 of (token:ops, token:spare)",
+                   "--pin-file", "ops=pin", "--pin-file", "spare=pin")
+        self.assertNotIn("no registered module serves", str(self.checks(world=world)))
+        self.assertEqual(world.run("token", "remove", "spare", "--yes").status, 1)
+        check = self.found("officer", "warning", "no registered module serves the token of the "
+                           "officer spare, who holds a share of app/key", self.checks(world=world))
+        command = check["remedy"].split("'")[1].split()[1:]
+        world.must(*(word.replace("URI", "pkcs11:token=spare").replace("SO", world.module)
+                     for word in command), "--pin-file", "pin")
+        self.assertNotIn("no registered module serves", str(self.checks(world=world)))
+
+    def test_a_disk_with_little_room(self):
+        disk = small_disk(self, "little", "8m")
+        shutil.copytree(self.world.path("state"), disk / "state")
+        (disk / "state").chmod(0o700)
+        there = ("--state", str(disk / "state"))
+        self.found("store", "warning", "KiB are free on the disk of", self.checks(*there))
+        self.assertNotIn("are free on the disk", str(self.checks()))
+
+    def test_a_clock_that_was_never_set_and_a_policy_that_ended(self):
+        world = World(tpm=False, token=False)
+        self.addCleanup(world.close)
+        ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 86400))
+        world.write("p.toml", '[policy]\nname = "corp"\nserial = 1\nmode = "enforce"\n'
+                    f'expires = {ends}\n[[rule]]\nname = "all"\nmatch = "**"\n')
+        vkey = world.must("policy", "sign", "--new-key", "alice.key").out.decode().strip()
+        world.must("policy", "sign", "p.toml", "--key", "alice.key")
+        world.must("init", "--policy", "p.toml", "--policy-key", vkey)
+        self.found("policy", "good", "corp serial 1 is in force since", self.checks(world=world))
+        later = self.checks(world=world, env=self.in_a_year())
+        self.found("policy", "warning", "the policy corp serial 1 expired on", later)
+        early = self.checks("--state", "nowhere", env=self.clock_moved_by(-86400 * 400))
+        self.found("clock", "warning", "before this version was made", early)
 
     def test_states(self):
         self.found("state", "skipped", "no state", self.checks("--state", "nowhere"))
