@@ -81,7 +81,12 @@ Result<VerifiedProof> VerifyTlogProof(const TlogProof& proof, ByteView entry,
     return Damaged("none of the known keys signed its checkpoint");
   }
   ASSIGN_OR_RETURN(verified.checkpoint, ParseCheckpoint(note.text));
-  if (!origin.empty() && verified.checkpoint.origin != origin) {
+  // A log's keys have its origin as their name, whether or not the caller knows which log it is.
+  bool own = false;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    own = own || (verified.verified[i] && keys[i].name == verified.checkpoint.origin);
+  }
+  if (!own || (!origin.empty() && verified.checkpoint.origin != origin)) {
     return Damaged("its checkpoint is of another log");
   }
   if (!VerifyInclusion(LeafHash(entry), proof.index, verified.checkpoint.size, proof.hashes,

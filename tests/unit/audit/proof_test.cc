@@ -59,6 +59,21 @@ TEST(TlogProof, EveryPartIsChecked) {
   EXPECT_EQ(unsigned_by_us.error().code(), ErrorCode::kLogDamaged);
 }
 
+// Whoever knows several logs' keys must not take one log's word for another's entry.
+TEST(TlogProof, TheKeyThatSignedIsItsOwnLogs) {
+  Proven p;
+  ASSERT_TRUE(VerifyTlogProof(p.proof, AsBytes(p.entry), "", {p.key}));
+  const std::string text =
+      "other" + p.proof.checkpoint.substr(3, p.proof.checkpoint.find("\n\n") - 2);
+  ASSERT_TRUE(text.starts_with("other\n11\n") && text.ends_with("\n")) << text;
+  p.proof.checkpoint = text + "\n" + *SignLineEd25519(p.key, p.seed, text);
+  for (const std::string_view origin : {"", "other"}) {
+    const auto verified = VerifyTlogProof(p.proof, AsBytes(p.entry), origin, {p.key});
+    ASSERT_FALSE(verified) << origin;
+    EXPECT_EQ(verified.error().code(), ErrorCode::kLogDamaged);
+  }
+}
+
 TEST(TlogProof, RefusesOtherShapes) {
   for (const std::string_view text :
        {"", "c2sp.org/tlog-proof@v1", "c2sp.org/tlog-proof@v2\nindex 0\n\nx\n",

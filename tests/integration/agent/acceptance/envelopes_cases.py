@@ -146,3 +146,35 @@ class Envelope(AcceptanceCase):
         done = self.world.run("restore", "folder.escrow", "--to", "out.key", "--json")
         self.assertEqual(done.status, 8, str(done))
         self.world.path("folder.escrow").rmdir()
+
+
+class Receipts(AcceptanceCase):
+    world_options = {"tpm": False}
+
+    def test_a_receipt_is_of_this_envelope_and_of_this_log(self):
+        world = self.world
+        world.write("second.key", b"another key of thirty-two bytes!")
+        world.must("backup", "app/second", "--from", "second.key", "--path", self.paths[0], "-o",
+                   "second.escrow", *UNLOCK)
+        place = world.path("app.escrow.receipt")
+        good = place.read_bytes()
+        done = self.succeeds("verify", "app.escrow", "--agent", world.thumbprint)
+        self.assertIn(b"receipt: entry ", done.out)
+        lines = good.split(b"\n")
+        self.assertTrue(lines[1].startswith(b"extra ") and lines[2].startswith(b"index "), lines)
+        second = world.path("second.escrow.receipt").read_bytes()
+        index = b"index %d" % (int(lines[2].split()[1]) + 1)
+        for words, lie in (
+                (b"the receipt is of another envelope", second),
+                (b"the receipt is of another envelope",
+                 good.replace(lines[1], second.split(b"\n")[1])),
+                (b"not in the log at that place", good.replace(lines[2], index)),
+                (b"not in the log at that place", good.replace(lines[3] + b"\n", b"", 1)),
+                (b"signatures are cut off", good[:-40]),
+                (b"the receipt does not verify", b"")):
+            with self.subTest(words=words):
+                place.write_bytes(lie)
+                done = self.world.run("verify", "app.escrow", "--agent", world.thumbprint)
+                self.assertEqual(done.status, 4, str(done))
+                self.assertIn(words, done.out + done.err)
+        place.write_bytes(good)
