@@ -155,7 +155,8 @@ TEST_F(LoadConfigTest, RefusesAFileThatOthersCanWrite) {
   ASSERT_FALSE(config);
   EXPECT_EQ(config.error().code(), ErrorCode::kConfiguration);
   EXPECT_THAT(config.error().hint(), HasSubstr("chmod go-w"));
-  if (geteuid() == 0) {
+  if (geteuid() == 0) {  // whose commands run as root, and root's group has more than root
+    EXPECT_FALSE(LoadConfig(Put("agent.toml", kWhole, 0664)));
     Put("agent.toml", kWhole, 0644);
     ASSERT_EQ(chown(At("agent.toml").c_str(), 1234, 0), 0);
     EXPECT_FALSE(LoadConfig(At("agent.toml")));
