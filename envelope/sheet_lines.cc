@@ -218,7 +218,8 @@ Error Incomplete(const std::map<std::size_t, std::string>& found, std::size_t co
   return Error(ErrorCode::kEnvelopeUnreadable, Action::kFixInput,
                fmt::format("of the sheet's {} codes, {} {}: {}", count, num_missing,
                            num_missing == 1 ? "is missing" : "are missing", list),
-               "scan what is missing and add its lines to the file, in any order");
+               "scan what is missing, from a picture of another resolution if need be, and add its "
+               "lines to the file, in any order");
 }
 
 }  // namespace
@@ -273,7 +274,8 @@ Result<Bytes> JoinSheetLines(std::string_view text) {
       if (is_text_form) continue;
       return Invalid(
           fmt::format("line {} is not of a recovery sheet: its lines begin with {}", number, kMark),
-          "leave in the file only what the scanner read, each code on a line");
+          "leave in the file only what was read from its QR codes, each on a line: scanners see "
+          "other bar codes where there are none (zbarimg -Sdisable -Sqrcode.enable does not)");
     }
     ASSIGN_OR_RETURN(const SheetLine line, ParseLine(trimmed, number));
     if (count == 0) {

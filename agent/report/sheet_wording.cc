@@ -43,7 +43,7 @@ std::vector<SheetStep> StepsOf(const RecoverySheet& sheet, SheetForm form, std::
           "Scan the {} codes into one file, a line each, in any order; from pictures of the "
           "page, by zbar-tools:",
           num_lines),
-      "zbarimg -q --raw page*.png > sheet.txt"};
+      "zbarimg -q --raw -Sdisable -Sqrcode.enable page*.png > sheet.txt"};
   if (form == SheetForm::kLines) {
     scan = {
         fmt::format("Get the {} lines that begin with KE1/ into a file sheet.txt, in any order: "
