@@ -300,6 +300,8 @@ Status TokenClient::DropAhead() {
 
 Result<std::vector<KeyRow>> TokenClient::ListKeys(KeyClass key_class) {
   std::vector<KeyRow> keys;
+  // A worker may answer with one key at a time, each of them late: the list as a whole has an end.
+  const auto end = std::chrono::steady_clock::now() + options_.reader_deadline;
   while (keys.size() < kMaxKeys) {
     if (asked_ahead_ != key_class || !keys.empty()) {
       RETURN_IF_ERROR(DropAhead());
@@ -307,7 +309,8 @@ Result<std::vector<KeyRow>> TokenClient::ListKeys(KeyClass key_class) {
     }
     asked_ahead_.reset();
     ASSIGN_OR_RETURN(const Bytes reply,
-                     TakeReply(TokenRequest::kListKeys, options_.operation_deadline));
+                     TakeReply(TokenRequest::kListKeys, std::min(options_.operation_deadline,
+                                                                 milliseconds(RemainingMs(end)))));
     ByteReader reader(reply);
     const auto more = reader.TakeU8();
     const auto count = reader.TakeU16();

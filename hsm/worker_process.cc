@@ -78,6 +78,9 @@ Result<std::unique_ptr<WorkerProcess>> WorkerProcess::Spawn(const TokenWorkerOpt
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) != 0) {
     return SpawnError("no socket", errno);
   }
+  // A worker that answers and reads nothing fills its end, and holds nobody up by it: an honest one
+  // has three requests before it at most, which is a tenth of the room.
+  fcntl(sockets[0], F_SETFL, O_NONBLOCK);
   posix_spawn_file_actions_t actions;
   posix_spawnattr_t attributes;
   posix_spawn_file_actions_init(&actions);

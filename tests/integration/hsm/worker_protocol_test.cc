@@ -1,17 +1,20 @@
 // The two ends of the worker's protocol, each against one that does not keep to it: what does not
 // parse, is too large or comes out of turn is refused by name.
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <future>
 
 #include "hsm/token_client.h"
 #include "hsm/token_protocol.h"
 #include "hsm/worker_process.h"
 #include "tests/integration/hsm/harness.h"
+#include "tests/slowness.h"
 
 namespace keyescrow::hsm {
 namespace {
@@ -88,6 +91,14 @@ Bytes And(Bytes bytes, std::uint8_t byte) {
   return bytes;
 }
 
+// Manner: how the replies come: what stands before each of their lines, and behind the last
+// (main.cc).
+struct Manner {
+  std::string each = {};
+  std::string end = {};
+  TokenWorkerOptions options = {};
+};
+
 // A worker of this program's that answers each request with the next of `replies` (main.cc), the
 // first two of which, to load and list, are as they should be.
 class WorkerReplies : public testing::Test {
@@ -99,15 +110,17 @@ class WorkerReplies : public testing::Test {
     return result ? Ok() : Status(tl::unexpected(result.error()));
   }
 
-  static Status Answered(const std::vector<Bytes>& replies, const Use& use, bool listed = true) {
+  static Status Answered(const std::vector<Bytes>& replies, const Use& use, bool listed = true,
+                         const Manner& manner = {}) {
     const std::string script = testing::TempDir() + "keyescrow-replies-" + std::to_string(getpid());
     {
       std::ofstream file(script);
       if (listed) file << "0100\n" << ToHex(Tokens(1)) << "\n";
-      for (const Bytes& reply : replies) file << ToHex(reply) << "\n";
+      for (const Bytes& reply : replies) file << manner.each << ToHex(reply) << "\n";
+      file << manner.end;
     }
     setenv("KEYESCROW_TEST_REPLIES", script.c_str(), 1);
-    auto client = TokenClient::Start("/lib/module.so", "", {});
+    auto client = TokenClient::Start("/lib/module.so", "", manner.options);
     unsetenv("KEYESCROW_TEST_REPLIES");
     if (!client) return std::move(client).error();
     if (listed) {
@@ -227,6 +240,43 @@ TEST_F(WorkerReplies, HoldNoMoreThanTheirLimits) {
                   "evidence");
     ExpectRefused(WithField(TokenRequest::kSign, near(kSignatureBytes)), sign, "a signature");
   }
+}
+
+// WithinSeconds runs `use`; a worker that it still waits for then is killed, which is a failure.
+Status WithinSeconds(int limit, TokenClient& client, const std::function<Status()>& use) {
+  std::promise<void> done;
+  auto watch = std::async(std::launch::async, [&, pid = client.worker_pid()] {
+    if (done.get_future().wait_for(seconds(limit * kSlowness)) == std::future_status::ready) return;
+    ADD_FAILURE() << "the agent still waits";
+    kill(pid, SIGKILL);
+  });
+  Status status = use();
+  done.set_value();
+  watch.get();
+  return status;
+}
+
+TEST_F(WorkerReplies, ThatComeUnaskedHoldNobodyUp) {
+  // Nothing that is asked is read: what the socket holds for such a worker has an end.
+  const Use keys = [](TokenClient& client) {
+    return WithinSeconds(10, client, [&] { return StatusOf(client.ListKeys(KeyClass::kPublic)); });
+  };
+  const Status status = Answered(std::vector<Bytes>(kMaxKeys, Keys(1, true, 1)), keys, true,
+                                 {.each = "+", .end = "!\n"});
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code(), ErrorCode::kModuleFailed) << status.error().message();
+}
+
+TEST_F(WorkerReplies, ThatComeSlowlyEndWithTheWholeListsDeadline) {
+  Manner slow{.each = "~", .end = "!\n"};
+  slow.options.operation_deadline = seconds(5);
+  slow.options.reader_deadline = seconds(2);
+  const Use keys = [](TokenClient& client) {
+    return WithinSeconds(10, client, [&] { return StatusOf(client.ListKeys(KeyClass::kPublic)); });
+  };
+  const Status status = Answered(std::vector<Bytes>(100, Keys(1, true, 1)), keys, true, slow);
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code(), ErrorCode::kTokenTimeout) << status.error().message();
 }
 
 TEST_F(WorkerReplies, TellAFailureOfACallThatThereIs) {
