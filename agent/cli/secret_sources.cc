@@ -286,7 +286,10 @@ Result<SecretBytes> SecretSources::FindPin(const envelope::PinRequest& request,
   if (!token.empty() && named != pins_.end()) return read_for(*named);
   const auto general = std::ranges::find(pins_, "", &Source::id);
   const bool general_is_free =
-      general != pins_.end() && (general->user.empty() || general->user == identity);
+      general != pins_.end() &&
+      (general->user.empty() ||
+       (general->user == identity &&
+        (general->user_name.empty() || general->user_name == request.token_name)));
   const bool from_options = general != pins_.end() && general->option != "systemd credential";
   if (general_is_free && from_options) return read_for(*general);
   const auto own = std::ranges::find(pin_sources_, request.token_name, &Source::id);
@@ -313,25 +316,37 @@ Error RefuseEmptyPin(Error error, const std::string& token) {
                "type the token's user PIN; an empty one would use up a try");
 }
 
+Error NotSentAgain(const std::string& token) {
+  return Error(ErrorCode::kWrongPin, Action::kReauthenticate,
+               "the PIN that was given for token '" + token + "' was wrong, and is not sent again",
+               "run the command again with the right PIN: each wrong one uses a try");
+}
+
 }  // namespace
 
 Result<SecretBytes> SecretSources::AskPin(const envelope::PinRequest& request) {
   std::string token = request.token_name;
   if (token.empty()) token = request.token_label;
   if (token.empty()) token = request.token_serial;
-  // A token is asked for under two names where it is registered in between.
   const std::string identity =
       request.token_serial.empty() ? token : request.token_label + "\n" + request.token_serial;
-  const auto used = used_pins_.find(identity);
+  const auto was_wrong = [&request](const PinUse& use) {
+    return (request.count_low && !use.count_low) || (request.final_try && !use.final_try);
+  };
+  // What a token is called here decides: label and serial number are its own claim, by which one
+  // that lies would be given another's PIN. It has no name before it is registered.
+  const std::string end = "\n" + identity;
+  const std::string key = request.token_name + end;
+  auto used = used_pins_.find(key);
+  if (used == used_pins_.end() && used_pins_.contains(end)) {
+    auto nameless = used_pins_.extract(end);
+    nameless.key() = key;
+    used = used_pins_.insert(std::move(nameless)).position;
+    const auto general = std::ranges::find(pins_, identity, &Source::user);
+    if (general != pins_.end()) general->user_name = request.token_name;
+  }
   if (used != used_pins_.end()) {
-    const bool was_wrong = (request.count_low && !used->second.count_low) ||
-                           (request.final_try && !used->second.final_try);
-    if (was_wrong) {
-      return Error(
-          ErrorCode::kWrongPin, Action::kReauthenticate,
-          "the PIN that was given for token '" + token + "' was wrong, and is not sent again",
-          "run the command again with the right PIN: each wrong one uses a try");
-    }
+    if (was_wrong(used->second)) return NotSentAgain(token);
     return Copy(used->second.pin);
   }
   if (request.count_low && !request.final_try) {
@@ -341,8 +356,14 @@ Result<SecretBytes> SecretSources::AskPin(const envelope::PinRequest& request) {
   auto found = FindPin(request, token, identity);
   if (!found) return RefuseEmptyPin(std::move(found).error(), token);
   SecretBytes pin = std::move(*found);
+  // It may be one token under two names after all.
+  for (const auto& [other, use] : used_pins_) {
+    if (other.ends_with(end) && was_wrong(use) && use.pin.EqualsConstantTime(pin)) {
+      return NotSentAgain(token);
+    }
+  }
   ASSIGN_OR_RETURN(SecretBytes kept, Copy(pin));
-  used_pins_.emplace(identity, PinUse{std::move(kept), request.count_low, request.final_try});
+  used_pins_.emplace(key, PinUse{std::move(kept), request.count_low, request.final_try});
   return pin;
 }
 

@@ -192,12 +192,48 @@ TEST_F(SecretSourcesTest, APinWithoutATokensNameServesOneToken) {
   EXPECT_NE(third.error().hint().find("--pin-file carol=FILE"), std::string::npos);
 }
 
+TEST_F(SecretSourcesTest, APinGoesToNoOtherTokenThatGivesItselfOutForItsOwn) {
+  // Label and serial number are what a token, or its module, says of itself.
+  const auto claims = [](std::string name) {
+    envelope::PinRequest request;
+    request.token_name = std::move(name);
+    request.token_label = "OPS";
+    request.token_serial = "0123";
+    return request;
+  };
+  auto sources = Make({.pin_files = {"ops=" + File("ops", "1234"), "bob=" + File("bob", "5678")}});
+  EXPECT_EQ(TextOf(sources.AskPin(claims("ops"))), "1234");
+  EXPECT_EQ(TextOf(sources.AskPin(claims("bob"))), "5678");
+  EXPECT_EQ(TextOf(sources.AskPin(claims("ops"))), "1234");
+  const auto nobodys = sources.AskPin(claims("carol"));
+  ASSERT_FALSE(nobodys);
+  EXPECT_EQ(nobodys.error().code(), ErrorCode::kSecretSourceMissing);
+  // One that is registered in between has no name before.
+  auto made = Make({.pin_files = {File("pin", "4711")}});
+  EXPECT_EQ(TextOf(made.AskPin(claims(""))), "4711");
+  EXPECT_EQ(TextOf(made.AskPin(claims("ops"))), "4711");
+  EXPECT_EQ(TextOf(made.AskPin(claims("ops"))), "4711");
+  EXPECT_EQ(made.AskPin(claims("carol")).error().code(), ErrorCode::kSecretSourceMissing);
+}
+
 TEST_F(SecretSourcesTest, AWrongPinIsNotSentASecondTime) {
   auto sources = Make({.pin_files = {File("pin", "1234")}});
   EXPECT_TRUE(sources.AskPin(Token("ops")));
   const auto again = sources.AskPin(Token("ops", true));
   ASSERT_FALSE(again);
   EXPECT_EQ(again.error().code(), ErrorCode::kWrongPin);
+  // A token may tell of the last try alone; and it may be one token under two names.
+  envelope::PinRequest last = Token("bob");
+  last.token_label = "OPS";
+  last.token_serial = "0123";
+  const std::string pin = File("same", "4711");
+  auto named = Make({.pin_files = {"bob=" + pin, "carol=" + pin}});
+  EXPECT_TRUE(named.AskPin(last));
+  EXPECT_TRUE(named.AskPin(last));
+  last.final_try = true;
+  EXPECT_EQ(named.AskPin(last).error().code(), ErrorCode::kWrongPin);
+  last.token_name = "carol";
+  EXPECT_EQ(named.AskPin(last).error().code(), ErrorCode::kWrongPin);
 }
 
 TEST_F(SecretSourcesTest, TakesAPinSourceThatIsAFile) {
