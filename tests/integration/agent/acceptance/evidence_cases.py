@@ -379,6 +379,8 @@ class Evidence(AcceptanceCase):  # one test: each method has a copy of the class
         for name, with_trust in (("agent.json", 0), ("store.db-journal", 9), ("store.db-wal", 9),
                                  ("store.db-shm", 9)):
             with self.subTest(name=name):
+                shutil.rmtree(self.copy)
+                self.setUp()
                 (self.copy / name).unlink(missing_ok=True)
                 os.mkfifo(self.copy / name)
                 done = self.ends_soon()
@@ -387,8 +389,6 @@ class Evidence(AcceptanceCase):  # one test: each method has a copy of the class
                 # Whose log it is need not come from agent.json.
                 done = self.ends_soon("--trust", "trust.json")
                 self.assertEqual(done.status, with_trust, str(done))
-                shutil.rmtree(self.copy)
-                self.setUp()
 
     def test_of_a_newer_schema(self):
         with editing(self.copy) as database:
