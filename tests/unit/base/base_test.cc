@@ -63,6 +63,16 @@ TEST(Sha256, MatchesFips180Example) {
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
+TEST(EqualConstantTime, HoldsAtOneLengthAlone) {
+  const Bytes whole(32, 7);
+  EXPECT_TRUE(EqualConstantTime(whole, Bytes(32, 7)));
+  EXPECT_TRUE(EqualConstantTime({}, {}));
+  for (const std::size_t size : {0U, 16U, 31U}) {
+    EXPECT_FALSE(EqualConstantTime(whole, ByteView(whole).first(size))) << size;
+    EXPECT_FALSE(EqualConstantTime(ByteView(whole).first(size), whole)) << size;
+  }
+}
+
 TEST(Hmac, MatchesRfc4231Case2) {
   EXPECT_EQ(
       ToHex(HmacSha256(AsBytes("Jefe"), {AsBytes("what do ya want "), AsBytes("for nothing?")})),

@@ -23,5 +23,14 @@ TEST(Kdf, WhereThreadsAreFewItTakesFewer) {
   }
 }
 
+TEST(Kdf, EachRecordHasASaltOfItsOwn) {
+  const auto one = NewPasswordRecord(Argon2idParameters{2, 19456, 1}, SystemRandom());
+  const auto other = NewPasswordRecord(Argon2idParameters{2, 19456, 1}, SystemRandom());
+  ASSERT_TRUE(one && other);
+  EXPECT_EQ(one->salt.size(), 32U);
+  EXPECT_NE(one->salt.substr(0, 16), other->salt.substr(0, 16));
+  EXPECT_NE(one->salt.substr(16), other->salt.substr(16));
+}
+
 }  // namespace
 }  // namespace keyescrow::envelope

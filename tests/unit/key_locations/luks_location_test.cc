@@ -50,6 +50,15 @@ TEST_F(LuksVolumeAt, IsWrittenBesideWhatOpensItAlready) {
   EXPECT_EQ(NumKeyslots(), 2U);
 }
 
+TEST_F(LuksVolumeAt, StretchesWhatMayBeAPassphrase) {
+  ASSERT_TRUE(Volume()->Write(one_, kRandom));
+  ASSERT_TRUE(Volume()->Write(Secret("a passphrase that somebody chose, and that is long"), {}));
+  const auto header = ReadLuksHeader(At("image"));
+  ASSERT_TRUE(header && header->FindKeyslot(1) && header->FindKeyslot(2));
+  EXPECT_EQ(header->FindKeyslot(1)->kdf, "pbkdf2");
+  EXPECT_EQ(header->FindKeyslot(2)->kdf, "argon2id");
+}
+
 TEST_F(LuksVolumeAt, GivesItsVolumeKeyWhichUnlocksItToo) {
   const auto key = Volume()->Read();
   ASSERT_TRUE(key);

@@ -165,6 +165,17 @@ class Rotation(LifeCase):  # one test
         # Beside the keys: the three of every process, and ls's own folder.
         self.assertLessEqual(set(read("told.fds").split()), {b"0", b"1", b"2", b"3", b"4", b"5"})
 
+    def test_a_command_that_reads_the_new_key_first(self):
+        """A key that no pipe holds waits for its reader and keeps nobody else waiting."""
+        file = self.world.write("large.key", os.urandom(300_000))
+        old = file.read_bytes()
+        self.world.must("key", "add", "large", "--source", file)
+        self.world.must("backup", "large", *PATHS, *UNLOCK)
+        self.rotate("large", "--generate", "32", "--apply",
+                    "cat <&4 >large.new; cat <&3 >large.old; mv large.new large.key")
+        self.assertEqual(self.world.path("large.old").read_bytes(), old)
+        self.assertEqual(self.version("large"), file.read_bytes())
+
     def test_without_a_declared_source(self):
         """The old version is opened for the command; its exit status is what confirms it."""
         self.world.write("bare.key", b"a key that lives somewhere else")
