@@ -100,10 +100,12 @@ Result<PutAside> FindPutAside(Agent& agent, const std::string& sink) {
 }
 
 Result<PutAside> DiscardPrevious(Agent& agent, const std::string& sink, bool only_copy_too) {
-  ASSIGN_OR_RETURN(PutAside aside, FindPutAside(agent, sink));
-  const store::DestinationRecord& record = aside.record;
+  ASSIGN_OR_RETURN(const PutAside listed, FindPutAside(agent, sink));
+  const store::DestinationRecord& record = listed.record;
   RETURN_IF_ERROR(agent.store().CheckWritable());
   ASSIGN_OR_RETURN(const FileReplacement previous, FileReplacement::Open(record.previous_path));
+  // A hand-over held that lock, and may have put another key there: what is removed is looked at.
+  ASSIGN_OR_RETURN(PutAside aside, LookAtPutAside(agent, record));
   struct stat found {};
   ASSIGN_OR_RETURN(aside.is_there, previous.Inspect(&found));
   if (!aside.is_there && !record.previous_path.starts_with('/')) {

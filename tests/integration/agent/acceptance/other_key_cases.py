@@ -1,10 +1,12 @@
 """What nobody escrowed is not taken for the old key, and not removed as one."""
 
+import fcntl
 import os
 import shutil
+import time
 
 from life_cases import PATHS, LifeCase
-from world import UNLOCK, build_folder
+from world import UNLOCK, build_folder, within
 
 
 class OtherKeys(LifeCase):
@@ -112,6 +114,36 @@ class OtherKeys(LifeCase):
         done = self.discard(file, "--yes", "--json")
         self.assertEqual((done.status, done.json()["escrowed_version"]), (0, 1), str(done))
         self.assertEqual(self.newest()["key"], {"name": "app/key", "version": 1})
+
+    def test_what_is_put_aside_meanwhile_is_looked_at(self):
+        """A hand-over that is under way holds the folder, and puts another key there."""
+        made = self.make("swap")
+        file = self.world.path("swapped") / "key"
+        file.parent.mkdir()
+        file.write_bytes(made.read_bytes())
+        made.write_bytes(os.urandom(32))
+        self.succeeds("backup", "swap", *PATHS, *UNLOCK)
+        self.succeeds("restore", "swap", "--to", file, "--replace", *UNLOCK)
+        folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+        self.addCleanup(os.close, folder)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        calls = self.world.write("calls", b"")
+        self.world.launcher = ["strace", "-f", "-e", "trace=flock", "-o", str(calls)]
+        try:
+            child = self.world.start("restore", "swap", "--discard-previous", "--to", file, "--yes")
+        finally:
+            self.world.launcher = []
+        deadline = time.monotonic() + within(60)
+        while "EAGAIN" not in calls.read_text():
+            self.assertLess(time.monotonic(), deadline, "it does not wait for the folder")
+            time.sleep(0.01)
+        other = os.urandom(32)
+        self.previous(file).write_bytes(other)
+        fcntl.flock(folder, fcntl.LOCK_UN)
+        out, err = child.communicate(timeout=within(60))
+        self.assertEqual(child.returncode, 2, out + err)
+        self.assertIn(b"no escrowed version of swap", err)
+        self.assertEqual(self.previous(file).read_bytes(), other)
 
     def test_without_fingerprints_it_is_not_known(self):
         file = self.world.path("other.key")
