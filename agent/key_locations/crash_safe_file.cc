@@ -402,6 +402,7 @@ Result<FileReplacement::Existing> Prepare(FileReplacement& replacement, ByteView
   struct stat found {};
   ASSIGN_OR_RETURN(const bool exists, replacement.Inspect(&found));
   if (exists && options.exclusive) return Taken(replacement.path());
+  if (options.may_write) RETURN_IF_ERROR(options.may_write());
   RETURN_IF_ERROR(replacement.Stage(bytes));
   if (exists) {
     ASSIGN_OR_RETURN(const int existing_fd, replacement.OpenExisting());

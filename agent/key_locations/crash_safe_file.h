@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+#include <functional>
 #include <initializer_list>
 #include <optional>
 #include <string>
@@ -19,6 +20,8 @@ namespace keyescrow::agent {
 struct DurableWriteOptions {
   mode_t mode = 0644;      // of a new file; an existing one keeps owner, mode and access list
   bool exclusive = false;  // fail with kAlreadyExists if the name is taken
+  // Asked while no other writer of ours is in the folder; its error is the write's. None: always.
+  std::function<Status()> may_write = {};
 };
 
 // WriteFileDurably makes `path` hold `bytes` and returns once they survive a power cut. A symbolic

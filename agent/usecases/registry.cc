@@ -388,9 +388,9 @@ Status CheckPortablePlace(Agent& agent, const KeyLocation& location) {
 Result<std::string> WritePortable(Agent& agent, const store::EnvelopeRecord& record,
                                   const std::string& sink, std::string receipt) {
   ASSIGN_OR_RETURN(const auto location, ParseLocation(sink));
-  RETURN_IF_ERROR(CheckPortablePlace(agent, *location));
   const std::string path = location->FilePath();
   if (path.empty()) {
+    RETURN_IF_ERROR(CheckTakesFiles(*location));
     // An envelope is public: what makes it a secret's container is inside.
     ASSIGN_OR_RETURN(const SecretBytes bytes, SecretBytes::CopyOf(record.bytes));
     RETURN_IF_ERROR(location->Write(bytes, {}));
@@ -401,6 +401,8 @@ Result<std::string> WritePortable(Agent& agent, const store::EnvelopeRecord& rec
   }
   DurableWriteOptions options;
   options.mode = 0644;
+  // A key that was restored there while this waited is no document's to replace.
+  options.may_write = [&] { return CheckPortablePlace(agent, *location); };
   RETURN_IF_ERROR(WritePairDurably(path, record.bytes, kReceiptSuffix, AsBytes(receipt), options));
   return path + kReceiptSuffix;
 }

@@ -37,9 +37,11 @@ Status WritePublic(const std::string& sink, const std::string& text) {
   RETURN_IF_ERROR(CheckTakesFiles(*location));
   const std::string path = location->FilePath();
   if (!path.empty()) {
-    RETURN_IF_ERROR(
-        CheckDocumentPlace(path, "the public key of an agent", {"keyescrow/agent-key/1"}));
-    return WriteFileDurably(path, AsBytes(text), {.mode = 0644});
+    DurableWriteOptions options;
+    options.may_write = [&] {
+      return CheckDocumentPlace(path, "the public key of an agent", {"keyescrow/agent-key/1"});
+    };
+    return WriteFileDurably(path, AsBytes(text), options);
   }
   ASSIGN_OR_RETURN(const SecretBytes bytes, SecretBytes::CopyOf(AsBytes(text)));
   RETURN_IF_ERROR(location->Write(bytes, {}));

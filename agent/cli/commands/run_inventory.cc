@@ -287,9 +287,11 @@ Result<int> DoPrometheus(const StatusOptions& options, Session& session) {
   if (options.output.empty()) {
     RETURN_IF_ERROR(session.terminal().WriteResult(text));
   } else {
-    RETURN_IF_ERROR(
-        CheckDocumentPlace(options.output, "metrics of keyescrow", {"keyescrow_build_info"}));
-    RETURN_IF_ERROR(WriteFileDurably(options.output, AsBytes(text), {}));
+    DurableWriteOptions write;
+    write.may_write = [&] {
+      return CheckDocumentPlace(options.output, "metrics of keyescrow", {"keyescrow_build_info"});
+    };
+    RETURN_IF_ERROR(WriteFileDurably(options.output, AsBytes(text), write));
   }
   return kExitDone;
 }

@@ -33,10 +33,11 @@ Result<std::string> FileOf(const std::string& output, const Session& session) {
 Result<int> DoRecoverySheet(const RecoverySheetOptions& options, Session& session) {
   ASSIGN_OR_RETURN(const std::string path, FileOf(options.output, session));
   ASSIGN_OR_RETURN(Agent* const agent, session.OpenAgent());
-  if (!path.empty()) {
-    RETURN_IF_ERROR(CheckDocumentPlace(path, "a recovery sheet",
-                                       {"– keyescrow</title>", "KEYESCROW RECOVERY SHEET"}));
-  }
+  const auto may_write = [&] {
+    return CheckDocumentPlace(path, "a recovery sheet",
+                              {"– keyescrow</title>", "KEYESCROW RECOVERY SHEET"});
+  };
+  if (!path.empty()) RETURN_IF_ERROR(may_write());
   RecoverySheetRequest request;
   request.key_name = options.name;
   request.as_text = options.text || path.ends_with(".txt");
@@ -47,6 +48,7 @@ Result<int> DoRecoverySheet(const RecoverySheetOptions& options, Session& sessio
   } else {
     DurableWriteOptions write;
     write.mode = 0600;
+    write.may_write = may_write;
     RETURN_IF_ERROR(WriteFileDurably(path, AsBytes(result.document.text), write));
   }
   Json document = NewDocument("recovery-sheet");

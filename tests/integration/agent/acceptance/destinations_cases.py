@@ -167,6 +167,32 @@ class Destination(AcceptanceCase):
         for path in (copy, *world.folder.glob("mine.*"), world.path("theirs.escrow")):
             path.unlink()
 
+    def test_a_key_that_comes_before_a_document_stays(self):
+        """It comes after the look at the place, while the export waits for the folder."""
+        folder = self.world.path("late")
+        folder.mkdir()
+        if self.world.user is not None:
+            os.chown(folder, self.world.user, self.world.user)
+        self.addCleanup(shutil.rmtree, folder)
+        calls = self.world.write("calls", b"")
+        self.addCleanup(calls.unlink)
+        self.world.launcher = ["strace", "-f", "-o", str(calls), "-P", str(folder), "-e",
+                               "trace=flock", "-e", "inject=flock:delay_enter=4000000:when=2"]
+        try:
+            child = self.world.start("export", "app/key", "-o", "late/out", "--json")
+        finally:
+            self.world.launcher = []
+        deadline = time.monotonic() + within(60)
+        while "flock(" not in calls.read_text():
+            self.assertLess(time.monotonic(), deadline, "the place was not looked at")
+            time.sleep(0.01)
+        time.sleep(1)
+        key = self.world.write("late/out", self.world.key)
+        out, err = child.communicate(timeout=within(60))
+        self.assertEqual(child.returncode, 12, out + err)
+        self.assertEqual(key.read_bytes(), self.world.key)
+        self.assertEqual(os.listdir(folder), ["out"])
+
     def test_a_key_that_is_written_meanwhile(self):
         """What another program writes between the look at the old key and the new one's rename is
         not replaced: it would be put aside nowhere."""
