@@ -95,6 +95,8 @@ Result<std::string> KeepPrevious(const FileReplacement& target, const SecretByte
                     "when it is needed no more, remove it with 'restore --discard-previous'; then "
                     "run this again");
   }
+  // Who put it there may have been killed before it was durable, or not have synced it.
+  RETURN_IF_ERROR(previous.SyncExisting(existing.get()));
   return previous.path();
 }
 

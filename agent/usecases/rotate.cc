@@ -424,6 +424,8 @@ class Rotation {
     ASSIGN_OR_RETURN(const HeldKey held, steps_.LookAt(record.sink, &new_key));
     if (held.held == Held::kNew && record.command.empty()) {
       RETURN_IF_ERROR(steps_.Confirm(held, "the key at " + held.where));
+      steps_.result.findings.push_back("the new key is there, and writing it told of an error: " +
+                                       error.message());
       Retire(new_key);
       return held.keyslot;
     }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <utility>
 
@@ -36,6 +37,15 @@ void RemoveLeft(const std::string& sink, Progress& progress) {
     progress.Warn(left + " may hold a key that was abandoned, and could not be removed" +
                   (removed ? "" : ": " + removed.error().message()));
   }
+}
+
+// SyncPlace: who put the new key into that file may have been killed before it was durable.
+Status SyncPlace(const std::string& path) {
+  ASSIGN_OR_RETURN(const FileReplacement place, FileReplacement::Open(path));
+  ASSIGN_OR_RETURN(const int file, place.OpenExisting());
+  Status synced = place.SyncExisting(file);
+  close(file);
+  return synced;
 }
 
 }  // namespace
@@ -167,6 +177,7 @@ Status RotationSteps::AddPlace(const HeldKey& held, store::Change& change) {
   }
   const auto access = StatKeyFile(held.where);
   if (!access) return Ok();
+  if (!record.sink.empty()) RETURN_IF_ERROR(SyncPlace(held.where));
   ASSIGN_OR_RETURN(auto fingerprint,
                    agent_.store().FindFingerprint(record.key_name, record.key_version));
   if (fingerprint) {

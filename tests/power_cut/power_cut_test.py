@@ -393,6 +393,18 @@ class Replace(Restore):
             raise Broken("the next restore is wrong")
 
 
+class SamePrevious(Replace):
+    """The old key was put aside already, as another program copied it: not yet durably."""
+    own_syncs = ("out.key.keyescrow-previous",)
+
+    def just_written(self, run):
+        path = run.root / "out.key.keyescrow-previous"
+        path.write_bytes(run.old)
+        path.chmod(0o600)
+        return [{"op": "create", "path": str(path)},
+                {"op": "write", "path": str(path), "offset": 0, "data": run.old.hex()}]
+
+
 class Discard(Replace):
     """The old key that was put aside is removed, and does not come back."""
     own_syncs = (".",)
@@ -625,6 +637,45 @@ class LuksKeyslot:
         self.opens(root, out)
 
 
+class Destroy:
+    """What is left of a destroyed key in the state's own files is told until it is gone."""
+    max_faults = 24
+
+    def prepare(self, run):
+        run.init()
+        run.add_token()
+        run.backup("-o", "app.escrow")
+        payload = json.loads((run.root / "app.escrow").read_bytes())["payload"].encode()
+        self.needle = payload[len(payload) // 2:][:400]  # the beginning of every payload is the same
+        for name in ("app.escrow", "app.escrow.receipt"):
+            (run.root / name).unlink()
+        run.must(run.root, "backup", "other/key", "--from", "app.key", "--path", "token:ops",
+                 "--pin-file", run.pin)
+
+    def command(self, run):
+        return ("destroy", "app/key", "--confirm", "app/key")
+
+    def is_held(self, root):
+        return any(self.needle in path.read_bytes() for path in (root / "state").iterdir())
+
+    def check(self, run, root, acknowledged):
+        is_held = self.is_held(root)
+        told = b"destroyed_not_scrubbed" in run.run(root, "status", "--json").out
+        run.consistent(root)
+        found = run.restores(root, "app/key")
+        if found not in (None, run.key) or (acknowledged and found is not None):
+            raise Broken("what was destroyed is there")
+        if found is None and "key.destroyed" not in run.log(root):
+            raise Broken("the log does not tell of it")
+        if found is None and is_held and not told:
+            raise Broken("traces are left, and nobody is told")
+        done = run.run(root, *self.command(run))
+        if done.status not in ((0,) if found or told else (0, 8)) or self.is_held(root):
+            raise Broken(f"the next destroy leaves traces\n{done}")
+        if run.restores(root, "other/key") != run.key:
+            raise Broken("the other key is gone")
+
+
 COMMANDS = (Init, TokenAdd, KeyAdd, Backup, Restore, Replace, Export, Import)
 SAMPLED = (RecoveryKeyCreate, PathAdd, PasswordChange, RecoverySheet, LuksKeyslot)
 
@@ -821,8 +872,9 @@ for command in COMMANDS:
     setattr(PowerCut, f"test_{name}", power_cut(command))
     setattr(Fault, f"test_{name}", fault(command))
     setattr(Killed, f"test_{name}", killed(command))
-for command in (SameKey, Stateless, Discard):
+for command in (SameKey, SamePrevious, Stateless, Discard):
     setattr(PowerCut, f"test_{command.__name__.lower()}", power_cut(command))
+setattr(Killed, "test_destroy", killed(Destroy))
 for command in SAMPLED:
     name = command.__name__.lower()
     setattr(Fault, f"test_{name}", fault(command))

@@ -9,8 +9,9 @@ import sqlite3
 import subprocess
 import time
 
+import world as worlds
 from life_cases import PATHS, LifeCase
-from world import UNLOCK, within
+from world import UNLOCK, build_folder, within
 
 
 class RotationTold(LifeCase):  # one test
@@ -136,6 +137,33 @@ class RotationTold(LifeCase):  # one test
         self.assertIn("still has version 1", "".join(done.json()["findings"]))
         self.assertEqual(len(self.world.path("moved.other").read_bytes()), len(old))
         self.assertEqual(file.read_bytes(), old)
+
+    def test_what_a_killed_one_wrote_is_on_the_disk_before_it_counts(self):
+        folder = self.world.path("cut")
+        folder.mkdir()
+        file = self.world.write("cut/key", os.urandom(32))
+        old = file.read_bytes()
+        self.succeeds("key", "add", "cut", "--source", file)
+        self.succeeds("backup", "cut", *PATHS, *UNLOCK)
+        shim = {"LD_PRELOAD": str(build_folder(worlds.BINARY) / "simulators/libdisk_shim.so"),
+                "DISK_SHIM_ROOT": str(folder)}
+        for n in range(1, 40):  # one of them is after the rename, and before the folder's sync
+            self.world.run("rotate", "cut", *UNLOCK, env={**shim, "DISK_SHIM_KILL": str(n)})
+            if file.read_bytes() != old:
+                break
+            self.world.run("rotate", "cut", "--abandon")
+            self.world.path("cut/key.keyescrow-previous").unlink(missing_ok=True)
+        self.assertNotEqual(file.read_bytes(), old)
+        self.assertEqual(self.in_use("cut"), 1)
+        record = self.world.path("cut.log")
+        shim["DISK_SHIM_LOG"] = str(record)
+        found = self.rotate("cut", env={**shim, "DISK_SHIM_ROOT": str(self.world.folder)})
+        self.assertEqual(found["interrupted"]["outcome"], "confirmed", found)
+        steps = [json.loads(line) for line in record.read_text().splitlines()]
+        synced = [step["path"] for step in steps if step["op"] == "sync"]
+        self.assertIn(str(file), synced)
+        self.assertIn(str(folder), synced[synced.index(str(file)):])
+        self.assertTrue(synced[-1].endswith("store.db-wal"), synced)
 
     def test_to_where_nothing_is_seen(self):
         """Nothing was interrupted, and the remedies end it."""
