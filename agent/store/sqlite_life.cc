@@ -2,6 +2,9 @@
 #include <fmt/format.h>
 #include <sqlite3.h>
 
+#include <cerrno>
+
+#include "agent/store/sqlite_errors.h"
 #include "agent/store/sqlite_impl.h"
 
 namespace keyescrow::agent::store {
@@ -170,6 +173,13 @@ Status SqliteStore::Scrub() {
       sqlite3_wal_checkpoint_v2(handle, nullptr, SQLITE_CHECKPOINT_TRUNCATE, &in_log, &folded);
   if (code != SQLITE_OK) return impl_->connection.MakeError();
   impl_->wal_pages = 0;
+  // SQLite does not sync a log that it cut off: after a power cut it might be there again.
+  sqlite3_file* wal = nullptr;
+  if (sqlite3_file_control(handle, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal) == SQLITE_OK &&
+      wal != nullptr && wal->pMethods != nullptr) {
+    const int synced = wal->pMethods->xSync(wal, SQLITE_SYNC_NORMAL);
+    if (synced != SQLITE_OK) return SqliteError(synced, errno, "the log that was cut off");
+  }
   return Ok();
 }
 

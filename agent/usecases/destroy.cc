@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <fstream>
 #include <set>
+#include <thread>
 
 #include "agent/key_locations/apply_command.h"
 #include "agent/key_locations/crash_safe_file.h"
@@ -25,6 +27,7 @@ namespace {
 
 // The file whose presence says that Scrub has still to be done; it names the key.
 constexpr std::string_view kScrubFile = "scrub.pending";
+constexpr char kTurn[] = "/destroy";                         // no key's name
 constexpr std::string_view kSheetReason = "recovery sheet";  // of the entry of one
 
 std::string ScrubPath(const Agent& agent) {
@@ -52,6 +55,21 @@ Status WritePending(const Agent& agent, const std::string& key_name) {
       ErrorCode::kStoreUnavailable, Action::kCheckSystemState,
       "nothing was destroyed, since the state folder takes no file: " + written.error().message(),
       "make room in the state folder, and check that it can be written");
+}
+
+// TakeTurn waits until no other key is destroyed: each removes the traces of all that were, and
+// says for all that this is done.
+Result<RotationLock> TakeTurn(const Agent& agent) {
+  constexpr int kNumTries = 500;
+  constexpr std::chrono::milliseconds kPause{20};
+  for (int i = 0; i < kNumTries; ++i) {
+    auto turn = RotationLock::Take(agent.environment().state_dir, kTurn);
+    if (turn || turn.error().code() != ErrorCode::kStoreBusy) return turn;
+    std::this_thread::sleep_for(kPause);
+  }
+  return Error(ErrorCode::kStoreBusy, Action::kRetry,
+               "another process destroys a key at this moment; nothing was destroyed",
+               "wait for it to end");
 }
 
 bool Exists(const std::string& path) {
@@ -184,22 +202,22 @@ Result<DestroyPlan> PlanDestroy(Agent& agent, const DestroyRequest& request) {
 Result<DestroyResult> Destroy(Agent& agent, const DestroyRequest& request) {
   ASSIGN_OR_RETURN(const RotationLock lock,
                    RotationLock::Take(agent.environment().state_dir, request.key_name));
+  ASSIGN_OR_RETURN(const RotationLock turn, TakeTurn(agent));
   ASSIGN_OR_RETURN(const DestroyPlan plan, PlanDestroy(agent, request));
   DestroyResult result;
   result.key_name = request.key_name;
-  result.versions = plan.versions;
-  result.num_envelopes = plan.num_envelopes;
   result.left = plan.left;
   result.findings = plan.findings;
   if (plan.only_scrub) {
     Scrub(agent, result);
     return result;
   }
-  std::size_t num_envelopes = 0;
-  ASSIGN_OR_RETURN(const auto versions, Versions(agent, request.key_name, &num_envelopes));
+  store::Change change;
+  ASSIGN_OR_RETURN(const auto in_use, agent.store().VersionInUse(request.key_name));
+  change.in_use_seen.push_back({request.key_name, in_use});  // a later one would be left
+  ASSIGN_OR_RETURN(const auto versions, Versions(agent, request.key_name, &result.num_envelopes));
   ASSIGN_OR_RETURN(const PolicyInForce* const in_force, agent.Policy());
   std::vector<audit::Event> events;
-  store::Change change;
   ASSIGN_OR_RETURN(auto open, agent.store().OpenRotation(request.key_name));
   if (open) {
     events.push_back(RotationEvent(*open, audit::Outcome::kFailure, "the key is destroyed"));
@@ -218,11 +236,19 @@ Result<DestroyResult> Destroy(Agent& agent, const DestroyRequest& request) {
     event.reason = request.reason;
     event.ticket = request.ticket;
     change.destructions.push_back({record.key_name, record.key_version, events.size()});
+    result.versions.push_back(record.key_version);
     events.push_back(std::move(event));
   }
   RETURN_IF_ERROR(WritePending(agent, request.key_name));
   PausePoint("destroy-before-commit");
-  ASSIGN_OR_RETURN(const AppendReceipt receipt, agent.journal().Append(std::move(events), change));
+  auto committed = agent.journal().Append(std::move(events), change);
+  if (!committed && committed.error().code() == ErrorCode::kAlreadyExists) {
+    return Error(ErrorCode::kStoreBusy, Action::kRetry,
+                 "another command wrote a version of " + request.key_name +
+                     " in this moment; nothing was destroyed",
+                 "look at 'keyescrow show " + request.key_name + "', and run the command again");
+  }
+  ASSIGN_OR_RETURN(const AppendReceipt receipt, std::move(committed));
   result.log_seq = receipt.seq;
   result.p256_signed = receipt.p256_signed;
   Scrub(agent, result);
@@ -277,10 +303,13 @@ Result<std::vector<Finding>> ScrubFindings(Agent& agent) {
     // One that ended before its commit has destroyed nothing.
     ASSIGN_OR_RETURN(const auto destroyed, agent.store().Destroyed(name));
     if (destroyed.empty()) continue;
+    ASSIGN_OR_RETURN(const auto in_use, agent.store().VersionInUse(name));
     findings.push_back(
         {"destroyed_not_scrubbed", name, agent.identity().host, Severity::kWarning,
          "pages of the store's files that were freed may still hold what was destroyed",
-         "'keyescrow destroy " + name + "' removes them"});
+         in_use ? "the next 'keyescrow destroy' of another key removes them; one of " + name +
+                      " would destroy what was escrowed since"
+                : "'keyescrow destroy " + name + "' removes them"});
   }
   return findings;
 }

@@ -10,6 +10,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] /
@@ -20,12 +21,26 @@ from world import UNLOCK  # noqa: E402
 
 
 class Killed(LifeCase):
+    def start_to(self, point, *arguments):
+        child = self.world.start(*arguments, env={"KEYESCROW_PAUSE_AT": point})
+        self.addCleanup(child.kill)
+        return child
+
+    def stopped(self, child):
+        """Waits until it stands at its pause point."""
+        _, status = os.waitpid(child.pid, os.WUNTRACED)
+        self.assertTrue(os.WIFSTOPPED(status), (child.args, status, child.stderr.read()
+                                                if not os.WIFSTOPPED(status) else ""))
+        return child
+
+    def goes_on(self, child):
+        child.send_signal(signal.SIGCONT)
+        out, err = child.communicate(timeout=acceptance.within(60))
+        return child.returncode, out, err
+
     def killed_at(self, point, *arguments):
         """Runs to the pause point and kills there."""
-        child = self.world.start(*arguments, env={"KEYESCROW_PAUSE_AT": point})
-        _, status = os.waitpid(child.pid, os.WUNTRACED)
-        self.assertTrue(os.WIFSTOPPED(status), (point, status, child.stderr.read()
-                                                if not os.WIFSTOPPED(status) else ""))
+        child = self.stopped(self.start_to(point, *arguments))
         child.send_signal(signal.SIGKILL)
         child.communicate()
 
@@ -156,6 +171,51 @@ class Killed(LifeCase):
                 self.assertEqual((done["scrubbed"], done["versions"]), (True, [] if gone else [1]))
                 self.refused("not_found", 8, "destroy", name, "--confirm", name, num_runs=1)
         self.is_whole()  # what the others left as well: it is the last one
+
+    def undeclared(self, name):
+        file = self.make(name)
+        self.succeeds("key", "remove", name, "--yes")
+        return file
+
+    def test_destroy_beside_a_backup(self):
+        """A version that comes before the commit would be left, and nobody would be told."""
+        file = self.undeclared("beside")
+        destroy = ("destroy", "beside", "--confirm", "beside", "--json")
+        child = self.stopped(self.start_to("destroy-before-commit", *destroy))
+        self.succeeds("backup", "beside", "--from", file, *PATHS, *UNLOCK)
+        status, out, err = self.goes_on(child)
+        self.assertEqual((status, json.loads(err)["error"]["code"]), (9, "store_busy"), out + err)
+        self.assertIn(b"nothing was destroyed", err)
+        self.assertEqual(self.version("beside", 1), file.read_bytes())
+        self.assertEqual(self.succeeds(*destroy).json()["versions"], [1, 2])
+
+    def test_destroy_beside_a_destroy(self):
+        """Who removes the traces of the first does not say that the second's are gone."""
+        for name in ("first", "second"):
+            self.undeclared(name)
+        pending = self.world.path("state") / "scrub.pending"
+        first = self.stopped(self.start_to("destroy-committed", "destroy", "first", "--confirm",
+                                           "first"))
+        second = self.start_to("destroy-before-commit", "destroy", "second", "--confirm", "second")
+        time.sleep(1)
+        self.assertEqual(self.goes_on(first)[0], 0)
+        self.stopped(second)
+        self.assertEqual(pending.read_text(), "second\n")
+        self.assertEqual(self.goes_on(second)[0], 0)
+        self.assertFalse(pending.exists())
+
+    def test_destroy_and_escrowed_again(self):
+        """What was escrowed since is not destroyed for the sake of the traces."""
+        file = self.undeclared("again")
+        self.killed_at("destroy-committed", "destroy", "again", "--confirm", "again")
+        self.succeeds("backup", "again", "--from", file, *PATHS, *UNLOCK)
+        told, = (f for f in self.world.run("status", "--json").json()["findings"]
+                 if f["rule"] == "destroyed_not_scrubbed")
+        self.assertIn("would destroy what was escrowed since", str(told))
+        self.undeclared("another")
+        self.succeeds("destroy", "another", "--confirm", "another")
+        self.assertNotIn("destroyed_not_scrubbed", str(self.world.run("status", "--json")))
+        self.assertEqual(self.version("again"), file.read_bytes())
 
 
 if __name__ == "__main__":

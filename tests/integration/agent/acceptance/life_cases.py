@@ -11,6 +11,7 @@ import sys
 import tarfile
 import time
 
+import world as worlds
 from evidence_cases import editing
 from world import UNLOCK, AcceptanceCase, build_folder, within
 
@@ -640,6 +641,20 @@ class Destruction(LifeCase):  # one test
         done = self.world.run_on_terminal("destroy", "typed", answers=["typed"])
         self.assertEqual(done.status, 0, str(done))
         self.refused("not_found", 8, "show", "typed", num_runs=1)
+
+    def test_the_traces_are_off_the_disk_before_that_is_said(self):
+        self.make("off")
+        self.succeeds("key", "remove", "off", "--yes")
+        state, record = self.world.path("state"), self.world.path("off.log")
+        shim = build_folder(worlds.BINARY) / "simulators/libdisk_shim.so"
+        self.succeeds("destroy", "off", "--confirm", "off", env={
+            "LD_PRELOAD": str(shim), "DISK_SHIM_ROOT": str(state), "DISK_SHIM_LOG": str(record)})
+        steps = [(step["op"], step.get("path", ""))
+                 for step in map(json.loads, record.read_text().splitlines())]
+        done = steps.index(("unlink", str(state / "scrub.pending")))
+        log = str(state / "store.db-wal")
+        cut_off = max(n for n, step in enumerate(steps[:done]) if step == ("truncate", log))
+        self.assertIn(("sync", log), steps[cut_off:done])
 
     def test_a_reader_in_the_way(self):
         """Another process reads an old state of the store: the traces are removed by the next call."""
