@@ -156,8 +156,14 @@ SqliteStore::Impl::~Impl() {
   // A write that changes nothing begins the log anew, else whoever opens next reads all of it. The
   // file keeps its length: a commit into blocks that are there is synced in a quarter of the time
   // of one that makes the file grow, which is why SQLITE_CHECKPOINT_TRUNCATE is not used.
-  static_cast<void>(
-      connection.Execute(fmt::format("PRAGMA user_version = {}", kSchemaVersion).c_str()));
+  Transaction transaction(connection);
+  if (!transaction.BeginImmediate()) return;
+  // What is there, and not kSchemaVersion: a newer keyescrow may have upgraded the store meanwhile.
+  const auto version = ReadSchemaVersion(connection);
+  if (!version) return;
+  if (connection.Execute(fmt::format("PRAGMA user_version = {}", *version).c_str())) {
+    static_cast<void>(transaction.Commit());
+  }
 }
 
 SqliteStore::SqliteStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -388,6 +388,19 @@ TEST(SqliteStore, ANewerSchemaIsRefused) {
   EXPECT_EQ(journal.error().code(), ErrorCode::kStoreNewerSchema);
 }
 
+TEST(SqliteStore, AnUpgradeStandsWhereAnOlderVersionEndsAfterIt) {
+  StateFixture fixture;
+  SqliteOptions options;
+  options.checkpoint_wal_bytes = 0;  // it folds its log as it ends
+  {
+    auto journal = fixture.OpenWith(&*fixture.signer, options);
+    ASSERT_TRUE(journal);
+    ASSERT_TRUE(journal->Append(MakeEvent(audit::EventType::kAgentStarted)));
+    ASSERT_EQ(fixture.Tamper("PRAGMA user_version = 99"), SQLITE_OK);
+  }
+  EXPECT_EQ(fixture.Open().error().code(), ErrorCode::kStoreNewerSchema);
+}
+
 TEST(SqliteStore, NoStoreIsNotInitialized) {
   TemporaryFolder folder;
   EXPECT_EQ(SqliteStore::Open(folder.path).error().code(), ErrorCode::kNotInitialized);
