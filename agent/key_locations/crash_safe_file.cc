@@ -470,10 +470,17 @@ Status AppendLineDurably(const std::string& path, std::string_view line) {
   int error_number = fd < 0 ? errno : 0;
   if (error_number == 0) {
     const std::string text = std::string(line) + "\n";
-    if (auto written = WriteWhole(fd, AsBytes(text)); !written) {
-      error_number = static_cast<int>(written.error().native_code());
-    } else if (fdatasync(fd) != 0) {
+    struct stat before {};
+    if (fstat(fd, &before) != 0) {
       error_number = errno;
+    } else {
+      if (auto written = WriteWhole(fd, AsBytes(text)); !written) {
+        error_number = static_cast<int>(written.error().native_code());
+      } else if (fdatasync(fd) != 0) {
+        error_number = errno;
+      }
+      // Half a line would be one with the next, and nobody could read either.
+      if (error_number != 0 && ftruncate(fd, before.st_size) != 0) error_number = errno;
     }
     close(fd);
   }

@@ -4,8 +4,10 @@
 #include <gmock/gmock.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -179,6 +181,22 @@ TEST_F(CrashSafeFile, AnUnpublishedFileIsRemoved) {
     EXPECT_EQ(Names().size(), 1u);
   }
   EXPECT_TRUE(Names().empty());
+}
+
+TEST_F(CrashSafeFile, ALineThatFoundNoRoomIsNotLeftByHalf) {
+  Put("events", "first\n");
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto old = signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{10, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  const auto added = AppendLineDurably(At("events"), "second, which is longer");
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  signal(SIGXFSZ, old);
+  ASSERT_FALSE(added);
+  EXPECT_EQ(added.error().code(), ErrorCode::kDestinationFull);
+  ASSERT_TRUE(AppendLineDurably(At("events"), "third"));
+  EXPECT_EQ(Get("events"), "first\nthird\n");
 }
 
 TEST_F(CrashSafeFile, TakesNamesOfTheGreatestLength) {
