@@ -1,11 +1,16 @@
 #include "agent/usecases/fingerprint.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <optional>
+#include <thread>
 
 #include "agent/usecases/agent_state.h"
 #include "tests/unit/store/state_fixture.h"
@@ -17,7 +22,8 @@ SecretBytes Secret(std::string_view text) { return *SecretBytes::CopyOf(AsBytes(
 
 // WithKnownKey is a state folder whose fingerprint.key is 00 01 … 1f.
 struct WithKnownKey : StateFixture {
-  WithKnownKey() {
+  WithKnownKey() { Put(state); }
+  static void Put(const std::string& state) {
     const std::string path = state + "/fingerprint.key";
     std::ofstream file(path, std::ios::binary | std::ios::trunc);
     for (int byte = 0; byte < 32; ++byte) file.put(static_cast<char>(byte));
@@ -73,6 +79,21 @@ TEST(Fingerprint, ItsKeyIsMadeOnceAndKept) {
   EXPECT_TRUE(again->EqualsConstantTime(*LoadFingerprintKey(fixture.state)));
   ASSERT_EQ(chmod((fixture.state + "/fingerprint.key").c_str(), 0640), 0);
   EXPECT_EQ(LoadFingerprintKey(fixture.state).error().code(), ErrorCode::kStatePermissions);
+}
+
+TEST(Fingerprint, ItsKeyIsThatOfWhoWasFirst) {
+  const StateFixture fixture;
+  const int folder = open(fixture.state.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  ASSERT_EQ(flock(folder, LOCK_EX), 0);
+  std::optional<SecretBytes> made;
+  std::thread second([&] { made.emplace(*EnsureFingerprintKey(fixture.state, SystemRandom())); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));  // it waits for the first
+  WithKnownKey::Put(fixture.state);
+  close(folder);
+  second.join();
+  EXPECT_TRUE(made->EqualsConstantTime(*LoadFingerprintKey(fixture.state)));
+  std::ifstream file(fixture.state + "/fingerprint.key", std::ios::binary);
+  EXPECT_EQ(file.seekg(31).get(), 31);
 }
 
 TEST(Fingerprint, TheStoreKeepsAndReplacesIt) {

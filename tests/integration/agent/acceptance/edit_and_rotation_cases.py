@@ -206,3 +206,64 @@ class EditAndRotation(LifeCase):
         row, = (row for row in done.json()["keys"] if row["key"]["name"] == "below")
         self.assertEqual(row["key"]["version"], 4, str(done))
         self.assertEqual((self.in_use("below"), self.version("below")), (4, file.read_bytes()))
+
+    def later(self, name, file):
+        """The file of the key's version 3, which the state has not; the key is version 1's again."""
+        first = file.read_bytes()
+        shutil.copytree(self.world.path("state"), self.world.path("older"))
+        for _ in range(2):
+            file.write_bytes(os.urandom(32))
+            self.world.must("backup", name, *PATHS, *UNLOCK)
+        self.world.must("export", name, "-o", name + ".3")
+        shutil.rmtree(self.world.path("state"))
+        self.world.path("older").rename(self.world.path("state"))
+        file.write_bytes(first)
+        return name + ".3"
+
+    def test_no_version_is_imported_while_a_rotation_is_open(self):
+        """It would be in use at once, and the one that is confirmed would not."""
+        file = self.make("fore")
+        third = self.later("fore", file)
+        self.open_rotation("fore")
+        error = self.refused("store_busy", 9, "import", third, num_runs=1)
+        self.assertIn("--abandon", error["hint"])
+        self.assertEqual((self.in_use("fore"), self.version("fore")), (1, file.read_bytes()))
+        self.succeeds("rotate", "fore", "--abandon")
+        self.succeeds("import", third)
+        self.assertEqual(self.in_use("fore"), 3)
+
+    def test_an_adoption_is_not_below_what_is_imported_meanwhile(self):
+        world = self.world
+        there = {"KEYESCROW_STATE": str(world.path("there"))}
+        world.must("init", env=there)
+        world.must("token", "add", "ops", "pkcs11:token=ops", "--module", world.module,
+                   "--pin-file", "pin", env=there)
+        for number in (1, 2, 3):
+            world.write("theirs.key", os.urandom(32))
+            world.must("backup", "theirs", "--from", "theirs.key", *PATHS, *UNLOCK, env=there)
+            world.must("export", "theirs", "-o", f"theirs.{number}", env=there)
+        world.write("there.pub", self.succeeds("agent-key", "export", env=there).out)
+        world.must("trust", "add", "there.pub")
+        world.must("import", "theirs.1")
+        child, password = self.waiting("adopt", "theirs", "--via", "token-ops", "--password-file",
+                                       "new.pw", "--pin-file", "pin", "--path", "token:ops")
+        world.must("import", "theirs.3")
+        os.write(password, b"correct horse battery staple 7\n")
+        os.close(password)
+        out, err = child.communicate(timeout=within(60))
+        self.assertEqual((child.returncode, out), (9, b""), err)
+        self.assertEqual(self.in_use("theirs"), 3)
+
+    def test_another_key_that_comes_while_a_rotation_waits_is_left_alone(self):
+        """What nobody escrowed is not put aside for the new key."""
+        file, theirs = self.make("comes"), os.urandom(32)
+        child, password = self.waiting("rotate", "comes", "--password-file", "new.pw", "--pin-file",
+                                       "pin")
+        file.write_bytes(theirs)
+        os.write(password, b"correct horse battery staple 7\n")
+        os.close(password)
+        out, err = child.communicate(timeout=within(60))
+        self.assertEqual((child.returncode, out), (12, b""), err)
+        self.assertEqual(file.read_bytes(), theirs)
+        self.assertFalse(self.world.path("comes.key.keyescrow-previous").exists())
+        self.assertEqual((self.in_use("comes"), self.rules("comes") & {"rotation_open"}), (1, set()))
