@@ -233,8 +233,9 @@ json.dump({"argv": sys.argv[1:], "environment": dict(os.environ), "fds": fds, "p
             child = subprocess.Popen(
                 command + [str(script), *words], cwd=self.world.folder, stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=before, close_fds=False,
-                # AddressSanitizer would forbid core dumps itself.
-                env=dict(self.world.environment, PROBE="1", ASAN_OPTIONS="disable_coredump=0"))
+                # A sanitizer would forbid core dumps itself.
+                env=dict(self.world.environment, PROBE="1", ASAN_OPTIONS="disable_coredump=0",
+                         TSAN_OPTIONS="disable_coredump=0"))
             out, err = child.communicate(b"to the command")
             self.assertEqual(child.returncode, 0, err)
             outcome = json.loads(out)
