@@ -377,32 +377,5 @@ TEST(Journal, WhatWasAcknowledgedOutlivesSigkill) {
   EXPECT_GT(acknowledged, 0u);
 }
 
-// The floor is loose, since the machine is shared; the figures are printed.
-TEST(Journal, OpeningAndTwoAppendsAreCheap) {
-  StateFixture fixture;
-  constexpr int kRuns = 200;
-  std::vector<double> micros;
-  for (int i = 0; i < kRuns; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    {
-      auto journal = fixture.Open();
-      ASSERT_TRUE(journal->Append(MakeEvent(EventType::kRestoreRequested)));
-      ASSERT_TRUE(journal->Append(MakeEvent(EventType::kRestoreCompleted)));
-    }
-    micros.push_back(
-        std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start)
-            .count());
-  }
-  std::sort(micros.begin(), micros.end());
-  const auto at = [&](std::size_t percent) {
-    return static_cast<int>(micros[kRuns * percent / 100]);
-  };
-  RecordProperty("p50_us", at(50));
-  RecordProperty("p95_us", at(95));
-  printf("open + 2 appends + close: p50 %d us, p95 %d us, max %d us\n", at(50), at(95),
-         static_cast<int>(micros.back()));
-  EXPECT_LT(at(50), 50'000);
-}
-
 }  // namespace
 }  // namespace keyescrow::agent
