@@ -1,6 +1,7 @@
 // MANIFEST of an evidence pack, and the text that is signed over it. FORMAT.md.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -17,6 +18,9 @@ inline constexpr std::string_view kManifestSignature = "MANIFEST.sig";
 
 // FormatManifestLine returns a member's line, as sha256sum writes it.
 std::string FormatManifestLine(std::string_view name, std::string_view bytes);
+
+// The most that a line has: the digits, two spaces, a member's name (ustar.h), a line feed.
+inline constexpr std::size_t kMaxManifestLineBytes = 64 + 2 + 100 + 1;
 
 struct ManifestLine {
   std::string_view sha256_hex;  // 64 lower-case digits

@@ -113,10 +113,9 @@ class PackVerifier {
   // CheckMembers holds each member against MANIFEST, in the archive's order.
   void CheckMembers() {
     // Each of its lines is of another member: a longer one is not read, let alone parsed.
-    constexpr std::size_t kMaxLine = 64 + 2 + 100 + 1;
     const auto listed = pack_.members().find(report::kManifest);
     if (listed != pack_.members().end() &&
-        listed->second.size_bytes > kMaxLine * pack_.names().size()) {
+        listed->second.size_bytes > report::kMaxManifestLineBytes * pack_.names().size()) {
       return findings_.Add(LogFault::kPackMember, 0, "MANIFEST names more files than there are");
     }
     const auto manifest = pack_.Read(report::kManifest);

@@ -165,6 +165,30 @@ class RotationTold(LifeCase):  # one test
         self.assertIn(str(folder), synced[synced.index(str(file)):])
         self.assertTrue(synced[-1].endswith("store.db-wal"), synced)
 
+    def test_an_error_after_the_new_key_was_written_is_told(self):
+        """The folder's sync fails once: the key is there, is synced again, and comes into use."""
+        folder = self.world.path("torn")
+        folder.mkdir()
+        file = self.world.write("torn/key", os.urandom(32))
+        self.succeeds("key", "add", "torn", "--source", file)
+        self.succeeds("backup", "torn", *PATHS, *UNLOCK)
+        told = []
+        for n in range(1, 9):  # one of them is after the rename
+            self.world.launcher = ["strace", "-f", "-o", "/dev/null", "-P", str(folder), "-e",
+                                   "trace=fsync", "-e", f"inject=fsync:error=EIO:when={n}"]
+            try:
+                done = self.world.run("rotate", "torn", "--json", *UNLOCK)
+            finally:
+                self.world.launcher = []
+            if done.status < 2:
+                told = [finding for finding in done.json()["findings"]
+                        if "writing it told of an error: " in finding]
+                break
+            self.world.run("rotate", "torn", "--abandon")
+            self.world.path("torn/key.keyescrow-previous").unlink(missing_ok=True)
+        self.assertEqual((len(told), done.status), (1, 0), str(done))
+        self.assertEqual(self.version("torn"), file.read_bytes())
+
     def test_to_where_nothing_is_seen(self):
         """Nothing was interrupted, and the remedies end it."""
         file = self.make("away")
